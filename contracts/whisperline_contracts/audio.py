@@ -1,0 +1,171 @@
+"""What the topic `audio_chunks` holds: the key is the session id, the value the audio bytes as they came.
+
+Everything else is in the headers, each a UTF-8 string, so that a record can be routed without touching its
+audio. A session is one key and so one ordered partition: the order of its records is the truth about it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from whisperline_contracts.topics import MAX_AUDIO_BYTES
+from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_version
+
+Header = tuple[str, bytes]
+
+BYTES_PER_SAMPLE = 2  # linear16
+MIN_SAMPLE_RATE = 8_000  # Hz
+MAX_SAMPLE_RATE = 48_000  # Hz
+MAX_CHANNELS = 8
+
+
+class AudioKind(StrEnum):
+    """What a record of `audio_chunks` is for.
+
+    START opens the session. AUDIO carries samples (or none, to show that the connection lives). FINALIZE closes
+    the open segment now. RESUME names a new connection, and with it a new reply partition. END closes the session.
+    """
+
+    START = "start"
+    AUDIO = "audio"
+    FINALIZE = "finalize"
+    RESUME = "resume"
+    END = "end"
+
+
+class StreamOptions(BaseModel):
+    """What the client asked of its session. Every record carries it, so that a replay may begin anywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    language: str | None = Field(default="en", pattern=r"^[a-z]{2,3}$")  # None: detect
+    interim_results: bool = True  # whether partials are wanted
+    priority: Literal["live", "file"] = "live"
+    endpointing_ms: int = Field(default=500, ge=100, le=5_000)  # silence that closes a segment
+    utterance_end_ms: int | None = Field(default=None, ge=1_000, le=10_000)  # silence that ends an utterance
+
+
+@dataclass(frozen=True)
+class AudioChunk:
+    """One record of `audio_chunks`.
+
+    `position` counts samples a channel, at `sample_rate`, from the start of the session to the first of `data`:
+    a session is contiguous, so audio that was sent twice is recognised by its position. `sequence` counts
+    the records of one connection from 0. For END, `position` is where the session's audio ends.
+    """
+
+    session_id: str
+    connection_id: str
+    client_id: str
+    kind: AudioKind
+    sequence: int
+    position: int  # samples a channel
+    sample_rate: int  # Hz
+    reply_partition: int
+    channels: int = 1
+    encoding: str = "linear16"
+    options: StreamOptions = field(default_factory=StreamOptions)
+    traceparent: str | None = None  # W3C Trace Context
+    data: bytes = b""
+
+    @property
+    def samples(self) -> int:
+        """How many samples a channel `data` holds."""
+        return len(self.data) // (BYTES_PER_SAMPLE * self.channels)
+
+    def headers(self) -> list[Header]:
+        """Return the record's headers; `data` is its value and `session_id`, in UTF-8, its key."""
+        values = {
+            "schema": SCHEMA_VERSION,
+            "session_id": self.session_id,
+            "connection_id": self.connection_id,
+            "client_id": self.client_id,
+            "kind": self.kind.value,
+            "sequence": str(self.sequence),
+            "position": str(self.position),
+            "encoding": self.encoding,
+            "sample_rate": str(self.sample_rate),
+            "channels": str(self.channels),
+            "reply_partition": str(self.reply_partition),
+            "options": self.options.model_dump_json(exclude_defaults=True),
+        }
+        if self.traceparent is not None:
+            values["traceparent"] = self.traceparent
+        return [(name, value.encode()) for name, value in values.items()]
+
+    @classmethod
+    def from_record(cls, headers: Iterable[Header], value: bytes | None) -> "AudioChunk":
+        """Read a record. Raises `UnreadableMessage`, with a reason for people, if any part of it is wrong."""
+        fields = _decode_headers(headers)
+        check_version(fields["schema"])
+        chunk = cls(
+            session_id=_name(fields, "session_id"),
+            connection_id=_name(fields, "connection_id"),
+            client_id=_name(fields, "client_id"),
+            kind=_kind(fields["kind"]),
+            sequence=_integer(fields, "sequence", 0),
+            position=_integer(fields, "position", 0),
+            sample_rate=_integer(fields, "sample_rate", MIN_SAMPLE_RATE, MAX_SAMPLE_RATE),
+            reply_partition=_integer(fields, "reply_partition", 0),
+            channels=_integer(fields, "channels", 1, MAX_CHANNELS),
+            encoding=fields["encoding"],
+            options=_options(fields["options"]),
+            traceparent=fields.get("traceparent"),
+            data=value or b"",
+        )
+        _check_audio(chunk)
+        return chunk
+
+
+class _Headers(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        raise UnreadableMessage(f"header {name!r} is missing")
+
+
+def _decode_headers(headers: Iterable[Header]) -> _Headers:
+    try:
+        return _Headers((name, value.decode()) for name, value in headers)
+    except (UnicodeDecodeError, AttributeError) as error:
+        raise UnreadableMessage(f"a header is not UTF-8 text: {error}") from error
+
+
+def _name(fields: _Headers, name: str) -> str:
+    value = fields[name]
+    if not 1 <= len(value) <= 128:
+        raise UnreadableMessage(f"header {name!r} must have 1 to 128 characters, has {len(value)}")
+    return value
+
+
+def _integer(fields: _Headers, name: str, low: int, high: int = 2**62) -> int:
+    text = fields[name]
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high):
+        raise UnreadableMessage(f"header {name!r} is {text[:32]!r}, not a whole number from {low} to {high}")
+    return int(text)
+
+
+def _kind(text: str) -> AudioKind:
+    try:
+        return AudioKind(text)
+    except ValueError:
+        raise UnreadableMessage(f"kind {text[:32]!r} is not known") from None
+
+
+def _options(text: str) -> StreamOptions:
+    try:
+        return StreamOptions.model_validate_json(text)
+    except ValidationError as error:
+        raise UnreadableMessage(f"header 'options' is wrong: {error.errors()[0]['msg']}") from error
+
+
+def _check_audio(chunk: AudioChunk) -> None:
+    if chunk.encoding != "linear16":
+        raise UnreadableMessage(f"encoding {chunk.encoding[:32]!r} is not known")
+    if len(chunk.data) > MAX_AUDIO_BYTES:
+        raise UnreadableMessage(f"{len(chunk.data)} bytes of audio in one record; the limit is {MAX_AUDIO_BYTES}")
+    if len(chunk.data) % (BYTES_PER_SAMPLE * chunk.channels):
+        raise UnreadableMessage(f"{len(chunk.data)} bytes are no whole number of {chunk.channels}-channel samples")
+    if chunk.data and chunk.kind is not AudioKind.AUDIO:
+        raise UnreadableMessage(f"a record of kind {chunk.kind} must not carry audio")

@@ -1,0 +1,154 @@
+"""What the topic `transcriptions` holds: one JSON event a record, the key is the session id.
+
+Times are milliseconds from the start of the session's audio; `time_ms` is when the event was made, in
+milliseconds since the Unix epoch. A final is identified by `(session_id, segment_index)`: the first one written
+is the only one that counts, and whoever writes it again writes the same.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from whisperline_contracts.audio import StreamOptions
+from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_version
+
+
+class SegmentEnd(StrEnum):
+    """Why a segment was closed."""
+
+    SILENCE = "silence"
+    FINALIZE = "finalize"
+    END = "end"
+    MAX_LENGTH = "max_length"
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class _Event(_Message):
+    schema_version: str = Field(default=SCHEMA_VERSION, alias="schema")
+    session_id: str
+    connection_id: str
+    client_id: str
+    time_ms: int
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Word(_Message):
+    """One word of a segment, with its times in the session and the mean probability of its tokens."""
+
+    word: str
+    start_ms: int
+    end_ms: int
+    confidence: float = Field(ge=0, le=1)
+
+
+class SessionStart(_Event):
+    """A session has begun. Sent again, the same, after a replay."""
+
+    type: Literal["session_start"] = "session_start"
+    sample_rate: int  # Hz
+    channels: int
+    options: StreamOptions
+
+
+class SpeechStarted(_Event):
+    """Speech was found; the segment that it opens is `segment_index`."""
+
+    type: Literal["speech_started"] = "speech_started"
+    segment_index: int
+    start_ms: int
+
+
+class Partial(_Event):
+    """What an open segment says so far. `stable_text` will not change before the final, `text` begins with it."""
+
+    type: Literal["partial"] = "partial"
+    segment_index: int
+    start_ms: int
+    end_ms: int
+    text: str
+    stable_text: str
+
+
+class Final(_Event):
+    """What a closed segment says. An empty `text` means that it held no words."""
+
+    type: Literal["final"] = "final"
+    segment_index: int
+    start_ms: int
+    end_ms: int
+    text: str
+    words: tuple[Word, ...]
+    language: str
+    confidence: float = Field(ge=0, le=1)
+    reason: SegmentEnd
+    model: str
+    model_version: str
+    position: int  # samples at the session's own rate, up to which the session is done
+
+
+class Finalized(_Event):
+    """The answer to a FINALIZE that found no open segment."""
+
+    type: Literal["finalized"] = "finalized"
+    position_ms: int
+
+
+class UtteranceEnd(_Event):
+    """The silence after the last word has lasted as long as the client asked for."""
+
+    type: Literal["utterance_end"] = "utterance_end"
+    last_word_end_ms: int
+
+
+class Resumed(_Event):
+    """The answer to a RESUME, sent to the new reply partition.
+
+    `position` (samples) is where the durable audio of the session ends. Finals below `next_segment_index` were
+    published before, to the old reply partition; that one and all later ones come to the new one.
+    """
+
+    type: Literal["resumed"] = "resumed"
+    position: int
+    next_segment_index: int
+
+
+class SessionEnd(_Event):
+    """The session is over: it has `segment_count` segments. `reason` is "unknown" if it was over long before."""
+
+    type: Literal["session_end"] = "session_end"
+    segment_count: int
+    duration_ms: int
+    reason: Literal["closed", "idle", "unknown"]
+
+
+Event = Annotated[
+    SessionStart | SpeechStarted | Partial | Final | Finalized | UtteranceEnd | Resumed | SessionEnd,
+    Field(discriminator="type"),
+]
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+class _Envelope(BaseModel):
+    schema_version: str = Field(alias="schema")
+
+
+def encode_event(event: Event) -> bytes:
+    """Return the record's value, UTF-8 JSON."""
+    return _EVENT.dump_json(event, by_alias=True)
+
+
+def decode_event(value: bytes | None) -> Event:
+    """Read a record's value. Raises `UnreadableMessage`, with a reason for people."""
+    try:
+        check_version(_Envelope.model_validate_json(value or b"").schema_version)
+        return _EVENT.validate_json(value or b"")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UnreadableMessage(f"event cannot be read: {where}: {first['msg']}") from error

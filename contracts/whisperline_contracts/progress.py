@@ -1,0 +1,60 @@
+"""What the compacted topic `session_progress` holds: the key is the session id, the value how far a session is.
+
+This topic decides what was transcribed. A transcriber writes a record here *before* it publishes the final
+that the record carries, reads it back, and publishes only if its record was the first with that `revision`:
+the order of the log settles every race between an old owner of a partition and a new one. A record counts if
+its revision is one above that of the record that counted before it; every other is ignored by all readers.
+After a crash the new owner publishes the carried events again, to the letter, and goes on from `base`.
+
+A tombstone (no value) follows when the session has ended and no replay can reach its audio any more.
+"""
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from whisperline_contracts.audio import StreamOptions
+from whisperline_contracts.events import Final, SessionEnd
+from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_version
+
+
+class Progress(BaseModel):
+    """How far a session is: everything before sample `base` (at 16 kHz) is done, in `next_segment_index` finals."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    schema_version: str = Field(default=SCHEMA_VERSION, alias="schema")
+    session_id: str
+    connection_id: str
+    client_id: str
+    reply_partition: int
+    sample_rate: int  # Hz, of the session's own audio
+    channels: int
+    options: StreamOptions
+    revision: int = Field(ge=1)
+    owner: str  # the process that wrote this record
+    base: int = Field(ge=0)  # samples at 16 kHz
+    next_segment_index: int = Field(ge=0)
+    speech_end_ms: int | None = None  # end of the last speech, until its utterance end has been told
+    final: Final | None = None  # the final that this record decides, if it decides one
+    end: SessionEnd | None = None  # set when the session is over
+
+    def follows(self, before: Self | None) -> bool:
+        """Whether this record counts, given the last one that counted."""
+        return before is None or self.revision == before.revision + 1
+
+
+def encode_progress(progress: Progress) -> bytes:
+    """Return the record's value, UTF-8 JSON."""
+    return progress.model_dump_json(by_alias=True).encode()
+
+
+def decode_progress(value: bytes) -> Progress:
+    """Read a record's value. Raises `UnreadableMessage`, with a reason for people."""
+    try:
+        progress = Progress.model_validate_json(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise UnreadableMessage(f"progress cannot be read: {first['loc']}: {first['msg']}") from error
+    check_version(progress.schema_version)
+    return progress

@@ -1,0 +1,51 @@
+"""Kafka topics: names, partitions and settings, in one place.
+
+`audio_chunks` and `session_progress` have the same partitions, and a session has the same partition number in
+both: whoever owns a session's audio owns its progress. `transcriptions` has a partition for each gateway
+ordinal, which is that gateway's reply partition.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+AUDIO_CHUNKS = "audio_chunks"
+SESSION_PROGRESS = "session_progress"
+TRANSCRIPTIONS = "transcriptions"
+AUDIO_CHUNKS_DEAD = "audio_chunks.dead_letters"
+TRANSCRIPTIONS_DEAD = "transcriptions.dead_letters"
+
+MAX_MESSAGE_BYTES = 1024 * 1024  # the largest record of any topic; brokers and clients are set to the same
+MAX_AUDIO_BYTES = 256 * 1024  # the largest piece of audio in one chunk: 8 s of 16 kHz mono
+
+_HOUR_MS = 60 * 60 * 1000
+_DAY_MS = 24 * _HOUR_MS
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic: its name, number of partitions, and broker settings (all values are strings, as Kafka has them)."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+def topics(audio_partitions: int = 8, reply_partitions: int = 8) -> tuple[Topic, ...]:
+    """Return every topic that Whisperline needs.
+
+    `audio_partitions` bounds the number of transcriber processes, `reply_partitions` the number of gateways.
+    Neither may be lowered later, and raising `audio_partitions` moves sessions that are under way: see
+    `docs/architecture.md`.
+    """
+    size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    kept = {**size, "retention.ms": str(_DAY_MS), "message.timestamp.type": "LogAppendTime"}
+    dead = {**size, "retention.ms": str(14 * _DAY_MS)}
+    # The lag keeps records from being compacted while a former owner could still be writing: see progress.py.
+    compacted = {**size, "cleanup.policy": "compact", "min.compaction.lag.ms": str(_HOUR_MS)}
+    return (
+        Topic(AUDIO_CHUNKS, audio_partitions, kept),
+        Topic(SESSION_PROGRESS, audio_partitions, compacted),
+        Topic(TRANSCRIPTIONS, reply_partitions, kept),
+        Topic(AUDIO_CHUNKS_DEAD, 1, dead),
+        Topic(TRANSCRIPTIONS_DEAD, 1, dead),
+    )

@@ -1,0 +1,29 @@
+"""The version that every message carries, and the one error that reading a message raises.
+
+A newer minor version only adds: readers take what they know and ignore the rest. A newer major version
+changes meaning: readers refuse it, and the record goes to the dead letters.
+"""
+
+import re
+
+SCHEMA_VERSION = "1.0"
+SCHEMA_MAJOR = int(SCHEMA_VERSION.split(".")[0])
+
+_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
+
+
+class UnreadableMessage(ValueError):
+    """A record that this release cannot read. Reading it again gives the same answer: never retry it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def check_version(version: str) -> None:
+    """Raise `UnreadableMessage` unless `version` ("major.minor") is of a major that this release reads."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise UnreadableMessage(f"schema version {version[:32]!r} is not of the form 'major.minor'")
+    if int(match[1]) != SCHEMA_MAJOR:
+        raise UnreadableMessage(f"schema version {version} cannot be read: this release reads {SCHEMA_MAJOR}.x")
