@@ -33,6 +33,7 @@ class Progress(BaseModel):
     options: StreamOptions
     revision: int = Field(ge=1)
     owner: str  # the process that wrote this record
+    attached_at: int = Field(ge=0)  # offset in audio_chunks of the START or RESUME that named the connection
     base: int = Field(ge=0)  # samples at 16 kHz
     next_segment_index: int = Field(ge=0)
     speech_end_ms: int | None = None  # end of the last speech, until its utterance end has been told

@@ -7,7 +7,7 @@ changes meaning: readers refuse it, and the record goes to the dead letters.
 import re
 
 SCHEMA_VERSION = "1.0"
-SCHEMA_MAJOR = int(SCHEMA_VERSION.split(".")[0])
+SCHEMA_MAJOR = int(SCHEMA_VERSION.split(".", maxsplit=1)[0])
 
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 

@@ -1,0 +1,100 @@
+"""Where segments begin and end."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+from whisperline_contracts import SegmentEnd
+from whisperline_transcriber.segmentation import Closed, Opened, Quiet, Segmentation, Segmenter
+from whisperline_transcriber.vad import FRAME_SAMPLES
+
+SETTINGS = Segmentation()
+FRAMES_PER_S = 16_000 / FRAME_SAMPLES
+
+
+def _run(probabilities: list[float], base: int = 0) -> tuple[Segmenter, list[object]]:
+    segmenter, events = Segmenter(base, SETTINGS), []
+    for probability in probabilities:
+        event = segmenter.push(probability, probability)
+        if event is not None:
+            events.append(event)
+        if isinstance(event, Closed | Quiet):
+            break
+    return segmenter, events
+
+
+def _frames(seconds: float) -> int:
+    return round(seconds * FRAMES_PER_S)
+
+
+def test_speech_between_silences_is_one_segment_with_pre_roll() -> None:
+    """A segment begins 300 ms before the onset and closes 500 ms after the last speech."""
+    _, (opened, closed) = _run([0.0] * _frames(2) + [0.9] * _frames(1) + [0.0] * _frames(2))
+    onset, speech_end = _frames(2) * FRAME_SAMPLES, (_frames(2) + _frames(1)) * FRAME_SAMPLES
+    assert opened == Opened(onset - 300 * 16)
+    assert isinstance(closed, Closed)
+    assert closed.start == opened.start
+    assert closed.speech_end == speech_end
+    assert closed.reason is SegmentEnd.SILENCE
+    assert speech_end < closed.end <= speech_end + 16 * (500 - 200) + FRAME_SAMPLES
+
+
+def test_a_click_is_not_speech() -> None:
+    """Two loud frames open nothing."""
+    _, events = _run([0.0] * 20 + [0.9] * 2 + [0.0] * 20)
+    assert events == []
+
+
+def test_a_short_pause_does_not_close() -> None:
+    """Silence shorter than the end-of-speech silence stays within the segment."""
+    segmenter, events = _run([0.9] * 30 + [0.0] * _frames(0.4) + [0.9] * 30)
+    assert [type(event) for event in events] == [Opened]
+    assert segmenter.speaking
+
+
+def test_long_speech_is_cut_at_its_quietest_point() -> None:
+    """At the longest length the cut falls on the quietest point of the last part."""
+    probabilities = [0.95] * _frames(28.5)
+    dip = _frames(21)
+    probabilities[dip : dip + 5] = [0.5] * 5
+    _, (_, closed) = _run(probabilities)
+    assert isinstance(closed, Closed)
+    assert closed.reason is SegmentEnd.MAX_LENGTH
+    assert abs(closed.end - (dip * FRAME_SAMPLES + 5 * FRAME_SAMPLES // 2)) <= FRAME_SAMPLES
+
+
+def test_without_speech_the_base_moves_on() -> None:
+    """Ten seconds without speech end in a new base, a pre-roll back."""
+    segmenter, (quiet,) = _run([0.1] * _frames(11))
+    assert quiet == Quiet(segmenter.now - 300 * 16)
+
+
+def test_finalize_closes_what_just_begins() -> None:
+    """A FINALIZE within the first frames of speech loses none of it."""
+    segmenter, _ = _run([0.0] * 20 + [0.9])
+    closed = segmenter.close(segmenter.now + 100, SegmentEnd.FINALIZE)
+    assert closed is not None
+    assert closed.end == segmenter.now + 100
+    assert Segmenter(0, SETTINGS).close(0, SegmentEnd.FINALIZE) is None
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 200)), min_size=1, max_size=40))
+def test_segments_tile_without_overlap(stretches: list[tuple[float, int]]) -> None:
+    """Whatever the probabilities, segments follow each other without overlap, and none is longer than allowed."""
+    probabilities = [probability for probability, count in stretches for _ in range(count)]
+    base, at, segments = 0, 0, []
+    while at < len(probabilities):
+        segmenter, events = _run(probabilities[at:], base)
+        last = events[-1] if events else None
+        if isinstance(last, Closed):
+            segments.append(last)
+            assert base <= last.start < last.end <= segmenter.now
+            assert last.end - last.start <= 28_000 * 16 + FRAME_SAMPLES
+            base = last.end
+        elif isinstance(last, Quiet):
+            assert last.base > base
+            base = last.base
+        else:
+            break
+        at = max(at + 1, base // FRAME_SAMPLES)
+    assert all(one.end <= other.start for one, other in itertools.pairwise(segments))

@@ -1,0 +1,197 @@
+"""A session's steps depend on its audio alone."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from whisperline_contracts import AudioChunk, AudioKind, Progress, SegmentEnd, StreamOptions
+from whisperline_transcriber.audio import Samples
+from whisperline_transcriber.segmentation import Segmentation
+from whisperline_transcriber.session import Advance, Attach, Finish, Session, Step, TellFinalized, Transcribe
+from whisperline_transcriber.vad import VoiceState
+
+
+def _chunk(kind: AudioKind = AudioKind.AUDIO, position: int = 0, data: bytes = b"", **more: Any) -> AudioChunk:
+    fields: dict[str, Any] = {
+        "session_id": "s",
+        "connection_id": "c",
+        "client_id": "u",
+        "sequence": 0,
+        "sample_rate": 16_000,
+    }
+    return AudioChunk(**{**fields, "reply_partition": 0, "kind": kind, "position": position, "data": data, **more})
+
+
+def loudness_probability(frame: Samples) -> float:
+    """Speak of every loud frame as speech: a deterministic function of the frame, as a voice-activity model is."""
+    return 0.9 if np.abs(frame.astype(np.int32)).mean() > 500 else 0.05
+
+
+def pump(session: Session) -> None:
+    """Give the session every frame that is there."""
+    while (frame := session.frame()) is not None:
+        session.heard(frame.copy(), loudness_probability(frame), VoiceState(np.zeros((2, 128)), np.zeros(64)))
+
+
+def feed(
+    samples: Samples, sizes: Iterable[int], options: StreamOptions | None = None, rate: int = 16_000
+) -> list[Step]:
+    """Return the steps of a session that gets `samples` in pieces of `sizes`, repeated, and then its end."""
+    options = options or StreamOptions()
+    session = Session(_chunk(AudioKind.START, options=options, sample_rate=rate), Segmentation())
+    session.receive(_chunk(AudioKind.START, options=options, sample_rate=rate), 0)
+    position, offset, pieces = 0, 1, list(sizes)
+    while position < len(samples):
+        piece = samples[position : position + pieces[offset % len(pieces)]]
+        session.receive(_chunk(position=position, data=piece.tobytes(), options=options, sample_rate=rate), offset)
+        position, offset = position + len(piece), offset + 1
+        if offset % 3 == 0:
+            pump(session)
+    session.receive(_chunk(AudioKind.END, position=position, options=options, sample_rate=rate), offset)
+    pump(session)
+    return list(session.steps)
+
+
+def bursts(seed: int, seconds: float, rate: int = 16_000) -> Samples:
+    """Return loud and quiet stretches of random lengths."""
+    random = np.random.default_rng(seed)
+    pieces: list[np.ndarray] = []
+    while sum(len(piece) for piece in pieces) < seconds * rate:
+        quiet = random.normal(0, 10, int(random.uniform(0.1, 1.5) * rate))
+        loud = random.normal(0, 4_000, int(random.uniform(0.2, 6) * rate))
+        pieces += [quiet, loud]
+    return np.concatenate(pieces)[: int(seconds * rate)].clip(-32768, 32767).astype(np.int16)
+
+
+def _segments(steps: list[Step]) -> list[tuple[int, int]]:
+    return [(step.segment.start, step.segment.end) for step in steps if isinstance(step, Transcribe)]
+
+
+@given(st.integers(0, 20), st.lists(st.integers(1, 16_000), min_size=1, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_chunk_sizes_do_not_move_a_segment(seed: int, sizes: list[int]) -> None:
+    """The same audio gives the same segments in chunks of any size."""
+    samples = bursts(seed, 20)
+    assert _segments(feed(samples, sizes)) == _segments(feed(samples, [1_600]))
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_chunk_sizes_do_not_move_a_segment_at_other_rates(rate: int) -> None:
+    """Nor where the audio is resampled."""
+    samples = bursts(3, 20, rate)
+    assert _segments(feed(samples, [rate // 100], rate=rate)) == _segments(feed(samples, [rate], rate=rate))
+
+
+def test_steps_begin_with_the_attachment_and_end_with_the_finish() -> None:
+    """A session is attached first and finished last, with its speech in between."""
+    steps = feed(bursts(1, 10), [3_200])
+    assert isinstance(steps[0], Attach)
+    assert isinstance(steps[-1], Finish)
+    assert _segments(steps)
+    assert steps[-2].segment.reason is SegmentEnd.END
+
+
+@given(st.integers(0, 30), st.integers(0, 10))
+@settings(max_examples=25, deadline=None)
+def test_a_replay_from_any_decision_makes_the_same_decisions(seed: int, which: int) -> None:
+    """Restored from the progress after any decision, the rest of the session is cut as it was."""
+    samples = bursts(seed, 25)
+    steps = [step for step in feed(samples, [1_600]) if isinstance(step, Transcribe | Advance)]
+    decided = steps[: which % (len(steps) + 1)]
+    base = 0
+    if decided:
+        base = decided[-1].base if isinstance(decided[-1], Advance) else decided[-1].segment.end
+    session = Session.restored(_progress(base), Segmentation())
+    first = base // 1_600 * 1_600 - 1_600 if base else 0
+    for at in range(max(0, first), len(samples), 1_600):
+        session.receive(_audio(samples, at, 1_600), 100 + at)
+        pump(session)
+    session.receive(_end(len(samples)), 10**9)
+    pump(session)
+    again = [step for step in session.steps if isinstance(step, Transcribe | Advance)]
+    assert _segments(again) == _segments(steps[len(decided) :])
+
+
+def test_audio_sent_twice_is_heard_once() -> None:
+    """A client that resumes from an older position changes nothing."""
+    samples = bursts(5, 10)
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    for at in [*range(0, 80_000, 1_600), *range(48_000, len(samples), 2_400)]:
+        session.receive(_audio(samples, at, 1_600 if at < 48_000 else 2_400), at)
+    session.receive(_end(len(samples)), 10**9)
+    pump(session)
+    assert _segments(list(session.steps)) == _segments(feed(samples, [1_600]))
+
+
+def test_audio_beyond_a_gap_is_not_taken() -> None:
+    """A chunk that does not follow was never acknowledged: it is left out, and comes again."""
+    samples = bursts(6, 5)
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    assert session.receive(_audio(samples, 0, 1_600), 1)
+    assert not session.receive(_audio(samples, 3_200, 1_600), 2)
+    assert session.receive(_audio(samples, 1_600, 1_600), 3)
+    assert session.receive(_audio(samples, 3_200, 1_600), 4)
+    assert session.expected == 4_800
+
+
+def test_an_end_of_a_replaced_connection_is_not_obeyed() -> None:
+    """Only the connection that was attached last can end the session."""
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    session.receive(_chunk(AudioKind.RESUME, connection_id="new"), 5)
+    assert not session.receive(_chunk(AudioKind.END), 6)
+    pump(session)
+    assert not session.finished
+    assert session.receive(_chunk(AudioKind.END, connection_id="new"), 7)
+    pump(session)
+    assert session.finished
+
+
+def test_finalize_without_speech_is_answered() -> None:
+    """A FINALIZE that finds nothing to close says where it was."""
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    session.receive(_chunk(data=np.zeros(16_000, np.int16).tobytes()), 1)
+    session.receive(_chunk(AudioKind.FINALIZE, position=16_000), 2)
+    pump(session)
+    assert session.steps[-1] == TellFinalized(1_000)
+
+
+def test_a_partial_is_due_on_its_cadence_and_not_while_a_final_is_undecided() -> None:
+    """Partials follow the audio of an open segment, and never run ahead of the final before it."""
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    loud = np.random.default_rng(0).normal(0, 4_000, 32_000).astype(np.int16)
+    session.receive(_chunk(data=loud.tobytes()), 1)
+    pump(session)
+    assert session.partial(8_000) == (0, 31_744)
+    assert session.partial(8_000) is None
+    session.receive(_chunk(AudioKind.FINALIZE), 2)
+    session.receive(_chunk(position=32_000, data=loud.tobytes()), 3)
+    pump(session)
+    assert session.partial(8_000) is None
+
+
+def _audio(samples: Samples, at: int, size: int) -> AudioChunk:
+    return _chunk(position=at, data=samples[at : at + size].tobytes())
+
+
+def _end(at: int) -> AudioChunk:
+    return _chunk(AudioKind.END, position=at)
+
+
+def _progress(base: int) -> Progress:
+    return Progress(
+        session_id="s",
+        connection_id="c",
+        client_id="u",
+        reply_partition=0,
+        sample_rate=16_000,
+        channels=1,
+        options=StreamOptions(),
+        revision=1,
+        owner="before",
+        attached_at=0,
+        base=base,
+        next_segment_index=0,
+    )

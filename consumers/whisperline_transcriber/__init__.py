@@ -1,0 +1,1 @@
+"""The transcriber: follows its partitions of audio, finds speech, asks Triton, publishes text."""

@@ -1,0 +1,88 @@
+"""Who may ask Triton, and when: finals always and until they are answered, partials only where there is room.
+
+Partials are sheddable. Their cadence follows the time that the last ones took, so that they come less often when
+Triton is slow, and none is asked for while a final waits for its turn.
+"""
+
+import asyncio
+import logging
+import time
+
+from whisperline_contracts import StreamOptions
+
+from whisperline_transcriber import metrics
+from whisperline_transcriber.audio import Samples
+from whisperline_transcriber.segmentation import SAMPLES_PER_MS
+from whisperline_transcriber.settings import Settings
+from whisperline_transcriber.triton import Priority, Request, Transcript, Triton, TritonError
+
+log = logging.getLogger(__name__)
+
+FINAL_DEADLINE_S = 60.0
+PARTIAL_DEADLINE_S = 5.0
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+SMOOTHING = 0.3  # weight of the newest partial in the mean of the time that they take
+
+
+class Decoder:
+    """Bounds what this process has under way at Triton: `finals_in_flight` and `partials_in_flight` requests."""
+
+    def __init__(self, triton: Triton, settings: Settings) -> None:
+        self._triton = triton
+        self._settings = settings
+        self._finals = asyncio.Semaphore(settings.finals_in_flight)
+        self._partials = 0
+        self._partial_s = 0.0
+
+    @property
+    def cadence_samples(self) -> int:
+        """How much new audio, in samples at 16 kHz, makes the next partial due."""
+        return max(self._settings.partial_cadence_ms, int(2_000 * self._partial_s)) * SAMPLES_PER_MS
+
+    @property
+    def partial_allowed(self) -> bool:
+        """Whether there is room for one more partial."""
+        return self._partials < self._settings.partials_in_flight and not self._finals.locked()
+
+    async def final(self, audio: Samples, options: StreamOptions) -> Transcript:
+        """Return the transcript of a closed segment, however long Triton is away.
+
+        A segment that Triton refuses (because of its options) has an empty transcript: its session goes on.
+        """
+        lane = Priority.FILE if options.priority == "file" else Priority.LIVE_FINAL
+        request = Request(lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
+        async with self._finals:
+            for attempt in range(1_000_000):
+                try:
+                    return await self._ask(audio, request)
+                except TritonError as error:
+                    if not error.retriable:
+                        log.error("Triton refuses a segment, which stays without text: %s", error)
+                        return Transcript(text="", language="", words=[], avg_logprob=0, model="", version="")
+                    log.warning("Triton did not answer (%s); trying again", error)
+                    metrics.RETRIES.inc()
+                    await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+        raise AssertionError("unreachable")
+
+    async def partial(self, audio: Samples, options: StreamOptions) -> Transcript | None:
+        """Return what an open segment says so far; None if Triton does not answer in time."""
+        request = Request(Priority.LIVE_PARTIAL, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
+        self._partials += 1
+        began_s = time.monotonic()
+        try:
+            return await self._ask(audio, request)
+        except TritonError as error:
+            log.info("a partial was dropped: %s", error)
+            metrics.SHED.labels("triton").inc()
+            return None
+        finally:
+            self._partials -= 1
+            self._partial_s += SMOOTHING * (time.monotonic() - began_s - self._partial_s)
+
+    async def _ask(self, audio: Samples, request: Request) -> Transcript:
+        lane = request.priority.name.lower()
+        began_s = time.monotonic()
+        with metrics.IN_FLIGHT.labels(lane).track_inprogress():
+            transcript = await self._triton.transcribe(audio, request)
+        metrics.DECODE.labels(lane).observe(time.monotonic() - began_s)
+        return transcript

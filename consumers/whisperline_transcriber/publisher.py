@@ -1,0 +1,110 @@
+"""What the transcriber writes to Kafka: events, dead letters, its own END records."""
+
+import asyncio
+import logging
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka.errors import KafkaError
+from whisperline_contracts import AudioChunk, DeadLetter, Event, encode_event
+from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, MAX_MESSAGE_BYTES, TRANSCRIPTIONS
+
+from whisperline_transcriber import metrics
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+MAX_LIVELY = 2_000  # events that nobody waits for; when so many are under way, further ones are dropped
+
+
+class Publisher:
+    """An idempotent producer that does not give up: what it returned from is durable."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=MAX_MESSAGE_BYTES,
+            request_timeout_ms=30_000,
+        )
+        self._lively: set[asyncio.Future[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._producer.stop()
+
+    async def event(self, event: Event, reply_partition: int) -> None:
+        """Publish an event; return once it is durable."""
+        await self.durably(TRANSCRIPTIONS, event.session_id, encode_event(event), partition=reply_partition)
+        metrics.EVENTS.labels(event.type).inc()
+
+    async def event_soon(self, event: Event, reply_partition: int) -> None:
+        """Publish an event that may be lost: it only keeps the text lively."""
+        if len(self._lively) >= MAX_LIVELY:
+            metrics.SHED.labels("kafka").inc()
+            return
+        future = await self._producer.send(
+            TRANSCRIPTIONS, encode_event(event), key=event.session_id.encode(), partition=reply_partition
+        )
+        self._lively.add(future)
+        future.add_done_callback(self._told)
+        metrics.EVENTS.labels(event.type).inc()
+
+    async def audio(self, chunk: AudioChunk, partition: int) -> None:
+        """Append a record to a session's audio."""
+        await self.durably(
+            AUDIO_CHUNKS, chunk.session_id, chunk.data or b"", partition=partition, headers=chunk.headers()
+        )
+
+    async def dead_letter(self, record: ConsumerRecord, reason: str, group: str) -> None:
+        """Copy a record that cannot be read to the dead letters; return once it is durable there."""
+        letter = DeadLetter(reason, record.topic, record.partition, record.offset, group)
+        headers = letter.headers(tuple(record.headers))
+        await self.durably(AUDIO_CHUNKS_DEAD, None, record.value, headers=headers, raw_key=record.key)
+        metrics.DEAD_LETTERS.inc()
+        log.error("dead letter: %s[%d]@%d: %s", record.topic, record.partition, record.offset, reason)
+
+    async def partitions(self, topic: str) -> set[int]:
+        """Return the partitions that a topic has."""
+        found: set[int] = await self._producer.partitions_for(topic)
+        return found
+
+    async def durably(
+        self,
+        topic: str,
+        key: str | None,
+        value: bytes | None,
+        *,
+        partition: int | None = None,
+        headers: list[tuple[str, bytes]] | None = None,
+        raw_key: bytes | None = None,
+    ) -> None:
+        """Write a record, however long the brokers are away. It may be written twice, with the same content."""
+        record_key = raw_key if key is None else key.encode()
+        for attempt in range(1_000_000):
+            try:
+                await self._producer.send_and_wait(topic, value, key=record_key, partition=partition, headers=headers)
+                return
+            except KafkaError as error:
+                if not getattr(error, "retriable", False):
+                    raise
+                log.warning("writing to %s failed (%s); trying again", topic, error)
+                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+
+    def _told(self, future: "asyncio.Future[Any]") -> None:
+        self._lively.discard(future)
+        if not future.cancelled() and future.exception() is not None:
+            metrics.SHED.labels("kafka").inc()
+
+
+def now_ms() -> int:
+    """Return the time, in milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
