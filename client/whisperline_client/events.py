@@ -1,0 +1,189 @@
+"""What a gateway says, as types. Protocol: docs/protocol.md, `WS /v1/listen` with `acks=true`.
+
+All times are whole milliseconds from the start of the session's audio, positions are samples a channel.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from whisperline_client.errors import ProtocolError
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The gateway has opened the session; audio goes on from `position` (always 0 here)."""
+
+    session_id: str
+    connection_id: str
+    resume_token: str = field(repr=False)
+    position: int = 0
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """A new connection carries the session on: the gateway has the audio before `position`."""
+
+    session_id: str
+    connection_id: str
+    resume_token: str = field(repr=False)
+    position: int
+
+
+@dataclass(frozen=True)
+class Ack:
+    """The audio before `position` is durable. The token resumes the session at any gateway."""
+
+    position: int
+    resume_token: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SpeechStarted:
+    """Speech begins at `start_ms`."""
+
+    start_ms: int
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word with its times in the session."""
+
+    word: str
+    start_ms: int
+    end_ms: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What the open segment says so far: `stable_text` will not change, `text` begins with it."""
+
+    segment_index: int
+    start_ms: int
+    end_ms: int
+    text: str
+    stable_text: str
+
+
+@dataclass(frozen=True)
+class Final:
+    """What a closed segment says. `delay_s`: seconds since its end of speech was handed to the client."""
+
+    segment_index: int
+    start_ms: int
+    end_ms: int
+    text: str
+    words: tuple[Word, ...]
+    confidence: float
+    speech_final: bool
+    from_finalize: bool
+    delay_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Finalized:
+    """The answer to `Finalize` when no segment was open."""
+
+
+@dataclass(frozen=True)
+class UtteranceEnd:
+    """The silence after the last word has lasted as long as was asked for."""
+
+    last_word_end_ms: int
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """The session's summary, the last message before the socket closes."""
+
+    session_id: str
+    duration_ms: int
+    segment_count: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The gateway's reason for the close that follows, and what to do."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The connection is lost; the client tries the next gateway in `retry_in_s` seconds."""
+
+    reason: str
+    retry_in_s: float
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The session is over and every final has been delivered."""
+
+    session_id: str
+    duration_ms: int
+    segment_count: int
+    connection_count: int
+
+
+Message = Started | Resumed | Ack | SpeechStarted | Partial | Final | Finalized | UtteranceEnd | Metadata | Fault
+Event = Started | Resumed | Ack | SpeechStarted | Partial | Final | Finalized | UtteranceEnd | Disconnected | Closed
+
+
+def decode(text: str | bytes) -> Message | None:
+    """Read one message of the gateway; None for a type that this client does not know.
+
+    Raises `ProtocolError` if it is not JSON or lacks a field.
+    """
+    try:
+        message = json.loads(text)
+        decoder = _DECODERS.get(message["type"])
+        return None if decoder is None else decoder(message)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"the gateway sent {str(text)[:200]!r}: {type(error).__name__} {error}") from error
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _results(message: Json) -> Message:
+    best = message["channel"]["alternatives"][0]
+    start_ms = _ms(message["start"])
+    end_ms = _ms(message["start"] + message["duration"])
+    if not message["is_final"]:
+        stable = best.get("stable_transcript", "")
+        return Partial(message["segment_index"], start_ms, end_ms, best["transcript"], stable)
+    if message.get("segment_index") is None:
+        return Finalized()
+    return Final(
+        segment_index=message["segment_index"],
+        start_ms=start_ms,
+        end_ms=end_ms,
+        text=best["transcript"],
+        words=tuple(_word(word) for word in best["words"]),
+        confidence=best["confidence"],
+        speech_final=message["speech_final"],
+        from_finalize=message["from_finalize"],
+    )
+
+
+def _word(word: Json) -> Word:
+    return Word(word.get("punctuated_word", word["word"]), _ms(word["start"]), _ms(word["end"]), word["confidence"])
+
+
+_DECODERS: dict[str, Callable[[Json], Message]] = {
+    "SessionStarted": lambda m: Started(m["session_id"], m["connection_id"], m["resume_token"], m["position"]),
+    "Resumed": lambda m: Resumed(m["session_id"], m["connection_id"], m["resume_token"], m["position"]),
+    "Ack": lambda m: Ack(m["position"], m["resume_token"]),
+    "SpeechStarted": lambda m: SpeechStarted(_ms(m["timestamp"])),
+    "Results": _results,
+    "UtteranceEnd": lambda m: UtteranceEnd(_ms(m["last_word_end"])),
+    "Metadata": lambda m: Metadata(m["session_id"], _ms(m["duration"]), m["segment_count"]),
+    "Error": lambda m: Fault(m["code"], f"{m['message']} {m['action']}"),
+}

@@ -1,0 +1,43 @@
+"""How long to wait before the next attempt to connect, and when to give up. No I/O."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Exponential backoff with equal jitter, bounded by a deadline.
+
+    The deadline counts from the loss of the connection, and starts anew when the stream has made progress.
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+
+    first_delay_s: float = 0.2
+    max_delay_s: float = 5.0
+    deadline_s: float = 60.0
+
+    def delay_s(self, attempt: int, chance: float) -> float:
+        """Return the seconds to wait before attempt number `attempt` (from 0); `chance` is uniform in 0..1."""
+        ceiling = min(self.max_delay_s, self.first_delay_s * 2.0 ** min(attempt, 30))
+        return ceiling * (0.5 + chance / 2)
+
+
+@dataclass
+class Outage:
+    """The time since the stream last made progress, and the attempts since."""
+
+    policy: RetryPolicy
+    began_s: float | None = None
+    attempts: int = 0
+
+    def over(self) -> None:
+        """Note progress: the next loss of the connection is a new outage."""
+        self.began_s = None
+        self.attempts = 0
+
+    def next_delay_s(self, now_s: float, chance: float) -> float | None:
+        """Return the seconds to wait before the next attempt, or None once it would miss the deadline."""
+        if self.began_s is None:
+            self.began_s = now_s
+        delay_s = self.policy.delay_s(self.attempts, chance)
+        self.attempts += 1
+        return delay_s if now_s + delay_s - self.began_s <= self.policy.deadline_s else None

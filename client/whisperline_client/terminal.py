@@ -1,0 +1,64 @@
+"""Events on a terminal: the partial grey, its stable beginning brighter, turning into the final in its place."""
+
+import json
+from collections.abc import AsyncIterable, Callable
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from whisperline_client import events
+
+STABLE, UNSTABLE = "grey74", "grey50"
+
+
+async def show(stream: AsyncIterable[events.Event], console: Console) -> events.Closed | None:
+    """Show a stream's events until it is over; return the last one."""
+    closed: events.Closed | None = None
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        async for event in stream:
+            match event:
+                case events.Partial():
+                    live.update(partial_text(event), refresh=True)
+                case events.Closed():
+                    closed = event
+                case _ if (line := line_of(event)) is not None:
+                    live.update(Text(), refresh=True)
+                    console.print(line)
+    return closed
+
+
+async def write_json(stream: AsyncIterable[events.Event], write: Callable[[str], None]) -> events.Closed | None:
+    """Write one JSON object a line for each event; return the last one. Resume tokens are left out."""
+    closed: events.Closed | None = None
+    async for event in stream:
+        fields = {name: value for name, value in asdict(event).items() if name != "resume_token"}
+        write(json.dumps({"type": type(event).__name__, **fields}, ensure_ascii=False))
+        closed = event if isinstance(event, events.Closed) else closed
+    return closed
+
+
+def partial_text(partial: events.Partial) -> Text:
+    """Return a partial's line."""
+    unstable = partial.text.removeprefix(partial.stable_text)
+    return Text.assemble((clock(partial.start_ms), "dim"), "  ", (partial.stable_text, STABLE), (unstable, UNSTABLE))
+
+
+def line_of(event: events.Event) -> Text | None:
+    """Return the line that stays on the terminal for an event; None if it leaves none."""
+    match event:
+        case events.Final() if event.text:
+            delay = "" if event.delay_s is None else f"  +{event.delay_s:.2f} s"
+            return Text.assemble((clock(event.start_ms), "dim"), "  ", (event.text, "bold"), (delay, "cyan"))
+        case events.Disconnected():
+            return Text(f"connection lost: {event.reason}; next attempt in {event.retry_in_s:.1f} s", "yellow")
+        case events.Resumed():
+            return Text(f"resumed on connection {event.connection_id[:8]}", "green")
+    return None
+
+
+def clock(time_ms: int) -> str:
+    """Return a time in the session as minutes and seconds."""
+    minutes, milliseconds = divmod(time_ms, 60_000)
+    return f"{minutes:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000 // 100}"
