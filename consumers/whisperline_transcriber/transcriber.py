@@ -61,7 +61,9 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
             stack.push_async_callback(progress.close)
             self._services = Services(settings, publisher, progress, Decoder(triton, settings), self._owner)
             self._reply_partitions = await publisher.partitions(TRANSCRIPTIONS)
-            self._consumer = await self._subscribe(stack)
+            self._consumer = self._make_consumer()
+            stack.push_async_callback(self._consumer.stop)
+            await self._consumer.start()
             await self._follow(stop)
             await self._drain()
 
@@ -84,7 +86,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
                 self._fatal = error
             self.ready = True
 
-    async def _subscribe(self, stack: AsyncExitStack) -> AIOKafkaConsumer:
+    def _make_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
         consumer = AIOKafkaConsumer(
             bootstrap_servers=settings.kafka_bootstrap,
@@ -97,8 +99,6 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
             rebalance_timeout_ms=settings.session_timeout_ms * 2,
         )
         consumer.subscribe([AUDIO_CHUNKS], listener=self)
-        await consumer.start()
-        stack.push_async_callback(consumer.stop)
         return consumer
 
     async def _open(self, at: TopicPartition, position: int | None = None) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from whisperline_transcriber.audio import Samples
+from whisperline_transcriber.audio import SAMPLE_RATE, Samples
 
 FRAME_SAMPLES = 512  # 32 ms at 16 kHz
 CONTEXT_SAMPLES = 64  # of the frame before, which the model wants in front
 FULL_SCALE = 32_768.0
+_RATE = np.array(SAMPLE_RATE, np.int64)
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class VoiceActivity:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors: the published file holds initializers that nothing uses
         self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self._noise = noise
         self._random = np.random.default_rng()
@@ -57,7 +59,7 @@ class VoiceActivity:
         audio = np.stack(frames).astype(np.float32) / FULL_SCALE
         rows = np.concatenate([np.stack([state.context for state in states]), audio], axis=1)
         recurrent = np.stack([state.recurrent for state in states], axis=1)
-        output, recurrent = self._session.run(None, {"input": rows, "state": recurrent})
+        output, recurrent = self._session.run(None, {"input": rows, "state": recurrent, "sr": _RATE})
         probabilities = self._perturbed(output[:, 0])
         return [
             (float(probability), VoiceState(recurrent[:, row], rows[row, -CONTEXT_SAMPLES:]))

@@ -1,0 +1,60 @@
+# Every target sets up what it needs, inside the checkout: tools in .tools, packages in .venv, state in .state.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+POETRY_VERSION := 2.5.1
+POETRY := .tools/poetry/bin/poetry
+RUN := .venv/bin
+PROJECTS := contracts gateway consumers model_repository persistence client local
+export POETRY_VIRTUALENVS_IN_PROJECT := true
+export POETRY_NO_INTERACTION := 1
+export PYTHONUNBUFFERED := 1
+
+.PHONY: help demo up test check lock parity clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+demo: .venv/.installed ## Real speech through the whole embedded stack, on screen and into PostgreSQL
+	@$(RUN)/whisperline-local demo
+
+up: .venv/.installed ## The embedded stack, until Ctrl-C
+	@$(RUN)/whisperline-local up
+
+test: .venv/.installed ## Every test that this machine can run
+	@$(RUN)/whisperline-local prepare
+	@$(RUN)/python -m pytest $(PYTEST_ARGS)
+
+check: .venv/.installed ## Style, types, and that every project's lock is true
+	@$(RUN)/ruff format --check .
+	@$(RUN)/ruff check .
+	@$(RUN)/mypy
+	@for project in . $(PROJECTS); do \
+	  $(POETRY) check --lock --project $$project >/dev/null || { echo "$$project: pyproject.toml and poetry.lock differ: run 'make lock'"; exit 1; }; \
+	done; echo "locks: true"
+
+parity: .venv/.installed .tools/oracle/.installed ## Compare with transformers on torch (an environment of 5 GB)
+	@WHISPERLINE_ORACLE_PYTHON=$(CURDIR)/.tools/oracle/bin/python $(RUN)/python -m pytest -m oracle $(PYTEST_ARGS)
+
+lock: $(POETRY) ## Resolve every project's dependencies anew
+	@for project in $(PROJECTS) .; do echo "locking $$project"; $(POETRY) lock --project $$project || exit 1; done
+
+clean: ## Remove tools, packages and state
+	rm -rf .tools .venv .state
+
+$(POETRY):
+	@command -v $(PYTHON) >/dev/null || { echo "step 'python' failed: $(PYTHON) is not on the PATH; install Python 3.11, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "installing Poetry $(POETRY_VERSION) into .tools"
+	@$(PYTHON) -m venv .tools/poetry || { echo "step 'venv' failed: install the package python3.11-venv"; exit 1; }
+	@.tools/poetry/bin/pip install --quiet --disable-pip-version-check poetry==$(POETRY_VERSION) || { echo "step 'poetry' failed: is a package index in reach of pip?"; exit 1; }
+
+.venv/.installed: poetry.lock pyproject.toml $(PROJECTS:%=%/pyproject.toml) | $(POETRY)
+	@echo "installing packages into .venv (about a minute the first time)"
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@$(POETRY) install --quiet || { echo "step 'packages' failed: see above; 'make clean' starts afresh"; exit 1; }
+	@touch $@
+
+.tools/oracle/.installed: model_repository/oracle-requirements.txt
+	@echo "installing torch and transformers into .tools/oracle (5 GB)"
+	@$(PYTHON) -m venv .tools/oracle
+	@.tools/oracle/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
