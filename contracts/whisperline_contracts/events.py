@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from whisperline_contracts.audio import StreamOptions
-from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_version
+from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_json_version
 
 
 class SegmentEnd(StrEnum):
@@ -134,10 +134,6 @@ Event = Annotated[
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
-class _Envelope(BaseModel):
-    schema_version: str = Field(alias="schema")
-
-
 def encode_event(event: Event) -> bytes:
     """Return the record's value, UTF-8 JSON."""
     return _EVENT.dump_json(event, by_alias=True)
@@ -146,7 +142,7 @@ def encode_event(event: Event) -> bytes:
 def decode_event(value: bytes | None) -> Event:
     """Read a record's value. Raises `UnreadableMessage`, with a reason for people."""
     try:
-        check_version(_Envelope.model_validate_json(value or b"").schema_version)
+        check_json_version(value or b"")
         return _EVENT.validate_json(value or b"")
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]

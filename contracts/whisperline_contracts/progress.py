@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from whisperline_contracts.audio import StreamOptions
 from whisperline_contracts.events import Final, SessionEnd
-from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_version
+from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_json_version
 
 
 class Progress(BaseModel):
@@ -53,9 +53,8 @@ def encode_progress(progress: Progress) -> bytes:
 def decode_progress(value: bytes) -> Progress:
     """Read a record's value. Raises `UnreadableMessage`, with a reason for people."""
     try:
-        progress = Progress.model_validate_json(value)
+        check_json_version(value)
+        return Progress.model_validate_json(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise UnreadableMessage(f"progress cannot be read: {first['loc']}: {first['msg']}") from error
-    check_version(progress.schema_version)
-    return progress

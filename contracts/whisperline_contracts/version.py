@@ -6,6 +6,8 @@ changes meaning: readers refuse it, and the record goes to the dead letters.
 
 import re
 
+from pydantic import BaseModel, Field
+
 SCHEMA_VERSION = "1.0"
 SCHEMA_MAJOR = int(SCHEMA_VERSION.split(".", maxsplit=1)[0])
 
@@ -27,3 +29,15 @@ def check_version(version: str) -> None:
         raise UnreadableMessage(f"schema version {version[:32]!r} is not of the form 'major.minor'")
     if int(match[1]) != SCHEMA_MAJOR:
         raise UnreadableMessage(f"schema version {version} cannot be read: this release reads {SCHEMA_MAJOR}.x")
+
+
+class _Envelope(BaseModel):
+    schema_version: str = Field(alias="schema")
+
+
+def check_json_version(value: bytes) -> None:
+    """Check the version of a JSON message before anything else of it is looked at: a newer major may change it all.
+
+    Raises `UnreadableMessage`, and pydantic's `ValidationError` if `value` is no JSON object with a version.
+    """
+    check_version(_Envelope.model_validate_json(value).schema_version)
