@@ -1,0 +1,139 @@
+"""Real speech, streams of it through a running stack, and the rows that they leave."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from whisperline_client import Client, Closed, Event, Final, ListenOptions, RetryPolicy, pace
+from whisperline_contracts import Final as StoredFinal
+from whisperline_local import LocalSettings
+from whisperline_persistence import Store, StoreError
+
+CHECKOUT = Path(__file__).parent.parent
+CACHE = CHECKOUT / ".state" / "cache"
+SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "shared" / "speech"))
+PORT_OFFSET = 1_000  # so that tests can run beside `make up`
+RATE = 16_000  # Hz
+GAP_S = 0.9  # silence between the sentences of a clip: more than the end-of-speech silence
+CLIPS = 8
+STORED_LIMIT_S = 60.0
+
+Samples = NDArray[np.int16]
+Row = tuple[int, int, int, str, tuple[tuple[str, int, int], ...]]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Real speech of several sentences, 16 kHz mono."""
+
+    name: str
+    samples: Samples
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples) / RATE
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What a client got of one session, and when (`time.monotonic`)."""
+
+    session_id: str
+    events: tuple[tuple[float, Event], ...]
+
+    @property
+    def finals(self) -> list[Final]:
+        return [event for _, event in self.events if isinstance(event, Final)]
+
+    @property
+    def text(self) -> str:
+        return " ".join(final.text for final in self.finals if final.text)
+
+
+def local_settings(state: Path, **more: object) -> LocalSettings:
+    """Return the settings of a stack for tests: downloads are shared with `make up`, nothing else is."""
+    return LocalSettings(**{"state_dir": state, "cache_dir": CACHE, "port_offset": PORT_OFFSET, "gateways": 2, **more})  # type: ignore[arg-type]
+
+
+def sentences() -> list[Samples]:
+    """Return read English sentences of 3 to 8 s, as they come in the manifest."""
+    manifest = SPEECH_DIR / "manifest.jsonl"
+    if not manifest.is_file():
+        return []
+    clips = [json.loads(line) for line in manifest.read_text().splitlines()]
+    wanted = [
+        SPEECH_DIR / clip["path"]
+        for clip in clips
+        if clip["language"] == "en"
+        and clip["sample_rate"] == RATE
+        and clip["channels"] == 1
+        and 3 <= clip["duration_s"] <= 8
+    ]
+    return [soundfile.read(path, dtype="int16")[0] for path in wanted[: 3 * CLIPS]]
+
+
+async def blocks(samples: Samples) -> AsyncIterator[bytes]:
+    """Yield the samples in blocks of a second."""
+    for at in range(0, len(samples), RATE):
+        yield samples[at : at + RATE].tobytes()
+
+
+async def stream_speech(
+    urls: Sequence[str],
+    samples: Samples,
+    *,
+    chunk_ms: float = 100,
+    speed: float | None = 1.0,
+    jitter_s: Callable[[], float] | None = None,
+    options: ListenOptions | None = None,
+) -> Streamed:
+    """Stream the samples as if they were spoken now, whatever is killed meanwhile, and return what came back."""
+    audio = pace(blocks(samples), bytes_per_s=2 * RATE, chunk_ms=chunk_ms, speed=speed, jitter_s=jitter_s)
+    client = Client(urls, retry=RetryPolicy(deadline_s=90), close_timeout_s=60)
+    events: list[tuple[float, Event]] = []
+    async with client.stream(audio, options or ListenOptions(language="en")) as stream:
+        async for event in stream:
+            events.append((time.monotonic(), event))
+    assert isinstance(events[-1][1], Closed)
+    return Streamed(events[-1][1].session_id, tuple(events))
+
+
+async def stored_rows(store: Store, session_id: str) -> list[Row]:
+    """Return the rows of a session once its end is stored."""
+
+    async def ended() -> bool:
+        session = await store.session(session_id)
+        return session is not None and session.segment_count is not None
+
+    await eventually(ended, f"the end of session {session_id} to be stored")
+    return [_row(final) for final in await store.finals(session_id)]
+
+
+def _row(final: StoredFinal) -> Row:
+    words = tuple((word.word, word.start_ms, word.end_ms) for word in final.words)
+    return final.segment_index, final.start_ms, final.end_ms, final.text, words
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], what: str, limit_s: float = STORED_LIMIT_S) -> None:
+    """Ask a database or a process, which cannot be awaited, until it agrees."""
+    try:
+        async with asyncio.timeout(limit_s):
+            while not await _holds(condition):  # noqa: ASYNC110 - nobody can tell us
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        pytest.fail(f"waited {limit_s} s in vain for {what}")
+
+
+async def _holds(condition: Callable[[], Awaitable[bool]]) -> bool:
+    try:
+        return await condition()
+    except StoreError:
+        return False  # the database is being restarted

@@ -1,0 +1,115 @@
+"""Whatever process dies while sessions stream, every session's rows are those of an undisturbed run.
+
+Each test kills or restarts one part in the middle of eight sessions and prints the counts.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from jiwer import wer
+from streams import Row, Speech, Streamed, local_settings, stored_rows, stream_speech
+from whisperline_local import Stack
+from whisperline_persistence import Store
+
+pytestmark = [pytest.mark.integration, pytest.mark.fault, pytest.mark.asyncio(loop_scope="session")]
+
+FAULT_AFTER_S = 7.0  # into the streams: each has a segment behind it and is in the middle of another
+WORDS_THAT_MAY_DIFFER = 0.2  # other cuts give other words here and there; a segment lost or doubled is more
+Fault = Callable[[Stack], Awaitable[None]]
+
+
+async def _kill(stack: Stack, name: str) -> None:
+    stack.kill(name)
+    await stack.wait_healthy(name)
+
+
+async def _restart(stack: Stack, name: str) -> None:
+    await stack.stop(name)
+    await stack.start(name)
+
+
+async def _rebalance(stack: Stack) -> None:
+    await _restart(stack, "transcriber-1")
+
+
+FAULTS: dict[str, Fault] = {
+    "transcriber killed": lambda stack: _kill(stack, "transcriber"),
+    "persistence killed": lambda stack: _kill(stack, "persistence"),
+    "triton killed": lambda stack: _kill(stack, "triton"),
+    "gateway killed": lambda stack: _kill(stack, "gateway"),
+    "kafka killed": lambda stack: _kill(stack, "kafka"),
+    "kafka restarted": lambda stack: _restart(stack, "kafka"),
+    "postgres killed": lambda stack: _kill(stack, "postgres"),
+    "postgres restarted": lambda stack: _restart(stack, "postgres"),
+    "a transcriber leaves and comes back": _rebalance,
+}
+
+
+async def _run(stack: Stack, speech: list[Speech], fault: Fault | None = None) -> list[Streamed]:
+    """Stream every piece at once, half of them through each gateway first, with a fault in the middle."""
+    urls = stack.gateway_urls
+    streams = [stream_speech(urls[turn % 2 :] + urls[: turn % 2], piece.samples) for turn, piece in enumerate(speech)]
+
+    async def disturb() -> list[Streamed]:
+        await asyncio.sleep(FAULT_AFTER_S)  # speech takes its time: this is a position in it
+        if fault is not None:
+            await fault(stack)
+        return []
+
+    *streamed, _ = await asyncio.gather(*streams, disturb())
+    return [each for each in streamed if isinstance(each, Streamed)]
+
+
+async def _rows(stack: Stack, streamed: list[Streamed]) -> list[list[Row]]:
+    async with Store.open(stack.database_url) as store:
+        return [await stored_rows(store, each.session_id) for each in streamed]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def undisturbed(stack: Stack, speech: list[Speech]) -> list[list[Row]]:
+    """The rows of a run in which nothing dies."""
+    rows = await _rows(stack, await _run(stack, speech))
+    assert all(len(session) >= 2 for session in rows)
+    return rows
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_rows_equal_those_of_an_undisturbed_run(
+    stack: Stack, speech: list[Speech], undisturbed: list[list[Row]], name: str, figure: Callable[[str], None]
+) -> None:
+    """No final is missing, none is double, none is another, in PostgreSQL and at the client."""
+    streamed = await _run(stack, speech, FAULTS[name])
+    rows = await _rows(stack, streamed)
+    expected, stored = sum(map(len, undisturbed)), sum(map(len, rows))
+    equal = sum(ours == theirs for ours, theirs in zip(rows, undisturbed, strict=True))
+    figure(f"{name}: {len(rows)} sessions, {expected} segments expected, {stored} stored, {equal} sessions equal")
+    assert rows == undisturbed
+    for each, session in zip(streamed, rows, strict=True):
+        assert [(final.segment_index, final.text) for final in each.finals] == [(row[0], row[3]) for row in session]
+
+
+async def test_segments_tile_when_arithmetic_differs(
+    tmp_path: Path, speech: list[Speech], undisturbed: list[list[Row]], figure: Callable[[str], None]
+) -> None:
+    """With noise on every probability in every process, segments follow each other and nothing is lost or doubled."""
+    noise = {"WHISPERLINE_TRANSCRIBER_VAD_NOISE": "0.15"}
+    env = {"transcriber": noise, "transcriber-1": noise}
+    settings = local_settings(tmp_path, transcribers=2, port_offset=2_000, service_env=env)
+    async with Stack(settings) as noisy:
+        streamed = await _run(noisy, speech, lambda running: _kill(running, "transcriber"))
+        rows = await _rows(noisy, streamed)
+    for session, piece, quiet in zip(rows, speech, undisturbed, strict=True):
+        assert [row[0] for row in session] == list(range(len(session)))
+        assert all(one[2] <= other[1] for one, other in pairwise(session))
+        assert session[-1][2] <= piece.duration_s * 1_000 + 1
+        error_rate = wer(_said(quiet), _said(session))
+        figure(f"noise: {piece.name}: {len(session)} segments ({len(quiet)} undisturbed), {error_rate:.1%} other words")
+        assert error_rate < WORDS_THAT_MAY_DIFFER
+
+
+def _said(rows: list[Row]) -> str:
+    return " ".join(row[3] for row in rows).lower()
