@@ -1,0 +1,26 @@
+"""The gateway's metrics, for Prometheus at `/metrics`."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+
+CONNECTIONS = Gauge("whisperline_gateway_connections", "Open sockets of /v1/listen")
+DETACHED = Gauge("whisperline_gateway_detached_sessions", "Sessions whose client is away and may resume")
+SESSIONS = Counter("whisperline_gateway_sessions", "Connections that began to stream", ["kind"])
+RECEIVED_BYTES = Counter("whisperline_gateway_received_bytes", "Bytes in binary frames from clients")
+STORED_BYTES = Counter("whisperline_gateway_stored_bytes", "Bytes of audio that Kafka has acknowledged")
+SENT = Counter("whisperline_gateway_sent_messages", "Messages written to clients", ["type"])
+DROPPED_PARTIALS = Counter("whisperline_gateway_dropped_partials", "Partials that a newer one replaced unread")
+ERRORS = Counter("whisperline_gateway_errors", "Connections that ended with an error", ["code"])
+VANISHED = Counter("whisperline_gateway_vanished_clients", "Connections that ended without CloseStream")
+BACKFILLED = Counter("whisperline_gateway_backfilled_finals", "Finals read from the database for a resumed session")
+UNROUTED = Counter("whisperline_gateway_unrouted_events", "Events of sessions that are not connected here")
+UNREADABLE = Counter("whisperline_gateway_unreadable_events", "Records that went to the dead letters")
+ACK_LATENCY = Histogram(
+    "whisperline_gateway_ack_seconds", "From a record's hand-over to Kafka to its ack", buckets=_LATENCY_BUCKETS_S
+)
+FINAL_LATENCY = Histogram(
+    "whisperline_gateway_final_delivery_seconds",
+    "From the making of a final to its hand-over to the socket",
+    buckets=_LATENCY_BUCKETS_S,
+)

@@ -1,0 +1,38 @@
+"""The gateway's settings: environment variables with the prefix WHISPERLINE_GATEWAY_, read once at start."""
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting of the gateway, its default and its unit. The README's table says the same."""
+
+    model_config = SettingsConfigDict(env_prefix="WHISPERLINE_GATEWAY_", frozen=True, extra="forbid")
+
+    token_secret: SecretStr = Field(min_length=16, description="signs resume tokens; the same for every gateway")
+    database_url: SecretStr = Field(description="PostgreSQL that holds the finals which a resumed session missed")
+    kafka_bootstrap: str = Field(default="127.0.0.1:9192", min_length=1, description="host:port, comma separated")
+    host: str = Field(default="127.0.0.1", description="address to listen on; there are no accounts yet")
+    port: int = Field(default=8080, ge=0, le=65535, description="0 takes any free port")
+    ordinal: int = Field(default=0, ge=0, description="partition of `transcriptions` that this replica reads")
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description="web origins besides its own whose pages may connect; JSON list, * for all"
+    )
+    max_connections: int = Field(default=2_000, ge=1, description="sockets; more are told to try again")
+    max_frame_bytes: int = Field(default=1024 * 1024, ge=1024, description="largest WebSocket message")
+    in_flight_bytes: int = Field(
+        default=512 * 1024, ge=1024, description="audio of one connection that Kafka has not acknowledged"
+    )
+    flush_ms: int = Field(default=40, ge=0, le=1_000, description="how long audio is gathered into one record")
+    ack_interval_ms: int = Field(default=200, ge=0, le=10_000, description="shortest time between two Acks")
+    heartbeat_s: float = Field(default=30, gt=0, le=60, description="a quiet session shows the log that it lives")
+    idle_timeout_s: float = Field(default=12, gt=0, description="a client that sends nothing is closed (NET-0001)")
+    durable_timeout_s: float = Field(default=60, gt=0, description="longest wait for Kafka before NOT_DURABLE")
+    resume_timeout_s: float = Field(default=3, gt=0, description="longest wait for the transcriber at a resume")
+    resume_grace_s: float = Field(default=30, ge=0, description="how long a dropped session may be resumed")
+    finals_timeout_s: float = Field(default=20, gt=0, description="after CloseStream, longest wait without news")
+    write_timeout_s: float = Field(default=10, gt=0, description="longest time for a client to take a message")
+    drain_timeout_s: float = Field(default=15, gt=0, description="at SIGTERM, time for sessions that cannot resume")
+    start_timeout_s: float = Field(default=60, gt=0, description="longest wait for Kafka and its topics at start")
+    token_lifetime_s: float = Field(default=86_400, gt=0, description="how long a resume token is good for")
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="of the log")
