@@ -1,0 +1,77 @@
+"""A Whisper checkpoint in memory: its shape, its weights under the reference's names, its tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Tensors = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The shape of a Whisper model, as `ModelDimensions` of the reference names it."""
+
+    n_mels: int
+    n_audio_ctx: int
+    n_audio_state: int
+    n_audio_head: int
+    n_audio_layer: int
+    n_vocab: int
+    n_text_ctx: int
+    n_text_state: int
+    n_text_head: int
+    n_text_layer: int
+
+    @classmethod
+    def of(cls, tensors: Tensors, n_audio_head: int, n_text_head: int) -> Dimensions:
+        """Read every size but the numbers of heads off the weights."""
+        audio, text = tensors["encoder.positional_embedding"], tensors["decoder.positional_embedding"]
+        return cls(
+            n_mels=tensors["encoder.conv1.weight"].shape[1],
+            n_audio_ctx=audio.shape[0],
+            n_audio_state=audio.shape[1],
+            n_audio_head=n_audio_head,
+            n_audio_layer=_count_blocks(tensors, "encoder"),
+            n_vocab=tensors["decoder.token_embedding.weight"].shape[0],
+            n_text_ctx=text.shape[0],
+            n_text_state=text.shape[1],
+            n_text_head=n_text_head,
+            n_text_layer=_count_blocks(tensors, "decoder"),
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights came from, for the manifest: `sha256` is that of the weights' bytes."""
+
+    kind: str
+    location: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that an export needs.
+
+    `tensors` are float32 under the names of openai-whisper's `model.py`; `tokenizer_json` is the file of the
+    `tokenizers` library; `alignment_heads` are (layer, head) pairs of the decoder's cross-attention.
+    """
+
+    name: str
+    source: Source
+    dimensions: Dimensions
+    tensors: Tensors
+    tokenizer_json: bytes
+    alignment_heads: tuple[tuple[int, int], ...]
+
+
+def _count_blocks(tensors: Tensors, part: str) -> int:
+    return len({name.split(".")[2] for name in tensors if name.startswith(f"{part}.blocks.")})

@@ -1,0 +1,139 @@
+"""Word times from cross-attention: median filter and dynamic time warping, as in the reference's `timing.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+FRAME_S = 0.02  # seconds in one encoder frame
+_LONGEST_MEDIAN_S = 0.7
+_SENTENCE_END = ".。!！?？"
+_OPENING = "\"'“¿([{-"
+_CLOSING = "\"'.。,，!！?？:：”)]}、"
+# exchanges after which the fourth of seven values is their median (N. Devillard, "Fast median search")
+_MEDIAN_OF_7 = ((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4))
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as it stands in the text, its leading space included; times in seconds of the window."""
+
+    word: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+def median_of_7(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The running median of width 7 over the last axis, the ends reflected; short input comes back as it is."""
+    if values.shape[-1] <= 3:
+        return values
+    padding = [(0, 0)] * (values.ndim - 1) + [(3, 3)]
+    padded, width = np.pad(values, padding, mode="reflect"), values.shape[-1]
+    lanes = [padded[..., i : i + width] for i in range(7)]
+    for low, high in _MEDIAN_OF_7:
+        lanes[low], lanes[high] = np.minimum(lanes[low], lanes[high]), np.maximum(lanes[low], lanes[high])
+    return lanes[3]
+
+
+def token_starts(weights: NDArray[np.float32], n_prompt: int) -> NDArray[np.float64]:
+    """Where each token after the prompt begins, in seconds.
+
+    `weights` (heads, tokens, frames) is the attention of the alignment heads over the frames that hold audio;
+    the last token is the end of the text, and its start the end of the last word.
+    """
+    weights = weights / weights.sum(axis=-1, keepdims=True)
+    spread = weights.std(axis=-2, keepdims=True)
+    normal = (weights - weights.mean(axis=-2, keepdims=True)) / np.maximum(spread, 1e-12)
+    matrix = median_of_7(normal).mean(axis=0)
+    tokens, frames = warp(-matrix[n_prompt:].astype(np.float64))
+    jumps = np.diff(tokens, prepend=-1).astype(bool)
+    starts: NDArray[np.float64] = frames[jumps] * FRAME_S
+    return starts
+
+
+def warp(cost: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The cheapest monotonic path through a cost matrix (N, M): its row and column indices.
+
+    Computed by anti-diagonals, each of which depends on the two before it alone.
+    """
+    n, m = cost.shape
+    total = np.full((n + 1, m + 1), np.inf)
+    total[0, 0] = 0.0
+    trace = np.zeros((n + 1, m + 1), np.int8)
+    for diagonal in range(2, n + m + 1):
+        i = np.arange(max(1, diagonal - m), min(n, diagonal - 1) + 1)
+        j = diagonal - i
+        both, row, column = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
+        step = np.where((both < row) & (both < column), 0, np.where((row < both) & (row < column), 1, 2))
+        total[i, j] = cost[i - 1, j - 1] + np.choose(step, (both, row, column))
+        trace[i, j] = step
+    return _walk_back(trace)
+
+
+def _walk_back(trace: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    trace[0, :], trace[:, 0] = 2, 1
+    i, j = trace.shape[0] - 1, trace.shape[1] - 1
+    path = []
+    while i > 0 or j > 0:
+        path.append((i - 1, j - 1))
+        step = trace[i, j]
+        i, j = i - (step != 2), j - (step != 1)
+    rows, columns = np.array(path[::-1], np.int64).T
+    return rows, columns
+
+
+def time_words(
+    words: Sequence[tuple[str, Sequence[int]]], starts_s: NDArray[np.float64], probabilities: Sequence[float]
+) -> list[Word]:
+    """Words with times from the starts of their tokens (one more than tokens), punctuation merged into them."""
+    bounds = np.cumsum([0, *(len(tokens) for _, tokens in words)])
+    timed = [
+        Word(text, float(starts_s[a]), float(starts_s[b]), float(np.mean(probabilities[a:b])))
+        for (text, _), a, b in zip(words, bounds[:-1], bounds[1:], strict=True)
+    ]
+    durations = [w.end_s - w.start_s for w in timed if w.end_s > w.start_s]
+    longest_s = 2 * min(_LONGEST_MEDIAN_S, float(np.median(durations))) if durations else 0.0
+    return _shorten_first(_merge_punctuation(_shorten_at_sentences(timed, longest_s)), longest_s)
+
+
+def _shorten_at_sentences(words: list[Word], longest_s: float) -> list[Word]:
+    """A pause between sentences belongs to no word: cut what is too long beside a sentence's end."""
+    result = words[:1]
+    for previous, word in zip(words, words[1:], strict=False):
+        if word.end_s - word.start_s <= longest_s:
+            result.append(word)
+        elif word.word in _SENTENCE_END:
+            result.append(replace(word, end_s=word.start_s + longest_s))
+        elif previous.word in _SENTENCE_END:
+            result.append(replace(word, start_s=word.end_s - longest_s))
+        else:
+            result.append(word)
+    return result
+
+
+def _shorten_first(words: list[Word], longest_s: float) -> list[Word]:
+    """The silence before speech is not part of the first word."""
+    if words and words[0].end_s - words[0].start_s > longest_s:
+        return [replace(words[0], start_s=words[0].end_s - longest_s), *words[1:]]
+    return words
+
+
+def _merge_punctuation(words: list[Word]) -> list[Word]:
+    """Opening marks join the word after them, closing marks the word before; times are the word's."""
+    merged: list[Word] = []
+    for word in words:
+        if merged and word.word in _CLOSING and not merged[-1].word.endswith(" "):
+            merged[-1] = replace(merged[-1], word=merged[-1].word + word.word)
+        elif merged and merged[-1].word.startswith(" ") and merged[-1].word.strip() in _OPENING:
+            merged[-1] = replace(word, word=merged[-1].word + word.word)
+        else:
+            merged.append(word)
+    return merged

@@ -1,0 +1,279 @@
+"""Whisper's ONNX graphs, built from the weights: encoder, one step of the decoder, word alignment.
+
+The architecture is that of openai-whisper's `model.py`. Shapes: B rows, T encoder frames of 20 ms, H heads of
+D channels, S slots of the text cache, V tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whisperline_models.engine.rules import NEVER, phase_masks
+from whisperline_models.onnx_builder import BOOL, FLOAT, INT32, INT64, GraphBuilder
+
+if TYPE_CHECKING:
+    import onnx
+    from numpy.typing import NDArray
+
+    from whisperline_models.checkpoint import Checkpoint
+    from whisperline_models.engine.vocabulary import Vocabulary
+
+
+@dataclass
+class _Whisper:
+    """The parts that encoder, decoder and aligner share, over one builder."""
+
+    graph: GraphBuilder
+    checkpoint: Checkpoint
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        return self.checkpoint.tensors[name]
+
+    def linear(self, x: str, name: str) -> str:
+        bias = self.checkpoint.tensors.get(f"{name}.bias")
+        return self.graph.linear(x, name, self.tensor(f"{name}.weight"), bias)
+
+    def layer_norm(self, x: str, name: str) -> str:
+        return self.graph.layer_norm(x, name, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
+
+    def query_key_value(self, x: str, name: str) -> str:
+        """The three projections in one product: (..., 3 * state); the key has no bias."""
+        parts = [self.tensor(f"{name}.{part}.weight") for part in ("query", "key", "value")]
+        query_bias, value_bias = (self.tensor(f"{name}.{part}.bias") for part in ("query", "value"))
+        bias = np.concatenate([query_bias, np.zeros_like(query_bias), value_bias])
+        return self.graph.linear(x, f"{name}.qkv", np.concatenate(parts), bias)
+
+    def mlp(self, x: str, block: str) -> str:
+        hidden = self.linear(self.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0")
+        return self.graph.op("Add", x, self.linear(self.graph.fused("Gelu", hidden), f"{block}.mlp.2"))
+
+    def heads(self, x: str, n_head: int) -> str:
+        """(B, T, state) to (B, H, T, D)."""
+        split = self.graph.op("Reshape", x, self.graph.integers(0, 0, n_head, -1))
+        return self.graph.op("Transpose", split, perm=[0, 2, 1, 3])
+
+
+def build_encoder(checkpoint: Checkpoint, *, quantize: bool = False) -> onnx.ModelProto:
+    """The encoder, and the keys and values of the decoder's cross-attention, computed once a window.
+
+    In: `mel` (B, n_mels, 2T). Out: `hidden` (B, T, state) and, a decoder layer, `cross_key_i` and
+    `cross_value_i` (B, H, T, D). T may be any length up to the 30 s of the positional embedding.
+    """
+    graph = GraphBuilder("encoder", quantize_matmuls=quantize)
+    whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
+    x = graph.input("mel", FLOAT, ["B", dims.n_mels, "2T"])
+    for name, stride in (("encoder.conv1", 1), ("encoder.conv2", 2)):
+        weights = [graph.weight(f"{name}.{p}", whisper.tensor(f"{name}.{p}")) for p in ("weight", "bias")]
+        x = graph.op("Conv", x, *weights, kernel_shape=[3], pads=[1, 1], strides=[stride])
+        x = graph.fused("Gelu", x)
+    x = graph.op("Transpose", x, perm=[0, 2, 1])
+    x = graph.op("Add", x, _first_positions(whisper, x))
+    for layer in range(dims.n_audio_layer):
+        x = _encoder_block(whisper, x, f"encoder.blocks.{layer}")
+    hidden = graph.output("hidden", FLOAT, ["B", "T", dims.n_audio_state])
+    inputs = [
+        x,
+        *(graph.weight(f"encoder.ln_post.{p}", whisper.tensor(f"encoder.ln_post.{p}")) for p in ("weight", "bias")),
+    ]
+    graph.op("LayerNormalization", *inputs, outputs=[hidden], axis=-1, epsilon=1e-5)
+    for layer in range(dims.n_text_layer):
+        _cross_key_value(whisper, hidden, layer)
+    return graph.model()
+
+
+def _first_positions(whisper: _Whisper, x: str) -> str:
+    """The first T rows of the encoder's positional embedding, T read off `x` (B, T, state)."""
+    graph, name = whisper.graph, "encoder.positional_embedding"
+    n_frames = graph.op("Shape", x, start=1, end=2)
+    table = graph.weight(name, whisper.tensor(name))
+    return graph.op("Slice", table, graph.integers(0), n_frames, graph.integers(0))
+
+
+def _encoder_block(whisper: _Whisper, x: str, block: str) -> str:
+    graph, n_head = whisper.graph, whisper.checkpoint.dimensions.n_audio_head
+    qkv = whisper.query_key_value(whisper.layer_norm(x, f"{block}.attn_ln"), f"{block}.attn")
+    names = [f"{block}.{part}" for part in ("query", "key", "value")]
+    sizes = graph.integers(*[whisper.checkpoint.dimensions.n_audio_state] * 3)
+    graph.op("Split", qkv, sizes, outputs=names, axis=-1)
+    attended = graph.fused("MultiHeadAttention", *names, num_heads=n_head)
+    x = graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
+    return whisper.mlp(x, block)
+
+
+def _cross_key_value(whisper: _Whisper, hidden: str, layer: int) -> None:
+    graph, dims = whisper.graph, whisper.checkpoint.dimensions
+    for part in ("key", "value"):
+        heads = whisper.heads(whisper.linear(hidden, f"decoder.blocks.{layer}.cross_attn.{part}"), dims.n_text_head)
+        name = graph.output(f"cross_{part}_{layer}", FLOAT, ["B", dims.n_text_head, "T", "D"])
+        graph.op("Identity", heads, outputs=[name])
+
+
+def build_decoder(checkpoint: Checkpoint, vocabulary: Vocabulary, *, quantize: bool = False) -> onnx.ModelProto:
+    """One step of the decoder for B rows, each at its own position, with suppression and rules inside.
+
+    In: `token` (B) int64, `position` (B) int32; the caches `key_i`, `value_i` (B, H, S, D), written in place
+    where the output `present_..._i` is bound to the same buffer; the windows `cross_key_i`, `cross_value_i`
+    (B, H, capacity, D) of which each row uses its first `n_frames` (B) int32, and their last frames
+    `last_key_i`, `last_value_i` (B, 1, state); the row's constraints of `engine.rules.Constraint`.
+    Out: `logits` (B, V) before any rule; `chosen` (B) int64, the best token that the rules allow, and
+    `logprob` (B), its logarithmic probability among those.
+    """
+    graph = GraphBuilder("decoder", quantize_matmuls=quantize)
+    whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
+    token, position = graph.input("token", INT64, ["B"]), graph.input("position", INT32, ["B"])
+    n_frames = graph.input("n_frames", INT32, ["B"])
+    x = _embed(whisper, token, position)
+    lengths = _Lengths.of(graph, position, n_frames)
+    for layer in range(dims.n_text_layer):
+        x = _decoder_block(whisper, x, layer, lengths)
+    x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
+    projected = graph.linear(x, "decoder.projection", whisper.tensor("decoder.token_embedding.weight"), None)
+    logits = graph.op("Identity", projected, outputs=[graph.output("logits", FLOAT, ["B", dims.n_vocab])])
+    _choose(graph, logits, vocabulary)
+    return graph.model()
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """What `GroupQueryAttention` wants of each row: the tokens and the frames that it may see."""
+
+    tokens: str
+    max_tokens: str
+    frames: str
+    max_frames: str
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, position: str, n_frames: str) -> _Lengths:
+        one = graph.scalar(np.int32(1))
+        frames = graph.op("Sub", n_frames, one)
+        max_tokens = graph.op("Add", graph.op("ReduceMax", position, keepdims=0), one)
+        return cls(position, max_tokens, frames, graph.op("ReduceMax", n_frames, keepdims=0))
+
+
+def _embed(whisper: _Whisper, token: str, position: str) -> str:
+    """Token and position embedding: (B, 1, state)."""
+    graph = whisper.graph
+    names = ("decoder.token_embedding.weight", "decoder.positional_embedding")
+    tables = [graph.weight(name, whisper.tensor(name)) for name in names]
+    embedded = [graph.op("Gather", table, index) for table, index in zip(tables, (token, position), strict=True)]
+    return graph.op("Unsqueeze", graph.op("Add", *embedded), graph.integers(1))
+
+
+def _decoder_block(whisper: _Whisper, x: str, layer: int, lengths: _Lengths) -> str:
+    block = f"decoder.blocks.{layer}"
+    qkv = whisper.query_key_value(whisper.layer_norm(x, f"{block}.attn_ln"), f"{block}.attn")
+    attended = _attend(whisper, [qkv, "", ""], layer, "", lengths.tokens, lengths.max_tokens)
+    x = whisper.graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
+    query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
+    state = whisper.checkpoint.dimensions.n_text_state
+    last = [whisper.graph.input(f"last_{part}_{layer}", FLOAT, ["B", 1, state]) for part in ("key", "value")]
+    attended = _attend(whisper, [query, *last], layer, "cross_", lengths.frames, lengths.max_frames)
+    x = whisper.graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))
+    return whisper.mlp(x, block)
+
+
+def _attend(whisper: _Whisper, query_key_value: list[str], layer: int, kind: str, length: str, max_length: str) -> str:
+    """Attention over a cache with a length per row.
+
+    Cross-attention uses the same operator: it rewrites the window's last frame with its own value, and so
+    sees exactly the row's frames, whatever the capacity of the buffer.
+    """
+    graph, dims = whisper.graph, whisper.checkpoint.dimensions
+    n_head, head_state = dims.n_text_head, dims.n_text_state // dims.n_text_head
+    shape = ["B", n_head, f"{kind}capacity", head_state]
+    names = [f"{kind}{part}_{layer}" for part in ("key", "value")]
+    caches = [graph.input(name, FLOAT, shape) for name in names]
+    presents = [graph.output(f"present_{name}", FLOAT, shape) for name in names]
+    return graph.fused(
+        "GroupQueryAttention",
+        *query_key_value,
+        *caches,
+        length,
+        max_length,
+        outputs=[f"{kind}attended_{layer}", *presents],
+        num_heads=n_head,
+        kv_num_heads=n_head,
+    )
+
+
+def _choose(graph: GraphBuilder, logits: str, vocabulary: Vocabulary) -> None:
+    """Greedy choice under the rules of the reference's `decoding.py`; `engine.rules` states them in NumPy."""
+    phase, timed = graph.input("phase", INT64, ["B"]), graph.input("timed", BOOL, ["B"])
+    masks = graph.weight("phase_masks", phase_masks(vocabulary))
+    masked = graph.op("Add", logits, graph.op("Gather", masks, phase))
+    begin, end, axis = graph.integers(vocabulary.timestamp_begin), graph.integers(vocabulary.n_vocab), graph.integers(1)
+    text = graph.op("Slice", masked, graph.integers(0), begin, axis)
+    time = _within_bounds(graph, graph.op("Slice", masked, begin, end, axis), vocabulary)
+    text_best, time_best = (graph.op("ReduceMax", part, axes=[1], keepdims=0) for part in (text, time))
+    text_sum, time_sum = (graph.op("ReduceLogSumExp", part, axes=[1], keepdims=0) for part in (text, time))
+    forced = graph.op("And", timed, graph.op("Greater", time_sum, text_best))
+    is_time = graph.op("Or", forced, graph.op("Greater", time_best, text_best))
+    text_id, time_id = (graph.op("ArgMax", part, axis=1, keepdims=0) for part in (text, time))
+    ids = [graph.op("Add", time_id, begin), text_id]
+    graph.op("Where", is_time, *ids, outputs=[graph.output("chosen", INT64, ["B"])])
+    both = graph.op("Concat", *(graph.op("Unsqueeze", s, axis) for s in (text_sum, time_sum)), axis=1)
+    total = graph.op("Where", forced, time_sum, graph.op("ReduceLogSumExp", both, axes=[1], keepdims=0))
+    best = graph.op("Where", is_time, time_best, text_best)
+    graph.op("Sub", best, total, outputs=[graph.output("logprob", FLOAT, ["B"])])
+
+
+def _within_bounds(graph: GraphBuilder, time: str, vocabulary: Vocabulary) -> str:
+    """Forbid the timestamps outside `time_from` to `time_to` (B, 1), both allowed."""
+    bounds = [graph.input(name, INT64, ["B", 1]) for name in ("time_from", "time_to")]
+    ids = graph.weight("time_ids", np.arange(vocabulary.timestamp_begin, vocabulary.n_vocab)[None])
+    outside = graph.op("Or", *(graph.op(k, ids, b) for k, b in zip(("Less", "Greater"), bounds, strict=True)))
+    return graph.op("Where", outside, graph.scalar(NEVER), time)
+
+
+def build_aligner(checkpoint: Checkpoint, *, quantize: bool = False) -> onnx.ModelProto:
+    """The decoder over a whole text at once, for the attention of its alignment heads.
+
+    In: `tokens` (1, N) int64 and the windows `cross_key_i`, `cross_value_i` (1, H, T, D), as far as the last
+    layer that has an alignment head. Out: `weights` (heads, N, T), the softmax of the cross-attention.
+    """
+    graph = GraphBuilder("aligner", quantize_matmuls=quantize)
+    whisper = _Whisper(graph, checkpoint)
+    tokens = graph.input("tokens", INT64, [1, "N"])
+    x = _embed_sequence(whisper, tokens)
+    heads = checkpoint.alignment_heads
+    collected: list[str] = []
+    for layer in range(max(layer for layer, _ in heads) + 1):
+        wanted = [head for of_layer, head in heads if of_layer == layer]
+        x, weights = _aligner_block(whisper, x, layer)
+        if wanted:
+            picked = graph.op("Gather", graph.op("Squeeze", weights, graph.integers(0)), graph.integers(*wanted))
+            collected.append(picked)
+    graph.op("Concat", *collected, outputs=[graph.output("weights", FLOAT, ["heads", "N", "T"])], axis=0)
+    return graph.model()
+
+
+def _embed_sequence(whisper: _Whisper, tokens: str) -> str:
+    graph = whisper.graph
+    names = ("decoder.token_embedding.weight", "decoder.positional_embedding")
+    embedding, positions = (graph.weight(name, whisper.tensor(name)) for name in names)
+    n_tokens = graph.op("Shape", tokens, start=1, end=2)
+    first = graph.op("Slice", positions, graph.integers(0), n_tokens, graph.integers(0))
+    return graph.op("Add", graph.op("Gather", embedding, tokens), first)
+
+
+def _aligner_block(whisper: _Whisper, x: str, layer: int) -> tuple[str, str]:
+    """One decoder block; also the cross-attention weights (1, H, N, T)."""
+    graph, dims, block = whisper.graph, whisper.checkpoint.dimensions, f"decoder.blocks.{layer}"
+    qkv = whisper.query_key_value(whisper.layer_norm(x, f"{block}.attn_ln"), f"{block}.attn")
+    names = [f"{block}.{part}" for part in ("query", "key", "value")]
+    graph.op("Split", qkv, graph.integers(*[dims.n_text_state] * 3), outputs=names, axis=-1)
+    attended = graph.fused("MultiHeadAttention", *names, num_heads=dims.n_text_head, unidirectional=1)
+    x = graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
+    query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
+    shape = [1, dims.n_text_head, "T", dims.n_text_state // dims.n_text_head]
+    key, value = (graph.input(f"cross_{part}_{layer}", FLOAT, shape) for part in ("key", "value"))
+    scale = graph.scalar(np.float32((dims.n_text_state // dims.n_text_head) ** -0.5))
+    scores = graph.op("MatMul", whisper.heads(query, dims.n_text_head), graph.op("Transpose", key, perm=[0, 1, 3, 2]))
+    weights = graph.op("Softmax", graph.op("Mul", scores, scale), axis=-1)
+    joined = graph.op("Transpose", graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])
+    attended = graph.op("Reshape", joined, graph.integers(0, 0, dims.n_text_state))
+    x = graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))
+    return whisper.mlp(x, block), weights

