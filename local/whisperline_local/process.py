@@ -1,0 +1,81 @@
+"""Processes that write to a log file and cannot outlive this one."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from whisperline_local import child
+from whisperline_local.errors import StepFailed
+
+GROUP_GONE_LIMIT_S = 5.0
+POLL_S = 0.02
+
+
+async def spawn(
+    command: Sequence[str],
+    log: Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    user_id: int | None = None,
+    orphan_signal: signal.Signals = signal.SIGKILL,
+    cwd: Path | None = None,
+) -> asyncio.subprocess.Process:
+    """Start `command` in a process group of its own; its output is appended to `log`.
+
+    `env` is added to this process's environment. The command gets `orphan_signal` when this process dies.
+    """
+    uid = child.KEEP_USER if user_id is None else user_id
+    tied = (sys.executable, "-I", "-S", child.__file__, str(os.getpid()), str(int(orphan_signal)), str(uid))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            *tied,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            start_new_session=True,  # a Ctrl-C in the terminal goes to the supervisor alone, which stops in order
+        )
+
+
+async def terminate(process: asyncio.subprocess.Process, how: signal.Signals, limit_s: float) -> bool:
+    """Ask a process to stop, kill it when `limit_s` have passed, and leave nothing of its group; True: it obeyed."""
+    obeyed = True
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(how)
+        try:
+            await asyncio.wait_for(process.wait(), limit_s)
+        except TimeoutError:
+            obeyed = False
+    await destroy_group(process)
+    return obeyed
+
+
+async def destroy_group(process: asyncio.subprocess.Process) -> None:
+    """Kill what is left of a process and of those it started in its group, and wait until they are gone."""
+    deadline = time.monotonic() + GROUP_GONE_LIMIT_S
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+        while time.monotonic() < deadline:
+            await asyncio.sleep(POLL_S)
+            os.killpg(process.pid, 0)
+    await process.wait()
+
+
+async def run_tool(step: str, command: Sequence[str], log: Path, *, hint: str = "", **options: object) -> None:
+    """Run a command to its end; raise `StepFailed`, with the end of its log, when it does not exit with 0."""
+    process = await spawn(command, log, **options)  # type: ignore[arg-type]  # the keywords of spawn
+    try:
+        code = await process.wait()
+    finally:
+        await destroy_group(process)
+    if code != 0:
+        raise StepFailed(step, f"{Path(command[0]).name} exited with {code}", hint=hint, log=log)

@@ -1,0 +1,109 @@
+"""Triton Inference Server from the wheel `nvidia-pytriton`, which carries the whole server.
+
+Its Python backend runs the model in a process of its own, the stub. The stub ignores PYTHONPATH; it takes its
+packages from the environment of the first `python3` on PATH, so that PATH begins with this environment.
+"""
+
+import ctypes.util
+import os
+import platform
+import shutil
+import sys
+import sysconfig
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from whisperline_local import probes
+from whisperline_local.assets import TRITON, fetch
+from whisperline_local.errors import StepFailed
+from whisperline_local.models import export_model
+from whisperline_local.ports import PortUse
+from whisperline_local.service import Service
+from whisperline_local.settings import HOST, LocalSettings
+
+MODEL = "whisper"
+STUB = "triton_python_backend_stub"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+LIBRARY = f"libpython{PYTHON}.so.1.0"
+EXIT_LIMIT_S = 5
+
+
+def triton_service(settings: LocalSettings) -> Service:
+    """The inference server with the model loaded."""
+    server = settings.cache / TRITON.folder / "pytriton/tritonserver"
+    http, grpc, metrics = (settings.port(f"triton_{kind}_port") for kind in ("http", "grpc", "metrics"))
+    return Service(
+        name="triton",
+        command=(
+            str(server / "bin/tritonserver"),
+            f"--model-repository={model_repository(settings)}",
+            f"--backend-directory={server / 'backends'}",
+            "--model-control-mode=explicit",
+            f"--load-model={MODEL}",
+            "--disable-auto-complete-config",  # the configuration is complete, and to ask the stub takes its start twice
+            f"--exit-timeout-secs={EXIT_LIMIT_S}",
+            *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),
+            f"--http-port={http}",
+            f"--grpc-port={grpc}",
+            f"--metrics-port={metrics}",
+        ),
+        env={
+            "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+            "LD_LIBRARY_PATH": f"{_python_library_folder()}:{server.parents[1] / 'nvidia_pytriton.libs'}",
+        },
+        ports=tuple(
+            PortUse("triton", settings.port(name), name)
+            for name in ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
+        ),
+        prepare=partial(_prepare, settings, server),
+        ready=partial(_ready, http),
+        start_limit_s=120.0,
+        stop_limit_s=EXIT_LIMIT_S + 5.0,
+        unready_limit_s=3.0,
+        hint=f"If the model cannot be loaded: remove {model_repository(settings)}, it will be exported anew.",
+    )
+
+
+def model_repository(settings: LocalSettings) -> Path:
+    """The folder that Triton serves models from."""
+    return settings.model_repository or settings.cache / "models" / settings.model
+
+
+async def _ready(http_port: int, pid: int) -> bool:
+    """Tell whether the model is ready and its stub lives: this server goes on to call a model without one ready."""
+    return has_stub(pid) and await probes.http_ok(http_port, f"/v2/models/{MODEL}/ready")
+
+
+def has_stub(pid: int) -> bool:
+    """Tell whether a Triton process has a living stub."""
+    try:
+        children = psutil.Process(pid).children()
+        return any(child.name().startswith(STUB[:15]) and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def _prepare(settings: LocalSettings, server: Path) -> None:
+    _check_machine()
+    await fetch(TRITON, settings)
+    backend = server / "backends/python" / STUB
+    if not backend.exists():
+        unfinished = backend.with_name(f"{STUB}.unfinished")
+        shutil.copy(server / "python_backend_stubs" / PYTHON / STUB, unfinished)
+        unfinished.rename(backend)
+    if settings.model_repository is None:
+        await export_model(settings, model_repository(settings))
+
+
+def _check_machine() -> None:
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise StepFailed("preparing Triton", "its wheel is for Linux on x86-64 only")
+    if not (_python_library_folder() / LIBRARY).exists() and ctypes.util.find_library(f"python{PYTHON}") is None:
+        hint = f"Install it (Debian, Ubuntu: apt-get install libpython{PYTHON}), or use a Python that has it."
+        raise StepFailed("preparing Triton", f"its Python backend needs {LIBRARY}, which is not here", hint=hint)
+
+
+def _python_library_folder() -> Path:
+    return Path(sysconfig.get_config_var("LIBDIR"))
