@@ -1,0 +1,60 @@
+"""A resume token is good for its own session, for a while, and only as it was issued."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from whisperline_contracts import StreamOptions
+from whisperline_gateway.errors import ClientError
+from whisperline_gateway.tokens import ResumeToken, sign, verify
+
+SECRET = b"a secret of some length"
+TOKEN = ResumeToken(
+    session_id="session", client_id="client", sample_rate=44_100, channels=2,
+    options=StreamOptions(language=None, interim_results=False, utterance_end_ms=1_500), position=77, issued_s=1_000,
+)  # fmt: skip
+
+
+def check(text: str, session_id: str = "session", now_s: float = 1_010, secret: bytes = SECRET) -> ResumeToken:
+    return verify(text, secret, session_id=session_id, now_s=now_s, lifetime_s=60)
+
+
+@given(st.integers(0, 2**62), st.text(min_size=1), st.text(min_size=1))
+def test_what_was_signed_comes_back(position: int, session_id: str, client_id: str) -> None:
+    """A token holds all that a gateway must know to go on."""
+    token = TOKEN.model_copy(update={"position": position, "session_id": session_id, "client_id": client_id})
+    text = sign(token, SECRET)
+    if len(text) <= 2048:
+        assert check(text, session_id) == token
+
+
+@given(st.integers(0, 10_000), st.integers(1, 127))
+def test_a_changed_token_is_refused(at: int, change: int) -> None:
+    """No character can be changed."""
+    text = sign(TOKEN, SECRET)
+    at %= len(text)
+    forged = text[:at] + chr(ord(text[at]) ^ change) + text[at + 1 :]
+    with pytest.raises(ClientError) as caught:
+        check(forged)
+    assert caught.value.code == "BAD_RESUME_TOKEN"
+
+
+@given(st.text())
+def test_no_text_breaks_the_check(text: str) -> None:
+    """What is no token is refused, whatever it is."""
+    with pytest.raises(ClientError):
+        check(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"session_id": "another"}, "BAD_RESUME_TOKEN"),
+        ({"secret": b"the secret of another deployment"}, "BAD_RESUME_TOKEN"),
+        ({"now_s": 1_061}, "RESUME_TOKEN_EXPIRED"),
+    ],
+)
+def test_a_token_is_for_one_session_one_deployment_and_a_while(change: dict[str, object], code: str) -> None:
+    """Another session's, another deployment's, or an old token is refused with its own code."""
+    with pytest.raises(ClientError) as caught:
+        check(sign(TOKEN, SECRET), **change)
+    assert caught.value.code == code
