@@ -22,7 +22,7 @@ COMMANDS_GROUP = "whisperline.commands"  # each entry point: a typer.Typer
 app = typer.Typer(
     help="Speech to text on your own machines.", no_args_is_help=True, pretty_exceptions_show_locals=False
 )
-errors = Console(stderr=True)
+errors = Console(stderr=True, markup=False, soft_wrap=True)
 T = TypeVar("T")
 
 Urls = Annotated[

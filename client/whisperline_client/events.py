@@ -6,11 +6,12 @@ All times are whole milliseconds from the start of the session's audio, position
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from whisperline_client.errors import ProtocolError
 
 Json = Mapping[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,27 @@ def decode(text: str | bytes) -> Message | None:
         message = json.loads(text)
         decoder = _DECODERS.get(message["type"])
         return None if decoder is None else decoder(message)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (ValueError, OverflowError, LookupError, TypeError, AttributeError) as error:
         raise ProtocolError(f"the gateway sent {str(text)[:200]!r}: {type(error).__name__} {error}") from error
+
+
+def _text(fields: Json, name: str) -> str:
+    return _of_type(fields, name, str)
+
+
+def _count(fields: Json, name: str) -> int:
+    return _of_type(fields, name, int)
+
+
+def _flag(fields: Json, name: str) -> bool:
+    return _of_type(fields, name, bool)
+
+
+def _of_type(fields: Json, name: str, kind: type[T]) -> T:
+    value = fields[name]
+    if type(value) is not kind:
+        raise TypeError(f"{name} is {value!r}")
+    return value
 
 
 def _ms(seconds: float) -> int:
@@ -154,36 +174,39 @@ def _ms(seconds: float) -> int:
 
 def _results(message: Json) -> Message:
     best = message["channel"]["alternatives"][0]
-    start_ms = _ms(message["start"])
-    end_ms = _ms(message["start"] + message["duration"])
-    if not message["is_final"]:
-        stable = best.get("stable_transcript", "")
-        return Partial(message["segment_index"], start_ms, end_ms, best["transcript"], stable)
-    if message.get("segment_index") is None:
+    if message["is_final"] and message["segment_index"] is None:
         return Finalized()
+    index = _count(message, "segment_index")
+    start_ms, end_ms = _ms(message["start"]), _ms(message["start"] + message["duration"])
+    if not message["is_final"]:
+        return Partial(index, start_ms, end_ms, _text(best, "transcript"), _text(best, "stable_transcript"))
     return Final(
-        segment_index=message["segment_index"],
+        segment_index=index,
         start_ms=start_ms,
         end_ms=end_ms,
-        text=best["transcript"],
+        text=_text(best, "transcript"),
         words=tuple(_word(word) for word in best["words"]),
-        confidence=best["confidence"],
-        speech_final=message["speech_final"],
-        from_finalize=message["from_finalize"],
+        confidence=float(best["confidence"]),
+        speech_final=_flag(message, "speech_final"),
+        from_finalize=_flag(message, "from_finalize"),
     )
 
 
 def _word(word: Json) -> Word:
-    return Word(word.get("punctuated_word", word["word"]), _ms(word["start"]), _ms(word["end"]), word["confidence"])
+    return Word(_text(word, "punctuated_word"), _ms(word["start"]), _ms(word["end"]), float(word["confidence"]))
+
+
+def _opening(m: Json) -> tuple[str, str, str, int]:
+    return _text(m, "session_id"), _text(m, "connection_id"), _text(m, "resume_token"), _count(m, "position")
 
 
 _DECODERS: dict[str, Callable[[Json], Message]] = {
-    "SessionStarted": lambda m: Started(m["session_id"], m["connection_id"], m["resume_token"], m["position"]),
-    "Resumed": lambda m: Resumed(m["session_id"], m["connection_id"], m["resume_token"], m["position"]),
-    "Ack": lambda m: Ack(m["position"], m["resume_token"]),
+    "SessionStarted": lambda m: Started(*_opening(m)),
+    "Resumed": lambda m: Resumed(*_opening(m)),
+    "Ack": lambda m: Ack(_count(m, "position"), _text(m, "resume_token")),
     "SpeechStarted": lambda m: SpeechStarted(_ms(m["timestamp"])),
     "Results": _results,
     "UtteranceEnd": lambda m: UtteranceEnd(_ms(m["last_word_end"])),
-    "Metadata": lambda m: Metadata(m["session_id"], _ms(m["duration"]), m["segment_count"]),
-    "Error": lambda m: Fault(m["code"], f"{m['message']} {m['action']}"),
+    "Metadata": lambda m: Metadata(_text(m, "session_id"), _ms(m["duration"]), _count(m, "segment_count")),
+    "Error": lambda m: Fault(_text(m, "code"), f"{_text(m, 'message')} {_text(m, 'action')}"),
 }

@@ -1,0 +1,88 @@
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+from rich.console import Console
+from typer.testing import CliRunner
+from whisperline_client import commands, events, terminal
+
+CLI = CliRunner()
+
+
+def test_a_missing_file() -> None:
+    """A file that is not there is one line of error and status 1."""
+    result = CLI.invoke(commands.app, ["stream", "nowhere.wav"])
+    assert result.exit_code == 1
+    assert "no such file" in result.output
+
+
+def test_a_wrong_url(tmp_path: Path) -> None:
+    """A wrong URL is an error that shows a right one."""
+    result = CLI.invoke(commands.app, ["stream", str(_silence(tmp_path)), "--url", "ftp://a"])
+    assert result.exit_code == 1
+    assert "ws://127.0.0.1:8080" in result.output
+
+
+def _silence(folder: Path) -> Path:
+    soundfile.write(folder / "silence.wav", [0.0] * 800, 16_000)
+    return folder / "silence.wav"
+
+
+def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra, `whisperline mic` names the command that installs it."""
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    result = CLI.invoke(commands.app, ["mic"])
+    assert result.exit_code == 1
+    assert "whisperline-client[mic]" in result.output
+
+
+EVENTS: list[events.Event] = [
+    events.Started("s", "c", "secret"),
+    events.Partial(0, 61_200, 62_000, "ask not what", "ask not"),
+    events.Ack(800, "secret"),
+    events.Disconnected("the gateway closed with 1012", 0.25),
+    events.Final(0, 61_200, 63_000, "Ask not.", (), 0.9, True, False, delay_s=0.425),
+    events.Closed("s", 63_000, 1, 2),
+]
+
+
+class _Events:
+    def __init__(self) -> None:
+        self._events = iter(EVENTS)
+
+    def __aiter__(self) -> "_Events":
+        return self
+
+    async def __anext__(self) -> events.Event:
+        try:
+            return next(self._events)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+
+async def test_what_stays_on_a_terminal() -> None:
+    """Finals stay with their time and delay, partials do not; a lost connection is told."""
+    console = Console(record=True, width=80, force_terminal=False)
+    closed = await terminal.show(_Events(), console)
+    text = console.export_text()
+    assert closed == EVENTS[-1]
+    assert "01:01.2  Ask not.  +0.42 s" in text
+    assert "ask not what" not in text
+    assert "1012" in text
+
+
+async def test_json() -> None:
+    """Each event is a line of JSON, without the tokens that would let others resume the session."""
+    lines: list[str] = []
+    await terminal.write_json(_Events(), lines.append)
+    assert [json.loads(line)["type"] for line in lines] == [type(event).__name__ for event in EVENTS]
+    assert "secret" not in "".join(lines)
+
+
+def test_a_partial_shows_what_is_stable() -> None:
+    """The stable beginning and the tail of a partial differ in style, and no character is lost."""
+    text = terminal.partial_text(events.Partial(0, 0, 1, "ask not what", "ask not"))
+    assert text.plain.endswith("ask not what")
+    assert {str(span.style) for span in text.spans} >= {terminal.STABLE, terminal.UNSTABLE}

@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from whisperline_client import ConnectionLost, ListenOptions, RetryPolicy, events
+from whisperline_client.options import is_loopback, listen_url
+from whisperline_client.retry import Outage
+from whisperline_client.session import Session
+
+FINAL = events.Final(0, 0, 100, "ask", (), 1.0, speech_final=True, from_finalize=False)
+
+
+def new_session(retry: RetryPolicy | None = None) -> Session:
+    """Return a session of two minutes' buffer."""
+    return Session(ListenOptions(), retry or RetryPolicy(), 120)
+
+
+@given(st.lists(st.integers(0, 6), max_size=40))
+def test_finals_come_once_and_in_order(indices: list[int]) -> None:
+    """Whatever finals arrive, those that are passed on are 0, 1, 2… and a missing one is an error."""
+    session, heard = new_session(), []
+    for index in indices:
+        try:
+            event = session.take(replace(FINAL, segment_index=index), 0.0)
+        except ConnectionLost:
+            assert index > session.next_segment_index
+            continue
+        if isinstance(event, events.Final):
+            heard.append(event.segment_index)
+    assert heard == list(range(len(heard)))
+
+
+def test_partials_of_a_closed_segment() -> None:
+    """A partial that comes after its final is dropped."""
+    session = new_session()
+    session.take(FINAL, 0.0)
+    assert session.take(events.Partial(0, 0, 50, "as", ""), 0.0) is None
+    assert session.take(events.Partial(1, 0, 50, "no", ""), 0.0) is not None
+
+
+def test_a_summary_that_counts_more_finals() -> None:
+    """A session does not end while finals are missing."""
+    session = new_session()
+    session.take(FINAL, 0.0)
+    assert session.take(events.Metadata("s", 100, 1), 0.0) is None
+    with pytest.raises(ConnectionLost, match="1 of 2"):
+        session.take(events.Metadata("s", 100, 2), 0.0)
+
+
+def test_the_query_of_a_resumed_session() -> None:
+    """The latest token and the next final are asked with."""
+    session = new_session()
+    assert "session_id" not in session.query()
+    session.take(events.Started("s", "c", "first"), 0.0)
+    session.take(events.Ack(0, "latest"), 0.0)
+    session.take(FINAL, 0.0)
+    query = session.query()
+    assert (query["session_id"], query["resume_token"], query["finals_from"]) == ("s", "latest", "1")
+
+
+def test_the_delay_counts_from_the_last_word() -> None:
+    """The time of a final counts from the hand-in of its last word, not of its silence."""
+    session = new_session()
+    session.hand_in(bytes(3200), 10.0)
+    session.hand_in(bytes(3200), 11.0)
+    final = session.take(replace(FINAL, end_ms=200, words=(events.Word("ask", 0, 90, 1.0),)), 12.5)
+    assert isinstance(final, events.Final)
+    assert final.delay_s == 2.5
+
+
+@given(st.integers(0, 200), st.floats(0, 1))
+def test_backoff(attempt: int, chance: float) -> None:
+    """A delay grows to its ceiling and never beyond."""
+    policy = RetryPolicy(0.2, 5.0, 60.0)
+    assert 0.1 <= policy.delay_s(attempt, chance) <= 5.0
+    assert policy.delay_s(attempt + 1, chance) >= policy.delay_s(attempt, chance)
+
+
+def test_the_deadline_counts_from_the_last_progress() -> None:
+    """Attempts end at the deadline; progress begins a new count."""
+    outage = Outage(RetryPolicy(1.0, 1.0, 5.0))
+    assert outage.next_delay_s(100.0, 1.0) == 1.0
+    assert outage.next_delay_s(104.0, 1.0) == 1.0
+    assert outage.next_delay_s(104.5, 1.0) is None
+    outage.over()
+    assert outage.next_delay_s(200.0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("ws://a:1", "ws://a:1/v1/listen?x=1"),
+        ("https://a/speech/", "wss://a/speech/v1/listen?x=1"),
+        ("localhost:8080", "ws://localhost:8080/v1/listen?x=1"),
+    ],
+)
+def test_urls(url: str, expected: str) -> None:
+    """A gateway may be named by any URL that people write."""
+    assert listen_url(url, {"x": "1"}) == expected
+
+
+def test_a_wrong_url() -> None:
+    """A URL that names no gateway is refused with one that would do."""
+    with pytest.raises(ValueError, match=r"ftp.*ws://127\.0\.0\.1:8080"):
+        listen_url("ftp://a", {})
+
+
+def test_loopback() -> None:
+    """Only this machine's names go around a proxy."""
+    assert is_loopback("ws://127.0.0.1:8080")
+    assert is_loopback("http://localhost")
+    assert not is_loopback("wss://speech.example.org")
