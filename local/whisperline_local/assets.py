@@ -74,11 +74,11 @@ async def fetch(archive: Archive, settings: LocalSettings) -> Path:
     folder = settings.cache / archive.folder
     if folder.is_dir():
         return folder
-    with _scratch(settings.cache) as scratch:
+    with scratch_folder(settings.cache) as scratch:
         file = await _download(archive, scratch, settings.logs / f"fetch-{archive.name}.log")
         await asyncio.to_thread(_verify, archive, file)
         await asyncio.to_thread(_extract, archive, file, scratch / "members")
-        _publish(scratch / "members", folder)
+        publish(scratch / "members", folder)
     return folder
 
 
@@ -156,16 +156,17 @@ def _is_wanted(archive: Archive, name: str) -> bool:
 
 
 @contextmanager
-def _scratch(cache: Path) -> Iterator[Path]:
-    """A folder on the cache's own file system, so that what is finished in it can be renamed into place."""
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".unfinished-") as scratch:
+def scratch_folder(beside: Path) -> Iterator[Path]:
+    """A folder on the same file system, so that what is finished in it can be renamed into place."""
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".unfinished-") as scratch:
         yield Path(scratch)
 
 
-def _publish(finished: Path, folder: Path) -> None:
+def publish(finished: Path, folder: Path) -> None:
+    """Rename a finished folder into its place; one that another process put there first is as good."""
     try:
         finished.rename(folder)
     except OSError:
-        if not folder.is_dir():  # otherwise another process was faster with the same content
+        if not folder.is_dir():
             raise

@@ -1,46 +1,151 @@
 """`whisperline-local`: start the embedded stack, look at it, or watch it work."""
 
 import asyncio
+import json
 import signal
-import sys
-from collections.abc import Coroutine
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from whisperline_local.errors import LocalError
-from whisperline_local.progress import Progress
+from whisperline_local.assets import demo_speech
+from whisperline_local.errors import AlreadyRunning, LocalError
+from whisperline_local.preparation import prepare as prepare_all
+from whisperline_local.progress import STYLES, Progress
+from whisperline_local.runner import State
 from whisperline_local.settings import ENV_PREFIX, LocalSettings
-from whisperline_local.stack import Stack
+from whisperline_local.stack import STATUS_FILE, Stack, take_state_folder
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 console = Console()
-errors = Console(stderr=True)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+NOT_RUNNING = 3  # the exit code of `status`, as in the Linux Standard Base
+
+T = TypeVar("T")
+Only = Annotated[list[str] | None, typer.Option(help="A service to start, with all that it needs; repeatable.")]
+Speech = Annotated[Path | None, typer.Argument(help="An audio file; a clip of real speech is fetched without one.")]
 
 
 @app.command()
-def up(
-    only: Annotated[list[str] | None, typer.Option(help="A service to start, with what it needs; repeatable.")] = None,
-) -> None:
+def up(only: Only = None) -> None:
     """Start everything and keep it running until Ctrl-C."""
-    _run(_up(only))
+    _in_stack(only, _stay)
 
 
-async def _up(only: list[str] | None) -> None:
-    progress = Progress(console)
-    stack = Stack(_settings(), only, progress)
-    with _stopping(stack):
-        with progress:
-            await stack.__aenter__()
+@app.command()
+def demo(speech: Speech = None) -> None:
+    """Start everything, stream real speech in real time, show what PostgreSQL holds of it, and stop."""
+
+    async def work(stack: Stack) -> None:
+        from whisperline_local.demo import demonstrate  # noqa: PLC0415 - slow to import while services start
+
+        await demonstrate(stack, speech or await demo_speech(stack.settings), console)
+
+    _in_stack(None, work)
+
+
+@app.command()
+def prepare() -> None:
+    """Fetch and make what the stack needs, without starting it."""
+
+    async def work() -> None:
+        with Progress(console) as progress:
+            await prepare_all(_settings(), progress)
+
+    _or_exit(lambda: _interruptible(work(), lambda: None))
+
+
+@app.command()
+def status() -> None:
+    """Show the services of the stack that runs on the state folder; exit with 3 when none does."""
+    settings = _or_exit(_settings)
+    try:
+        take_state_folder(settings.state).close()
+    except AlreadyRunning:
+        console.print(_status_table(json.loads((settings.state / STATUS_FILE).read_text())))
+        return
+    console.print(f"No stack runs on {settings.state}.", highlight=False)
+    raise typer.Exit(NOT_RUNNING)
 
 
 def _settings() -> LocalSettings:
     try:
         return LocalSettings()
     except ValidationError as error:
-        lines = (f"{ENV_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        raise LocalError("Wrong settings:\n" + "\n".join(lines)) from error
+        problems = (f"{ENV_PREFIX}{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise LocalError("Wrong settings\n" + "\n".join(problems)) from error
+
+
+def _in_stack(only: list[str] | None, work: Callable[[Stack], Coroutine[object, object, None]]) -> None:
+    """Run `work` in a running stack; a signal ends both in good order, a second one at once."""
+
+    async def run(stack: Stack, progress: Progress) -> None:
+        with ExitStack() as shown:
+            shown.enter_context(progress)
+            async with stack:
+                shown.close()
+                await work(stack)
+
+    def start() -> None:
+        progress = Progress(console)
+        stack = Stack(_settings(), only, progress)
+        _interruptible(run(stack, progress), stack.hurry)
+
+    _or_exit(start)
+
+
+async def _stay(stack: Stack) -> None:
+    clip = await demo_speech(stack.settings)
+    url = stack.gateway_urls[0]
+    console.print(f"\nWhisperline is up at [bold]{url}[/] (Ctrl-C stops it). Try:\n", highlight=False)
+    console.print(f"    whisperline stream --url {url} {clip}\n", highlight=False, soft_wrap=True)
+    console.print(f"Logs: {stack.settings.logs}", highlight=False, soft_wrap=True)
+    await stack.until_failed()
+
+
+def _interruptible(work: Coroutine[object, object, None], hurry: Callable[[], None]) -> None:
+    """Run `work`; the first signal to stop cancels it, the next ones call `hurry`."""
+
+    async def run() -> None:
+        task = asyncio.create_task(work)
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
+                asyncio.get_running_loop().add_signal_handler(
+                    number, lambda: hurry() if task.cancelling() else task.cancel()
+                )
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()
+
+    asyncio.run(run())
+
+
+def _or_exit(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except LocalError as error:
+        Console(stderr=True).print(Text(str(error), "red"), soft_wrap=True)
+        raise typer.Exit(1) from error
+
+
+def _status_table(status: dict[str, list[dict[str, object]]]) -> Table:
+    table = Table("service", "state", "process", "restarts", "ports", "log")
+    for row in status["services"]:
+        state = State(str(row["state"]))
+        style = STYLES.get(state, "cyan")
+        table.add_row(
+            str(row["name"]),
+            f"[{style}]{state}[/]",
+            str(row["pid"] or ""),
+            str(row["restarts"]),
+            " ".join(map(str, row["ports"])) if isinstance(row["ports"], list) else "",
+            str(row["log"]),
+        )
+    return table

@@ -88,30 +88,33 @@ def _java(settings: LocalSettings) -> str:
 
 
 async def _prepare(settings: LocalSettings, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    java_version = await java_major_version(_java(settings))
-    jars = await asyncio.to_thread(_jars, settings.cache)
-    (folder / "java.args").write_text(
-        _java_arguments(settings, jars, folder / f"classes-{java_version}-{_lock_digest()}.jsa")
-    )
-    (folder / "server.properties").write_text(_properties(settings, folder / "data"))
+    java_version = await find_java(settings)
+    jars = await asyncio.to_thread(fetch_broker, settings)
+    _write_configuration(settings, folder, jars, folder / f"classes-{java_version}-{_lock_digest()}.jsa")
     if not (folder / "data" / "meta.properties").exists():
         await _format(settings, folder, jars)
 
 
-def _jars(cache: Path) -> list[Path]:
-    """Fetch and check the jars once; later starts only read the class path that was written then."""
-    class_path = cache / f"kafka-{_lock_digest()}.classpath"
+def _write_configuration(settings: LocalSettings, folder: Path, jars: list[Path], archive: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "java.args").write_text(_java_arguments(settings, jars, archive))
+    (folder / "server.properties").write_text(_properties(settings, folder / "data"))
+
+
+def fetch_broker(settings: LocalSettings) -> list[Path]:
+    """Fetch and check the jars once; later calls only read the class path that was written then."""
+    class_path = settings.cache / f"kafka-{_lock_digest()}.classpath"
     if not class_path.exists():
         from whisperline_local.kafka_jars import fetch_jars  # noqa: PLC0415 - jgo is slow to import, and rarely used
 
-        jars = fetch_jars(cache / "maven")
+        jars = fetch_jars(settings.cache / "maven")
         class_path.write_text("\n".join(map(str, jars)))
     return [Path(line) for line in class_path.read_text().splitlines()]
 
 
-async def java_major_version(java: str) -> int:
-    """Return the version of a Java, as 17 or 21; raises `StepFailed` when there is none, or an older one."""
+async def find_java(settings: LocalSettings) -> int:
+    """Return the version of the Java to use, as 17 or 21; raises `StepFailed` when there is none, or an older one."""
+    java = _java(settings)
     try:
         process = await asyncio.create_subprocess_exec(java, "-version", stderr=subprocess.PIPE)
     except OSError as error:

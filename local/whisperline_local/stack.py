@@ -23,6 +23,7 @@ from whisperline_local.settings import ENV_PREFIX, LocalSettings
 from whisperline_local.triton import triton_service
 
 HEALTHY_LIMIT_S = 60.0
+STATUS_FILE = "status.json"
 
 
 def no_report(_name: str, _state: State, _detail: str) -> None:
@@ -166,11 +167,19 @@ class Stack:
 
     def _note(self, name: str, state: State, detail: str) -> None:
         self._report(name, state, detail)
-        rows = [
-            {"name": runner.service.name, "state": runner.state, "pid": runner.pid, "restarts": runner.restarts}
-            for runner in self._runners.values()
-        ]
-        _write(self.settings.state / "status.json", json.dumps({"supervisor": os.getpid(), "services": rows}))
+        rows = [_status(runner) for runner in self._runners.values()]
+        _write(self.settings.state / STATUS_FILE, json.dumps({"supervisor": os.getpid(), "services": rows}))
+
+
+def _status(runner: Runner) -> dict[str, object]:
+    return {
+        "name": runner.service.name,
+        "state": runner.state,
+        "pid": runner.pid,
+        "restarts": runner.restarts,
+        "ports": [use.port for use in runner.service.ports],
+        "log": str(runner.log),
+    }
 
 
 def take_state_folder(state: Path) -> TextIO:

@@ -18,12 +18,13 @@ import psutil
 from whisperline_local import probes
 from whisperline_local.assets import TRITON, fetch
 from whisperline_local.errors import StepFailed
-from whisperline_local.models import export_model
+from whisperline_local.models import export_model, exported_repository
 from whisperline_local.ports import PortUse
 from whisperline_local.service import Service
 from whisperline_local.settings import HOST, LocalSettings
 
 MODEL = "whisper"
+SERVER = "pytriton/tritonserver"
 STUB = "triton_python_backend_stub"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBRARY = f"libpython{PYTHON}.so.1.0"
@@ -32,7 +33,7 @@ EXIT_LIMIT_S = 5
 
 def triton_service(settings: LocalSettings) -> Service:
     """The inference server with the model loaded."""
-    server = settings.cache / TRITON.folder / "pytriton/tritonserver"
+    server = settings.cache / TRITON.folder / SERVER
     http, grpc, metrics = (settings.port(f"triton_{kind}_port") for kind in ("http", "grpc", "metrics"))
     return Service(
         name="triton",
@@ -42,7 +43,7 @@ def triton_service(settings: LocalSettings) -> Service:
             f"--backend-directory={server / 'backends'}",
             "--model-control-mode=explicit",
             f"--load-model={MODEL}",
-            "--disable-auto-complete-config",  # the configuration is complete, and to ask the stub takes its start twice
+            "--disable-auto-complete-config",  # it is complete, and to ask the stub would start the stub twice
             f"--exit-timeout-secs={EXIT_LIMIT_S}",
             *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),
             f"--http-port={http}",
@@ -57,7 +58,7 @@ def triton_service(settings: LocalSettings) -> Service:
             PortUse("triton", settings.port(name), name)
             for name in ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
         ),
-        prepare=partial(_prepare, settings, server),
+        prepare=partial(_prepare, settings),
         ready=partial(_ready, http),
         start_limit_s=120.0,
         stop_limit_s=EXIT_LIMIT_S + 5.0,
@@ -68,7 +69,7 @@ def triton_service(settings: LocalSettings) -> Service:
 
 def model_repository(settings: LocalSettings) -> Path:
     """The folder that Triton serves models from."""
-    return settings.model_repository or settings.cache / "models" / settings.model
+    return settings.model_repository or exported_repository(settings)
 
 
 async def _ready(http_port: int, pid: int) -> bool:
@@ -85,16 +86,21 @@ def has_stub(pid: int) -> bool:
         return False
 
 
-async def _prepare(settings: LocalSettings, server: Path) -> None:
+async def fetch_server(settings: LocalSettings) -> None:
+    """Fetch the server, and put the stub for this Python where the server looks for it."""
     _check_machine()
-    await fetch(TRITON, settings)
-    backend = server / "backends/python" / STUB
-    if not backend.exists():
-        unfinished = backend.with_name(f"{STUB}.unfinished")
+    server = await fetch(TRITON, settings) / SERVER
+    stub = server / "backends/python" / STUB
+    if not stub.exists():
+        unfinished = stub.with_name(f"{STUB}.{os.getpid()}")
         shutil.copy(server / "python_backend_stubs" / PYTHON / STUB, unfinished)
-        unfinished.rename(backend)
+        unfinished.rename(stub)
+
+
+async def _prepare(settings: LocalSettings) -> None:
+    await fetch_server(settings)
     if settings.model_repository is None:
-        await export_model(settings, model_repository(settings))
+        await export_model(settings)
 
 
 def _check_machine() -> None:

@@ -1,0 +1,39 @@
+"""Everything that has to be fetched or made once for all state folders, without starting anything."""
+
+import asyncio
+from collections.abc import Awaitable
+
+from whisperline_local.assets import demo_speech, voice_activity_model
+from whisperline_local.kafka import fetch_broker, find_java
+from whisperline_local.models import export_model
+from whisperline_local.runner import Report, State
+from whisperline_local.settings import LocalSettings
+from whisperline_local.triton import fetch_server
+
+
+async def prepare(settings: LocalSettings, report: Report) -> None:
+    """Fill the cache, all parts at the same time; what is there already takes no time.
+
+    Raises `StepFailed` for the first part that fails.
+    """
+    parts: dict[str, Awaitable[object]] = {
+        "java": find_java(settings),
+        "kafka": asyncio.to_thread(fetch_broker, settings),
+        "triton": fetch_server(settings),
+        "model": export_model(settings),
+        "voice activity": voice_activity_model(settings),
+        "demo speech": demo_speech(settings),
+    }
+    tasks = [asyncio.create_task(_reported(name, part, report)) for name, part in parts.items()]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _reported(name: str, part: Awaitable[object], report: Report) -> None:
+    report(name, State.PREPARING, "")
+    await part
+    report(name, State.DONE, "")
