@@ -1,0 +1,27 @@
+"""The real Kafka and PostgreSQL that the integration tests share."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from whisperline_local import LocalSettings, Stack
+from whisperline_persistence import Store
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Kafka and PostgreSQL, with an empty, migrated database."""
+    state = tmp_path_factory.mktemp("stack")
+    settings = LocalSettings(state_dir=state, cache_dir=CHECKOUT / ".state" / "cache", port_offset=11_000)
+    async with Stack(settings, services=("kafka", "migrate")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def store(stack: Stack) -> AsyncIterator[Store]:
+    """The store of that database."""
+    async with Store.open(stack.database_url) as opened:
+        yield opened
