@@ -79,9 +79,9 @@ class ProgressLog:
         await consumer.start()
         try:
             own = [TopicPartition(SESSION_PROGRESS, partition) for partition in self._counted]
+            ends = await consumer.end_offsets(own)  # first: behind a fetch, the broker would answer half a second later
             consumer.assign(own)
             await consumer.seek_to_beginning(*own)
-            ends = await consumer.end_offsets(own)
             while True:
                 if not caught_up.done() and await _reached(consumer, ends):
                     caught_up.set_result(None)

@@ -77,11 +77,9 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         """Take over: read the progress, restore the sessions, and go on from the watermark."""
         async with self._lock:
             await self._close_partitions()
-            own = sorted(assigned)
             try:
-                await self._services.progress.assign(partition.partition for partition in own)
-                for partition in own:
-                    await self._open(partition)
+                await self._services.progress.assign(at.partition for at in assigned)
+                await self._open({at: await self._consumer.committed(at) or 0 for at in sorted(assigned)})
             except Exception as error:  # the consumer would only log it
                 self._fatal = error
             self.ready = True
@@ -101,17 +99,25 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         consumer.subscribe([AUDIO_CHUNKS], listener=self)
         return consumer
 
-    async def _open(self, at: TopicPartition, position: int | None = None) -> None:
-        if position is None:
-            position = await self._consumer.committed(at)
-        beginning = (await self._consumer.beginning_offsets([at]))[at]
-        end = (await self._consumer.end_offsets([at]))[at]
-        start = max(position or 0, beginning)
-        partition = Partition(at.partition, start, self._services, self._task_failed)
-        self._partitions[at.partition] = partition
-        await partition.restore(end)
-        self._consumer.seek(at, start)
-        log.info("partition %d from offset %d (ends at %d), %d sessions", at.partition, start, end, len(partition.live))
+    async def _open(self, positions: dict[TopicPartition, int]) -> None:
+        bounds = await self._bounds(list(positions))
+        for at, position in positions.items():
+            beginning, end = bounds[at]
+            partition = Partition(at.partition, max(position, beginning), self._services, self._task_failed)
+            self._partitions[at.partition] = partition
+            await partition.restore(end)
+            self._consumer.seek(at, partition.watermark.position)
+            log.info("partition %d: from %d to %d, %d sessions", at.partition, position, end, len(partition.live))
+
+    async def _bounds(self, partitions: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """Return where partitions begin and end. A consumer that fetches would be told half a second later."""
+        asking = AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap)
+        await asking.start()
+        try:
+            beginnings, ends = await asking.beginning_offsets(partitions), await asking.end_offsets(partitions)
+        finally:
+            await asking.stop()
+        return {at: (beginnings[at], ends[at]) for at in partitions}
 
     async def _close_partitions(self) -> None:
         partitions, self._partitions = self._partitions, {}
@@ -205,7 +211,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
             position = partition.watermark.low()
             self._stirred = {key: held for key, held in self._stirred.items() if held[0] is not partition}
             await partition.close()
-            await self._open(TopicPartition(AUDIO_CHUNKS, number), position)
+            await self._open({TopicPartition(AUDIO_CHUNKS, number): position})
 
     async def _housekeeping(self) -> None:
         await self._commit()
