@@ -70,7 +70,7 @@ async def _stream(audio: AsyncIterable[bytes], options: ListenOptions, urls: lis
     async with Client(urls).stream(_until_interrupted(audio), options) as opened:
         if as_json:
             return await terminal.write_json(opened, typer.echo)
-        return await terminal.show(opened, Console())
+        return await terminal.show(opened, Console(), delays=options.priority == "live")
 
 
 async def _until_interrupted(audio: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

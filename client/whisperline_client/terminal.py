@@ -13,8 +13,8 @@ from whisperline_client import events
 STABLE, UNSTABLE = "grey74", "grey50"
 
 
-async def show(stream: AsyncIterable[events.Event], console: Console) -> events.Closed | None:
-    """Show a stream's events until it is over; return the last one."""
+async def show(stream: AsyncIterable[events.Event], console: Console, *, delays: bool = True) -> events.Closed | None:
+    """Show a stream's events until it is over; return the last one. `delays` is for speech at its own speed."""
     closed: events.Closed | None = None
     with Live(console=console, transient=True, auto_refresh=False) as live:
         async for event in stream:
@@ -23,7 +23,7 @@ async def show(stream: AsyncIterable[events.Event], console: Console) -> events.
                     live.update(partial_text(event), refresh=True)
                 case events.Closed():
                     closed = event
-                case _ if (line := line_of(event)) is not None:
+                case _ if (line := line_of(event, delays=delays)) is not None:
                     live.update(Text(), refresh=True)
                     console.print(line)
     return closed
@@ -45,11 +45,11 @@ def partial_text(partial: events.Partial) -> Text:
     return Text.assemble((clock(partial.start_ms), "dim"), "  ", (partial.stable_text, STABLE), (unstable, UNSTABLE))
 
 
-def line_of(event: events.Event) -> Text | None:
+def line_of(event: events.Event, *, delays: bool = True) -> Text | None:
     """Return the line that stays on the terminal for an event; None if it leaves none."""
     match event:
         case events.Final() if event.text:
-            delay = "" if event.delay_s is None else f"  +{event.delay_s:.2f} s"
+            delay = "" if event.delay_s is None or not delays else f"  +{event.delay_s:.2f} s"
             return Text.assemble((clock(event.start_ms), "dim"), "  ", (event.text, "bold"), (delay, "cyan"))
         case events.Disconnected():
             return Text(f"connection lost: {event.reason}; next attempt in {event.retry_in_s:.1f} s", "yellow")

@@ -1,0 +1,168 @@
+"""The page, in a real Chromium with a microphone that plays real speech, against the real stack."""
+
+import base64
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.async_api import Browser as ChromiumBrowser
+from playwright.async_api import Page, Playwright, async_playwright, expect
+from whisperline_local import Stack
+
+pytestmark = [pytest.mark.integration, pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+SENTENCES = {
+    "and so my fellow americans ask not what your country can do for you ask what you can do for your country",
+    "ever tried ever failed no matter try again fail again fail better",
+}
+LIMIT_MS = 30_000
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+DROP = """([name, data]) => {
+  const transfer = new DataTransfer();
+  transfer.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name));
+  document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+
+# The level in dB of a tone after resampling, and whether blocks of 128 samples come out as one block does.
+RESAMPLE = """async ([rate, frequency]) => {
+  const { Resampler } = await import("/resampler.js");
+  const tone = Float32Array.from({ length: rate }, (_, i) => Math.sin((2 * Math.PI * frequency * i) / rate));
+  const whole = new Resampler(rate).push(tone);
+  const blockwise = new Resampler(rate);
+  const pieces = [];
+  for (let at = 0; at < rate; at += 128) pieces.push(...blockwise.push(tone.subarray(at, at + 128)));
+  const steady = whole.subarray(1600, 14400); // without the filter's onset and end
+  const power = steady.reduce((sum, sample) => sum + sample ** 2, 0) / steady.length;
+  return { level: 10 * Math.log10(2 * power), same: pieces.every((s, i) => s === whole[i]), samples: whole.length };
+}"""
+
+
+def _words(text: str) -> str:
+    return " ".join(re.sub(r"[^a-z ]", "", text.replace("\n", " ").lower()).split())
+
+
+@asynccontextmanager
+async def _page(url: str, *flags: str) -> AsyncIterator[Page]:
+    """Open the page in a browser of its own. It must ask nothing of others, and break neither rules nor scripts."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: install Debian's package chromium, or name the program in $CHROMIUM")
+    async with async_playwright() as playwright:
+        browser = await _launch(playwright, CHROMIUM, *flags)
+        try:
+            page = await browser.new_page()
+            problems = _watch(page, urlsplit(url).netloc)
+            await page.goto(url)
+            yield page
+            assert problems == []
+        finally:
+            await browser.close()
+
+
+async def _launch(playwright: Playwright, program: str, *flags: str) -> ChromiumBrowser:
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    return await playwright.chromium.launch(executable_path=program, args=[*root, *flags])
+
+
+def _watch(page: Page, host: str) -> list[str]:
+    problems: list[str] = []
+
+    def note_foreign(url: str) -> None:
+        if urlsplit(url).netloc != host:
+            problems.append(f"asked {url}")
+
+    page.on("request", lambda request: note_foreign(request.url))
+    page.on("websocket", lambda socket: note_foreign(socket.url))
+    page.on("pageerror", lambda error: problems.append(f"script: {error}"))
+    page.on("console", lambda said: problems.append(said.text) if "Content Security Policy" in said.text else None)
+    return problems
+
+
+def _microphone(clip: Path) -> list[str]:
+    return [
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={clip}%noloop",
+    ]
+
+
+def _file(path: Path) -> list[str]:
+    return [path.name, base64.b64encode(path.read_bytes()).decode()]
+
+
+async def _spoken(page: Page) -> str:
+    """Return the words of the finals, once the sentence is complete."""
+    last_words = re.compile(r"(your country|fail better)\W*$", re.IGNORECASE)
+    await expect(page.locator("#finals .text").last).to_have_text(last_words, timeout=LIMIT_MS)
+    return _words(" ".join(await page.locator("#finals .text").all_inner_texts()))
+
+
+async def test_the_microphone(stack: Stack, demo_clip: Path, figure: Callable[[str], None]) -> None:
+    """Speech becomes grey text while it is spoken, then black text with the time that it took."""
+    async with _page(stack.gateway_urls[0], *_microphone(demo_clip)) as page:
+        await page.get_by_role("button", name="Start microphone").click()
+        await expect(page.locator("#partial .text")).to_contain_text(re.compile(r"\w"), timeout=LIMIT_MS)
+        await expect(page.get_by_role("status")).to_have_text("Listening")
+        assert await _spoken(page) in SENTENCES
+        delays = await page.locator("#finals .delay").all_inner_texts()
+        figure(f"the page's times from the last word to each final: {delays}")
+        assert all(re.fullmatch(r"\+\d+\.\d\d s", delay) for delay in delays)
+        await page.get_by_role("button", name="Stop").click()
+        await expect(page.get_by_role("status")).to_contain_text("Done", timeout=LIMIT_MS)
+        await expect(page.locator("#partial")).to_be_hidden()
+
+
+async def test_a_dropped_file(stack: Stack, demo_clip: Path) -> None:
+    """A file that is dropped on the page is transcribed, and the session closes by itself."""
+    async with _page(stack.gateway_urls[0]) as page:
+        await page.get_by_label("Files as fast as they go").check()
+        await page.evaluate(DROP, _file(demo_clip))
+        await expect(page.get_by_role("status")).to_contain_text("Done", timeout=LIMIT_MS)
+        assert await _spoken(page) in SENTENCES
+
+
+async def test_a_file_that_is_no_audio(stack: Stack) -> None:
+    """A file that cannot be read is named in the error, and the page can be used again."""
+    async with _page(stack.gateway_urls[0]) as page:
+        await page.evaluate(DROP, ["notes.txt", base64.b64encode(b"no audio at all").decode()])
+        await expect(page.get_by_role("alert")).to_contain_text("notes.txt cannot be read as audio")
+        await expect(page.get_by_role("button", name="Start microphone")).to_be_enabled()
+
+
+async def test_a_gateway_that_is_killed(stack: Stack, demo_clip: Path) -> None:
+    """When the gateway dies in the middle of speech the page resumes, and no word is lost or double."""
+    async with _page(stack.gateway_urls[0], *_microphone(demo_clip)) as page:
+        await page.get_by_role("button", name="Start microphone").click()
+        await expect(page.locator("#partial .text")).to_contain_text(re.compile(r"\w"), timeout=LIMIT_MS)
+        stack.kill("gateway")
+        await expect(page.get_by_role("status")).to_contain_text("Connection lost", timeout=LIMIT_MS)
+        await expect(page.get_by_role("status")).to_have_text("Listening", timeout=2 * LIMIT_MS)
+        assert await _spoken(page) in SENTENCES
+        indices = await page.locator("#finals li").evaluate_all("lines => lines.map((line) => +line.dataset.index)")
+        assert indices == sorted(set(indices))
+        await page.get_by_role("button", name="Stop").click()
+        await expect(page.get_by_role("status")).to_contain_text("Done", timeout=LIMIT_MS)
+
+
+async def test_a_refused_microphone(stack: Stack) -> None:
+    """A microphone that is refused is explained, in words that say what to do."""
+    async with _page(stack.gateway_urls[0], "--use-fake-device-for-media-stream", "--deny-permission-prompts") as page:
+        await page.get_by_role("button", name="Start microphone").click()
+        await expect(page.get_by_role("alert")).to_contain_text("The microphone was refused. Allow it")
+        await expect(page.get_by_role("button", name="Start microphone")).to_be_enabled()
+
+
+@pytest.mark.parametrize("rate", [48_000, 44_100, 32_000])
+async def test_the_resampler(rate: int, stack: Stack) -> None:
+    """Speech's band passes within half a decibel; what would fold back into it is 70 dB down; blocks do not matter."""
+    async with _page(stack.gateway_urls[0]) as page:
+        for frequency, low, high in [(200, -0.1, 0.1), (4_000, -0.1, 0.1), (7_000, -0.5, 0.1), (9_000, -400, -70)]:
+            result = await page.evaluate(RESAMPLE, [rate, frequency])
+            assert low <= result["level"] <= high, (rate, frequency, result)
+            assert result["same"]
+            assert result["samples"] == pytest.approx(16_000, abs=40)
