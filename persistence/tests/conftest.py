@@ -1,6 +1,7 @@
 """The real Kafka and PostgreSQL that the integration tests share."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,15 @@ async def store(stack: Stack) -> AsyncIterator[Store]:
     """The store of that database."""
     async with Store.open(stack.database_url) as opened:
         yield opened
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]:
+    """Wait until a condition holds."""
+
+    async def wait(condition: Callable[[], Awaitable[object]]) -> None:
+        async with asyncio.timeout(60):
+            while not await condition():  # noqa: ASYNC110 - what another process does sets no event here
+                await asyncio.sleep(0.05)
+
+    return wait

@@ -1,0 +1,293 @@
+"""The consumer stores what the log holds, once, whatever is killed, refused, moved or away meanwhile."""
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from pydantic import SecretStr
+from whisperline_contracts import (
+    Event,
+    Final,
+    Partial,
+    SegmentEnd,
+    SessionEnd,
+    SessionStart,
+    StreamOptions,
+    Word,
+    encode_event,
+)
+from whisperline_contracts.topics import MAX_MESSAGE_BYTES, TRANSCRIPTIONS, TRANSCRIPTIONS_DEAD
+from whisperline_local import Stack
+from whisperline_persistence import Store
+from whisperline_persistence.batch import TooManyDeadLettersError
+from whisperline_persistence.consumer import Consumer
+from whisperline_persistence.metrics import Health
+from whisperline_persistence.settings import Settings
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
+
+Eventually = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
+
+
+class Told:
+    """What the log tells of one session of `count` segments: a start, a partial before each final, an end."""
+
+    def __init__(self, count: int) -> None:
+        self.id = uuid.uuid4().hex
+        self._origin: dict[str, Any] = {"session_id": self.id, "connection_id": "c1", "client_id": "me"}
+        self.start = SessionStart(**self._origin, time_ms=1, sample_rate=16_000, channels=1, options=StreamOptions())
+        self.finals = [self.final(index) for index in range(count)]
+        self.end = SessionEnd(
+            **self._origin, time_ms=9, segment_count=count, duration_ms=count * 1_000, reason="closed"
+        )
+
+    def final(self, index: int, model: str = "tiny.en") -> Final:
+        words = ("so", "it", "goes", f"for the {index}th time")
+        return Final(
+            **self._origin,
+            time_ms=2 + index,
+            segment_index=index,
+            start_ms=index * 1_000,
+            end_ms=index * 1_000 + 900,
+            text=" ".join(words),
+            words=tuple(Word(word=word, start_ms=index, end_ms=index + 1, confidence=1 / 3) for word in words),
+            language="en",
+            confidence=0.7,
+            reason=SegmentEnd.SILENCE,
+            model=model,
+            model_version="1",
+            position=index * 16_000,
+        )
+
+    def partial(self, index: int) -> Partial:
+        return Partial(
+            **self._origin, time_ms=2, segment_index=index, start_ms=index, end_ms=index + 1, text="so", stable_text=""
+        )
+
+    @property
+    def events(self) -> list[Event]:
+        spoken = (event for final in self.finals for event in (self.partial(final.segment_index), final))
+        return [self.start, *spoken, self.end]
+
+
+@dataclass
+class Log:
+    """The log as one test sees it: what it writes, and what a consumer group of its own has made of that."""
+
+    stack: Stack
+    group: str
+    producer: AIOKafkaProducer
+    admin: AIOKafkaAdminClient
+    transcriptions: AIOKafkaConsumer
+    letters: AIOKafkaConsumer
+
+    async def publish(self, events: Iterable[Event | bytes]) -> list[Any]:
+        """Write events, or bytes that are none, and return where they lie; a session's events lie in order."""
+        sent = []
+        for event in events:
+            value = event if isinstance(event, bytes) else encode_event(event)
+            key = b"garbage" if isinstance(event, bytes) else event.session_id.encode()
+            sent.append(await self.producer.send(TRANSCRIPTIONS, value, key=key, headers=[("kept", b"as it was")]))
+        return [await delivery for delivery in sent]
+
+    async def caught_up(self) -> bool:
+        """Tell whether the group has committed every record."""
+        ends = await self.transcriptions.end_offsets(self.transcriptions.assignment())
+        committed = await self.admin.list_consumer_group_offsets(self.group)
+        return all(committed[tp].offset == end for tp, end in ends.items())
+
+    async def dead_letters(self) -> list[ConsumerRecord]:
+        """Return the dead letters that came since the last call, or the test's beginning."""
+        (tp,) = self.letters.assignment()
+        end = (await self.letters.end_offsets([tp]))[tp]
+        read: list[ConsumerRecord] = []
+        while await self.letters.position(tp) < end:
+            read += (await self.letters.getmany(timeout_ms=500)).get(tp, [])
+        return read
+
+    async def members(self) -> set[str]:
+        """Return the ids of the group's members; one that left and came back has another."""
+        (response,) = await self.admin.describe_consumer_groups([self.group])
+        return {member[0] for *_, members, _ in response.groups for member in members}
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def log(stack: Stack) -> AsyncIterator[Log]:
+    """The log, with a new group that starts at its end, so that a test sees its own records alone."""
+    kafka, group = stack.kafka_bootstrap, f"persistence-{uuid.uuid4().hex}"
+    async with AsyncExitStack() as opened:
+        producer = await opened.enter_async_context(AIOKafkaProducer(bootstrap_servers=kafka, acks="all"))
+        admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
+        opened.push_async_callback(admin.close)
+        await admin.start()
+        transcriptions = await opened.enter_async_context(AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group))
+        transcriptions.assign(
+            [TopicPartition(TRANSCRIPTIONS, i) for i in await producer.partitions_for(TRANSCRIPTIONS)]
+        )
+        await transcriptions.commit(await transcriptions.end_offsets(transcriptions.assignment()))
+        letters = await opened.enter_async_context(AIOKafkaConsumer(bootstrap_servers=kafka))
+        letters.assign([TopicPartition(TRANSCRIPTIONS_DEAD, 0)])
+        await letters.seek_to_end()
+        yield Log(stack, group, producer, admin, transcriptions, letters)
+
+
+def consumer_settings(log: Log, **changes: Any) -> Settings:
+    return Settings(
+        database_url=SecretStr(log.stack.database_url),
+        kafka_bootstrap=log.stack.kafka_bootstrap,
+        group=log.group,
+        **{"retry_max_ms": 500, "batch_ms": 50, "session_timeout_ms": 6_000, **changes},
+    )
+
+
+@asynccontextmanager
+async def consuming(log: Log, **changes: Any) -> AsyncIterator[Health]:
+    """Run a member of the group; at the end stop it in good order, and raise what it raised."""
+    stop, health = asyncio.Event(), Health()
+    async with Store.open(log.stack.database_url, 2) as store:
+        running = asyncio.create_task(Consumer(consumer_settings(log, **changes), store, health, stop).run())
+        try:
+            yield health
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, 30)
+
+
+@asynccontextmanager
+async def words_locked(stack: Stack) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Hold the table of words, so that a transaction that stores finals stops in its middle; yields whether one has."""
+    watching = await psycopg.AsyncConnection.connect(stack.database_url, autocommit=True)
+    holding = await psycopg.AsyncConnection.connect(stack.database_url)
+
+    async def is_stuck() -> bool:
+        rows = await watching.execute("SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return rows.rowcount > 0
+
+    try:
+        await holding.execute("LOCK TABLE words IN ACCESS EXCLUSIVE MODE")
+        yield is_stuck
+    finally:
+        await holding.close()
+        await watching.close()
+
+
+async def is_true(value: bool) -> bool:
+    return value
+
+
+async def assert_stored(store: Store, sessions: Iterable[Told]) -> None:
+    """Each session's rows are what the log told: none missing, none double, none other."""
+    for told in sessions:
+        assert await store.finals(told.id) == told.finals
+        session = await store.session(told.id)
+        assert session is not None
+        assert (session.started_ms, session.ended_ms, session.segment_count) == (1, 9, len(told.finals))
+
+
+async def test_what_the_log_tells_is_stored(store: Store, log: Log, eventually: Eventually) -> None:
+    """Starts, finals and ends of many sessions become rows, and every offset is committed, partials' too."""
+    sessions = [Told(count) for count in (0, 1, 3, 40)]
+    async with consuming(log):
+        await log.publish(event for told in sessions for event in told.events)
+        await eventually(log.caught_up)
+    await assert_stored(store, sessions)
+
+
+async def test_redelivered_segments_are_stored_once(store: Store, log: Log, eventually: Eventually) -> None:
+    """Events that come again, in the same and in later batches, leave the rows as they were."""
+    told = Told(10)
+    async with consuming(log, batch_records=7):
+        await log.publish([*told.events, *told.events])
+        await eventually(log.caught_up)
+        await log.publish(told.events)
+        await eventually(log.caught_up)
+    await assert_stored(store, [told])
+
+
+async def test_unreadable_records_are_dead_letters(store: Store, log: Log, eventually: Eventually) -> None:
+    """Garbage and a newer major go to the dead letters, as they came, with reason and origin; the rest is stored."""
+    told = Told(3)
+    newer = json.dumps({**json.loads(encode_event(told.finals[0])), "schema": "2.0"}).encode()
+    async with consuming(log):
+        written = await log.publish([*told.events[:3], b"\xff\x00 garbage", b"", newer, *told.events[3:]])
+        await eventually(log.caught_up)
+    await assert_stored(store, [told])
+    letters = await log.dead_letters()
+    assert [letter.value for letter in letters] == [b"\xff\x00 garbage", b"", newer]
+    for letter, came_from in zip(letters, written[3:6], strict=True):
+        headers = dict(letter.headers)
+        assert letter.key == b"garbage"
+        assert headers["kept"] == b"as it was"
+        assert headers["dead_letter.topic"] == TRANSCRIPTIONS.encode()
+        assert headers["dead_letter.partition"] == str(came_from.partition).encode()
+        assert headers["dead_letter.offset"] == str(came_from.offset).encode()
+        assert headers["dead_letter.consumer"] == log.group.encode()
+    assert b"schema version 2.0" in dict(letters[2].headers)["dead_letter.reason"]
+
+
+async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Log, eventually: Eventually) -> None:
+    """An unreadable record that has no room for the reason beside it is buried without its value."""
+    async with consuming(log):
+        (written,) = await log.publish([b"x" * (MAX_MESSAGE_BYTES - 150)])
+        await eventually(log.caught_up)
+    (letter,) = await log.dead_letters()
+    assert letter.value is None
+    assert dict(letter.headers)["dead_letter.offset"] == str(written.offset).encode()
+
+
+async def test_poison_rows_are_dead_letters(store: Store, log: Log, eventually: Eventually) -> None:
+    """Rows that the database refuses are found in their batch and buried; the others of the batch are stored."""
+    told = Told(20)
+    poison = [told.final(2**31), told.final(2**40), told.final(3, model="nul\0")]
+    mixed: list[Event | bytes] = [*told.events]
+    for place, event in zip((2, 11, 30), poison, strict=True):
+        mixed.insert(place, event)
+    mixed.remove(told.finals[3])
+    async with consuming(log):
+        await log.publish(mixed)
+        await eventually(log.caught_up)
+    assert await store.finals(told.id) == [final for final in told.finals if final.segment_index != 3]
+    letters = await log.dead_letters()
+    assert [letter.value for letter in letters] == [encode_event(event) for event in poison]
+    assert b"out of range" in dict(letters[0].headers)["dead_letter.reason"]
+
+
+@pytest.mark.parametrize("record", [b"garbage", encode_event(Told(0).final(-1))], ids=["unreadable", "refused"])
+async def test_too_many_dead_letters_in_a_row_stop_the_consumer(log: Log, record: bytes) -> None:
+    """A release for which nothing is any good stops at the limit, and drains nothing from the log."""
+    await log.publish([record] * 30)
+    with pytest.raises(TooManyDeadLettersError, match=r"20 dead letters in a row.*transcriptions\[\d\] offset"):
+        async with asyncio.timeout(30), Store.open(log.stack.database_url) as store:
+            await Consumer(consumer_settings(log), store, Health(), asyncio.Event()).run()
+    assert await log.dead_letters() == []
+    assert not await log.caught_up()
+
+
+async def test_a_database_killed_in_the_middle_of_a_batch_loses_nothing(
+    stack: Stack, store: Store, log: Log, eventually: Eventually
+) -> None:
+    """The batch is written again when the database is back; until then the consumer stays in its group."""
+    sessions = [Told(30) for _ in range(4)]
+    async with consuming(log) as health:
+        await eventually(lambda: is_true(health.assigned))
+        before = await log.members()
+        async with words_locked(stack) as is_stuck:
+            await log.publish(event for told in sessions for event in told.events)
+            await eventually(is_stuck)
+            stack.kill("postgres")
+            await eventually(lambda: is_true(not health.database_up))
+        assert not await log.caught_up()
+        await stack.wait_healthy("postgres")
+        await eventually(log.caught_up)
+        assert health.database_up
+        assert await log.members() == before
+    await assert_stored(store, sessions)
