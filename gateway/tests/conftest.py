@@ -223,6 +223,21 @@ class Listener:
         return self.socket.response.headers["dg-request-id"]
 
 
+@pytest.fixture
+def listen_at() -> Callable[[str], Awaitable[Listener]]:
+    """Connect to a gateway that is about to listen."""
+
+    async def listen(url: str) -> Listener:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                try:
+                    return await Listener.connect(url)
+                except OSError:
+                    await asyncio.sleep(0.05)
+
+    return listen
+
+
 StartGateway = Callable[..., Awaitable[RunningGateway]]
 
 
@@ -258,7 +273,7 @@ async def run_gateway(stack: Stack, **settings: object) -> AsyncIterator[Running
     async with Gateway.open(config, lambda: None) as gateway:
         server = Server(server_config(create_app(gateway), config), gateway)
         serving = asyncio.create_task(server._serve())
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
         opened = RunningGateway(gateway, server, serving)
         yield opened
@@ -287,9 +302,7 @@ class Events:
 
     def partial(self, chunk: AudioChunk, index: int, text: str) -> Partial:
         """Return a partial."""
-        return Partial(
-            **self._ids(chunk), segment_index=index, start_ms=0, end_ms=500, text=text, stable_text=text[:3]
-        )
+        return Partial(**self._ids(chunk), segment_index=index, start_ms=0, end_ms=500, text=text, stable_text=text[:3])
 
     def resumed(self, chunk: AudioChunk, position: int, next_segment_index: int) -> Resumed:
         """Return the answer to a RESUME."""

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import wave
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ async def send_in_pieces(listener: Any, audio: bytes, size: int) -> None:
 def log_of(records: list[Any]) -> bytes:
     """The audio of records, which must be contiguous from its first position on."""
     audio = [record for record in records if record.kind is AudioKind.AUDIO]
-    for before, after in zip(audio, audio[1:], strict=False):
+    for before, after in pairwise(audio):
         assert after.position == before.position + before.samples
     return b"".join(record.data for record in audio)
 

