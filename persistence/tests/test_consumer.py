@@ -117,7 +117,8 @@ class Log:
     async def members(self) -> set[str]:
         """Return the ids of the group's members; one that left and came back has another."""
         (response,) = await self.admin.describe_consumer_groups([self.group])
-        return {member[0] for *_, members, _ in response.groups for member in members}
+        _error, _group, _state, _protocol_type, _protocol, members, *_ = response.groups[0]
+        return {member[0] for member in members}
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -129,7 +130,9 @@ async def log(stack: Stack) -> AsyncIterator[Log]:
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka)
         opened.push_async_callback(admin.close)
         await admin.start()
-        transcriptions = await opened.enter_async_context(AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group))
+        transcriptions = await opened.enter_async_context(
+            AIOKafkaConsumer(bootstrap_servers=kafka, group_id=group, enable_auto_commit=False)
+        )
         transcriptions.assign(
             [TopicPartition(TRANSCRIPTIONS, i) for i in await producer.partitions_for(TRANSCRIPTIONS)]
         )
@@ -291,3 +294,87 @@ async def test_a_database_killed_in_the_middle_of_a_batch_loses_nothing(
         assert health.database_up
         assert await log.members() == before
     await assert_stored(store, sessions)
+
+
+async def test_a_database_that_is_away_at_the_start_is_waited_for(
+    stack: Stack, store: Store, log: Log, eventually: Eventually
+) -> None:
+    """A consumer that starts before its database is not ready, and stores all once the database is there."""
+    told = Told(5)
+    await stack.stop("postgres")
+    async with consuming(log) as health:
+        await log.publish(told.events)
+        await eventually(lambda: is_true(health.assigned))
+        assert health.database_up is False
+        await stack.start("postgres")
+        await eventually(log.caught_up)
+        assert health.database_up is True
+    await assert_stored(store, [told])
+
+
+async def test_an_idle_consumer_notices_that_its_database_is_away(
+    stack: Stack, log: Log, eventually: Eventually
+) -> None:
+    """With nothing to store, health still tells whether something could be."""
+    async with consuming(log) as health:
+        await eventually(lambda: is_true(health.database_up))
+        await stack.stop("postgres")
+        try:
+            await eventually(lambda: is_true(not health.database_up))
+        finally:
+            await stack.start("postgres")
+        await eventually(lambda: is_true(health.database_up))
+
+
+async def test_members_come_and_go_and_nothing_is_lost(store: Store, log: Log, eventually: Eventually) -> None:
+    """While sessions are written, members join and leave: each segment is stored, once."""
+    sessions = [Told(5) for _ in range(60)]
+    waiting = iter(sessions)
+
+    async def publish(count: int) -> None:
+        for _ in range(count):
+            await log.publish(next(waiting).events)
+
+    async with consuming(log) as first:
+        async with consuming(log) as second:
+            await eventually(lambda: is_true(first.assigned and second.assigned))
+            assert len(await log.members()) == 2
+            await publish(20)
+            async with consuming(log) as third:
+                await publish(20)
+                await eventually(lambda: is_true(third.assigned))
+        await publish(20)
+        await eventually(log.caught_up)
+        assert len(await log.members()) == 1
+    await assert_stored(store, sessions)
+
+
+async def test_a_batch_that_outlasts_the_handover_is_stored_by_its_next_owner(
+    stack: Stack, store: Store, log: Log, eventually: Eventually
+) -> None:
+    """A member whose write hangs gives its partitions up all the same; what was in hand is stored, once."""
+    sessions = [Told(10) for _ in range(8)]
+    async with consuming(log) as first, AsyncExitStack() as joined:
+        async with words_locked(stack) as is_stuck:
+            await log.publish(event for told in sessions for event in told.events)
+            await eventually(is_stuck)
+            second = await joined.enter_async_context(consuming(log))
+            await eventually(lambda: is_true(second.assigned and first.assigned))
+            assert len(await log.members()) == 2
+            assert not await log.caught_up()
+        await eventually(log.caught_up)
+    await assert_stored(store, sessions)
+
+
+async def test_a_broker_killed_and_restarted_loses_nothing(
+    stack: Stack, store: Store, log: Log, eventually: Eventually
+) -> None:
+    """The consumer outlives its broker, and goes on where it was."""
+    before, after = [Told(10) for _ in range(4)], [Told(10) for _ in range(4)]
+    async with consuming(log):
+        await log.publish(event for told in before for event in told.events)
+        stack.kill("kafka")
+        await stack.wait_healthy("kafka")
+        await log.publish(event for told in after for event in told.events)
+        await eventually(log.caught_up)
+    await assert_stored(store, [*before, *after])

@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _IDLE_POLL_MS = 1_000
 _PING_S = 5.0  # how often an idle consumer asks the database whether it is there, for /ready
 _HANDOVER_S = 5.0  # how long a rebalance waits for the batch in hand
+# The group must wait longer than that, and a heartbeat more: else it would throw out who hands over, who would join
+# again, which is another rebalance.
+_REBALANCE_TIMEOUT_MS = 30_000
 _BATCH_BYTES = 8 * MAX_MESSAGE_BYTES
 
 # The group must not give up on a member that waits for its database: heartbeats tell that it lives, /live that its
@@ -253,6 +256,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             auto_offset_reset="earliest",
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=settings.session_timeout_ms // 4,
+            rebalance_timeout_ms=_REBALANCE_TIMEOUT_MS,
             max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
             fetch_max_bytes=_BATCH_BYTES,
             max_partition_fetch_bytes=MAX_MESSAGE_BYTES,
