@@ -1,9 +1,11 @@
 import json
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 import soundfile
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 from whisperline_client import commands, events, terminal
@@ -36,6 +38,16 @@ def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CLI.invoke(commands.app, ["mic"])
     assert result.exit_code == 1
     assert "whisperline-client[mic]" in result.output
+
+
+def test_groups_of_other_packages() -> None:
+    """A package's entry point becomes a group of commands; one that cannot be loaded does not stop the rest."""
+    app = typer.Typer()
+    names = [("broken", "no_such_module:app"), ("speech", "whisperline_client.commands:app")]
+    commands.add_groups(app, [EntryPoint(name, value, commands.COMMANDS_GROUP) for name, value in names])
+    result = CLI.invoke(app, ["speech", "--help"])
+    assert "mic" in result.output
+    assert CLI.invoke(app, ["broken"]).exit_code != 0
 
 
 EVENTS: list[events.Event] = [

@@ -72,14 +72,18 @@ def test_the_delay_counts_from_the_last_word() -> None:
 @given(st.integers(0, 200), st.floats(0, 1))
 def test_backoff(attempt: int, chance: float) -> None:
     """A delay grows to its ceiling and never beyond."""
-    policy = RetryPolicy(0.2, 5.0, 60.0)
+    policy = RetryPolicy(0.2, 5.0)
     assert 0.1 <= policy.delay_s(attempt, chance) <= 5.0
     assert policy.delay_s(attempt + 1, chance) >= policy.delay_s(attempt, chance)
 
 
 def test_the_deadline_counts_from_the_last_progress() -> None:
-    """Attempts end at the deadline; progress begins a new count."""
-    outage = Outage(RetryPolicy(1.0, 1.0, 5.0))
+    """Attempts end at the deadline, the shorter one before a session is open; progress begins a new count."""
+    outage = Outage(RetryPolicy(1.0, 1.0, deadline_s=5.0, start_deadline_s=2.0))
+    assert outage.next_delay_s(90.0, 1.0) == 1.0
+    assert outage.next_delay_s(91.5, 1.0) is None
+    outage.over()
+    outage.session_open = True
     assert outage.next_delay_s(100.0, 1.0) == 1.0
     assert outage.next_delay_s(104.0, 1.0) == 1.0
     assert outage.next_delay_s(104.5, 1.0) is None

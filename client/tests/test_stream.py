@@ -281,7 +281,7 @@ async def test_no_gateway_at_all(gateway: LoopbackGateway) -> None:
     async with serving(gateway) as url:
         pass
     with pytest.raises(GatewayUnreachable, match=url) as caught:
-        await events_of(Client([url], retry=RetryPolicy(0.01, 0.02, deadline_s=0.1)), chunks())
+        await events_of(Client([url], retry=RetryPolicy(0.01, 0.02, start_deadline_s=0.1)), chunks())
     assert caught.value.retriable
 
 
@@ -291,7 +291,7 @@ async def test_a_refusal(close_code: int, retriable: bool, gateway: LoopbackGate
     faults.refuse = ("TOKEN_EXPIRED", close_code)
     async with serving(gateway) as url:
         with pytest.raises(GatewayUnreachable if retriable else GatewayRefused, match="TOKEN_EXPIRED"):
-            await events_of(Client([url], retry=RetryPolicy(0.01, 0.02, deadline_s=0.1)), chunks())
+            await events_of(Client([url], retry=RetryPolicy(0.01, 0.02, start_deadline_s=0.1)), chunks())
     assert (len(gateway.queries) > 1) == retriable
 
 

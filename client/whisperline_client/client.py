@@ -23,7 +23,7 @@ log = logging.getLogger("whisperline.client")
 MAX_FRAME_BYTES = 256 * 1024  # a quarter of what a gateway takes in one frame
 EVENT_LIMIT = 256  # events that wait for the caller; beyond that the socket is read no more
 KEEP_ALIVE_S = 4.0  # the gateway closes a connection that is silent for 12 s
-START_TIMEOUT_S = 20.0  # for the gateway to make the session's start, or its resumption, durable
+START_TIMEOUT_S = 65.0  # to make the session's start, or its resumption, durable: a gateway itself gives up at 60 s
 
 
 class Client:
@@ -157,7 +157,7 @@ class Stream:
             raise lost
         delay_s = self._session.outage.next_delay_s(time.monotonic(), random.random())  # noqa: S311 - spreads load
         if delay_s is None:
-            raise GatewayUnreachable(f"gave up after {self._client.retry.deadline_s:g} s: {lost}") from lost
+            raise GatewayUnreachable(f"gave up after {self._session.outage.deadline_s:g} s: {lost}") from lost
         log.info("%s; next attempt in %.2f s", lost, delay_s)
         await self._events.put(events.Disconnected(str(lost), delay_s))
         await asyncio.sleep(delay_s)

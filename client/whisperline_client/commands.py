@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from importlib.metadata import entry_points
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -114,9 +114,14 @@ def _or_exit(work: Callable[[], T]) -> T:
 
 def main() -> None:
     """Run the command line, with the groups that other packages add."""
-    for entry in entry_points(group=COMMANDS_GROUP):
-        try:
-            app.add_typer(entry.load(), name=entry.name)
-        except Exception as error:
-            errors.print(f"the commands of {entry.value} are left out: {error}", style="yellow")
+    add_groups(app, entry_points(group=COMMANDS_GROUP))
     app()
+
+
+def add_groups(to: typer.Typer, groups: Iterable[EntryPoint]) -> None:
+    """Add other packages' groups of commands; one that cannot be loaded is left out, with a line that says so."""
+    for group in groups:
+        try:
+            to.add_typer(group.load(), name=group.name)
+        except Exception as error:
+            errors.print(f"the commands of {group.value} are left out: {error}", style="yellow")

@@ -14,6 +14,7 @@ from whisperline_client.options import is_loopback
 
 _OPEN_TIMEOUT_S = 10.0
 _PING_S = 10.0
+_PONG_LIMIT_S = 20.0
 
 
 @asynccontextmanager
@@ -25,7 +26,7 @@ async def open_socket(url: str) -> AsyncIterator[ClientConnection]:
         proxy=None if is_loopback(url) else True,
         open_timeout=_OPEN_TIMEOUT_S,
         ping_interval=_PING_S,
-        ping_timeout=_PING_S,
+        ping_timeout=_PONG_LIMIT_S,
         close_timeout=1,
     )
     try:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 class RetryPolicy:
     """Exponential backoff with equal jitter, bounded by a deadline.
 
-    The deadline counts from the loss of the connection, and starts anew when the stream has made progress.
+    The deadline counts from the loss of the connection, and starts anew when the stream has made progress. As long
+    as no gateway has opened the session, the shorter `start_deadline_s` holds: nothing is at stake yet.
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
 
     first_delay_s: float = 0.2
     max_delay_s: float = 5.0
-    deadline_s: float = 60.0
+    deadline_s: float = 120.0
+    start_deadline_s: float = 10.0
 
     def delay_s(self, attempt: int, chance: float) -> float:
         """Return the seconds to wait before attempt number `attempt` (from 0); `chance` is uniform in 0..1."""
@@ -26,8 +28,14 @@ class Outage:
     """The time since the stream last made progress, and the attempts since."""
 
     policy: RetryPolicy
+    session_open: bool = False
     began_s: float | None = None
     attempts: int = 0
+
+    @property
+    def deadline_s(self) -> float:
+        """The longest time without progress."""
+        return self.policy.deadline_s if self.session_open else self.policy.start_deadline_s
 
     def over(self) -> None:
         """Note progress: the next loss of the connection is a new outage."""
@@ -40,4 +48,4 @@ class Outage:
             self.began_s = now_s
         delay_s = self.policy.delay_s(self.attempts, chance)
         self.attempts += 1
-        return delay_s if now_s + delay_s - self.began_s <= self.policy.deadline_s else None
+        return delay_s if now_s + delay_s - self.began_s <= self.deadline_s else None

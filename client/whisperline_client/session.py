@@ -43,6 +43,7 @@ class Session:
         match message:
             case events.Started() | events.Resumed():
                 self.session_id, self._resume_token = message.session_id, message.resume_token
+                self.outage.session_open = True
             case events.Ack():
                 self._acknowledge(message)
             case events.Partial():

@@ -16,9 +16,13 @@ STABLE, UNSTABLE = "grey74", "grey50"
 async def show(stream: AsyncIterable[events.Event], console: Console, *, delays: bool = True) -> events.Closed | None:
     """Show a stream's events until it is over; return the last one. `delays` is for speech at its own speed."""
     closed: events.Closed | None = None
+    lost = False
     with Live(console=console, transient=True, auto_refresh=False) as live:
         async for event in stream:
+            was_lost, lost = lost, isinstance(event, events.Disconnected)
             match event:
+                case events.Disconnected() if was_lost:
+                    pass  # one outage, one line
                 case events.Partial():
                     live.update(partial_text(event), refresh=True)
                 case events.Closed():
@@ -52,7 +56,7 @@ def line_of(event: events.Event, *, delays: bool = True) -> Text | None:
             delay = "" if event.delay_s is None or not delays else f"  +{event.delay_s:.2f} s"
             return Text.assemble((clock(event.start_ms), "dim"), "  ", (event.text, "bold"), (delay, "cyan"))
         case events.Disconnected():
-            return Text(f"connection lost: {event.reason}; next attempt in {event.retry_in_s:.1f} s", "yellow")
+            return Text(f"connection lost, trying again: {event.reason}", "yellow")
         case events.Resumed():
             return Text(f"resumed on connection {event.connection_id[:8]}", "green")
     return None

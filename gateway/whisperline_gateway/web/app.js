@@ -7,7 +7,8 @@ import { Transcript } from "./transcript.js";
 const STATES = {
   connecting: () => "Connecting…",
   live: () => "Listening",
-  reconnecting: ({ delayS }) => `Connection lost, resuming in ${delayS.toFixed(1)} s. Nothing is lost.`,
+  reconnecting: ({ delayS, opened }) =>
+    `${opened ? "Connection lost, no word is. Resuming" : "No answer. Trying again"} in ${delayS.toFixed(1)} s`,
   closing: () => "Finishing…",
 };
 
@@ -36,17 +37,20 @@ function setBusy(kind) {
 
 // `start(push, stream)` starts a source and returns { stop, ended }.
 async function run(priority, start) {
-  if (session) return;
+  if (session) {
+    complain("Stop the session that is running, then start another.");
+    return;
+  }
   const mine = (session = {});
   complain("");
   setBusy("starting");
-  transcript.clear();
   const stream = { current: null };
   const early = []; // frames that came before the stream was there
   try {
     show("connecting", "Opening the audio…");
     const source = await start((frame) => (stream.current ? stream.current.push(frame) : early.push(frame)), stream);
     mine.stop = source.stop;
+    transcript.clear();
     setBusy("live");
     stream.current = new Stream({ language: page.language.value, priority }, hear);
     early.splice(0).forEach((frame) => stream.current.push(frame));

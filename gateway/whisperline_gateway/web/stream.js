@@ -8,7 +8,8 @@ const SOCKET_BYTES = 256 * 1024; // what may wait in the browser's socket
 const KEEP_ALIVE_MS = 4000; // the gateway closes a connection that is silent for 12 s
 const FIRST_RETRY_MS = 200;
 const MAX_RETRY_MS = 5000;
-const RETRY_DEADLINE_MS = 60000; // since the stream last made progress
+const RETRY_DEADLINE_MS = 120000; // since the stream last made progress
+const START_DEADLINE_MS = 10000; // before a gateway has opened the session
 const CLOSE_TIMEOUT_MS = 30000;
 const HAND_IN_TIMES = 1800; // three minutes of 100 ms frames
 const PASSING_CLOSE_CODES = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014]);
@@ -199,12 +200,12 @@ export class Stream {
   #retry(why) {
     const ceiling = Math.min(MAX_RETRY_MS, FIRST_RETRY_MS * 2 ** this.#attempts++);
     const delayMs = ceiling * (0.5 + Math.random() / 2);
-    if (performance.now() + delayMs - this.#progressAt > RETRY_DEADLINE_MS) {
+    if (performance.now() + delayMs - this.#progressAt > (this.#token ? RETRY_DEADLINE_MS : START_DEADLINE_MS)) {
       this.#fail(`The gateway cannot be reached. ${why}`);
       return;
     }
     this.#next = null;
-    this.emit("state", { state: "reconnecting", delayS: delayMs / 1000, why });
+    this.emit("state", { state: "reconnecting", delayS: delayMs / 1000, opened: Boolean(this.#token) });
     setTimeout(() => !this.#over && this.#connect(), delayMs);
   }
 
