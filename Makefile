@@ -2,10 +2,12 @@
 SHELL := /bin/bash
 PYTHON ?= python3.11
 POETRY_VERSION := 2.5.1
+EXPORT_VERSION := 1.10.1
+MIRROR_VERSION := 0.6.5 # lets `make lock` resolve from an index other than PyPI: POETRY_PYPI_MIRROR_URL
 POETRY := .tools/poetry/bin/poetry
 RUN := .venv/bin
 PROJECTS := contracts gateway consumers model_repository persistence client local
-export POETRY_VIRTUALENVS_IN_PROJECT := true
+export POETRY_VIRTUALENVS_CREATE := false
 export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 
@@ -45,12 +47,19 @@ $(POETRY):
 	@command -v $(PYTHON) >/dev/null || { echo "step 'python' failed: $(PYTHON) is not on the PATH; install Python 3.11, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing Poetry $(POETRY_VERSION) into .tools"
 	@$(PYTHON) -m venv .tools/poetry || { echo "step 'venv' failed: install the package python3.11-venv"; exit 1; }
-	@.tools/poetry/bin/pip install --quiet --disable-pip-version-check poetry==$(POETRY_VERSION) || { echo "step 'poetry' failed: is a package index in reach of pip?"; exit 1; }
+	@.tools/poetry/bin/pip install --quiet --disable-pip-version-check poetry==$(POETRY_VERSION) \
+	  poetry-plugin-export==$(EXPORT_VERSION) poetry-plugin-pypi-mirror==$(MIRROR_VERSION) || { echo "step 'poetry' failed: is a package index in reach of pip?"; exit 1; }
 
+# pip installs what the lock names, checked by hash: unlike Poetry it obeys the user's own index settings.
 .venv/.installed: poetry.lock pyproject.toml $(PROJECTS:%=%/pyproject.toml) | $(POETRY)
-	@echo "installing packages into .venv (about a minute the first time)"
+	@echo "installing packages into .venv (one to two minutes the first time)"
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@$(POETRY) install --quiet || { echo "step 'packages' failed: see above; 'make clean' starts afresh"; exit 1; }
+	@$(POETRY) export --quiet --with dev --output .tools/all.txt
+	@grep -v '^-e ' .tools/all.txt > .tools/requirements.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r .tools/requirements.txt \
+	  || { echo "step 'packages' failed: see above; is a package index in reach of pip?"; exit 1; }
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps $(PROJECTS:%=-e ./%) \
+	  || { echo "step 'packages' failed: see above; 'make clean' starts afresh"; exit 1; }
 	@touch $@
 
 .tools/oracle/.installed: model_repository/oracle-requirements.txt
