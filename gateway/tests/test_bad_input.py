@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from websockets.asyncio.client import connect
@@ -59,7 +60,7 @@ async def answer_to(gateway: Any, frame: bytes) -> bytes:
         pytest.param({}, "[]", "BAD_MESSAGE", id="JSON that is no message"),
         pytest.param({"sample_rate": 5}, b"", "BAD_PARAMETER", id="a wrong rate"),
         pytest.param({"encoding": "opus"}, b"", "BAD_PARAMETER", id="a wrong encoding"),
-        pytest.param({"session_id": "x", "resume_token": "y"}, b"", "BAD_RESUME_TOKEN", id="a forged token"),
+        pytest.param({"session_id": str(uuid4()), "resume_token": "y"}, b"", "BAD_RESUME_TOKEN", id="a forged token"),
     ],
 )
 async def test_what_cannot_be_used_is_refused(start_gateway, query: Any, frame: Any, code: str) -> None:
@@ -208,6 +209,8 @@ async def test_too_many_connections_are_told_to_try_again(start_gateway) -> None
     assert await second.closed() == (1013, "OVERLOADED")
     await first.next("SessionStarted")
     await first.vanish()
+    while gateway.gateway.connection_count:  # noqa: ASYNC110 - there is no event for it
+        await asyncio.sleep(0.02)
     third = await gateway.listen(acks="true")
     await third.next("SessionStarted")
     await third.vanish()

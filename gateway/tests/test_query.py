@@ -9,6 +9,7 @@ from whisperline_gateway.errors import ClientError
 from whisperline_gateway.pcm import PcmFormat
 from whisperline_gateway.query import parse_query
 
+SESSION = "0f8fad5b-d9cb-469f-a165-70867728950e"
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
 
 
@@ -71,7 +72,8 @@ def test_endpointing(text: str, ms: int) -> None:
         ({"client_id": "a b"}, "client_id"),
         ({"session_id": "s"}, "resume_token"),
         ({"resume_token": "t"}, "resume_token"),
-        ({"session_id": "s", "resume_token": "t", "finals_from": "-1"}, "finals_from"),
+        ({"session_id": "s\r\n", "resume_token": "t"}, "session_id"),
+        ({"session_id": SESSION, "resume_token": "t", "finals_from": "-1"}, "finals_from"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(query: dict[str, str], name: str) -> None:

@@ -13,8 +13,9 @@ from starlette.websockets import WebSocket
 
 from whisperline_gateway.errors import ClientError, CloseCode
 from whisperline_gateway.gateway import Gateway
-from whisperline_gateway.query import parse_query
-from whisperline_gateway.session import Session, refuse
+from whisperline_gateway.query import ListenRequest, parse_query
+from whisperline_gateway.session import Session
+from whisperline_gateway.wire import refuse
 
 WEB = Path(__file__).parent / "web"
 
@@ -64,15 +65,26 @@ async def serve_socket(socket: WebSocket, gateway: Gateway) -> None:
     if not origin_allowed(socket.headers.get("origin"), socket.headers.get("host"), gateway.settings.allowed_origins):
         await socket.close(CloseCode.POLICY)
         return
-    session_id = socket.query_params.get("session_id") or str(uuid4())
+    request = _request(socket)
+    resume = None if isinstance(request, ClientError) else request.resume
+    session_id = resume.session_id if resume else str(uuid4())
     # Deepgram's SDKs read this header, and in a browser offer their key as a subprotocol after "token".
-    header = [(b"dg-request-id", session_id.encode("ascii", errors="replace")[:64])]
+    header = [(b"dg-request-id", session_id.encode())]
     await socket.accept(subprotocol=next(iter(socket.scope["subprotocols"]), None), headers=header)
     try:
-        request = parse_query(socket.query_params)
+        if isinstance(request, ClientError):
+            raise request
         await Session(socket, request, gateway, session_id).run()
     except ClientError as failure:
         await refuse(socket, failure)
+
+
+def _request(socket: WebSocket) -> ListenRequest | ClientError:
+    """Read the query; an error of it is told when the socket is open, as a browser sees nothing of the handshake."""
+    try:
+        return parse_query(socket.query_params)
+    except ClientError as failure:
+        return failure
 
 
 def origin_allowed(origin: str | None, host: str | None, allowed: tuple[str, ...]) -> bool:

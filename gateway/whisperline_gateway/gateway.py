@@ -16,12 +16,13 @@ from whisperline_gateway import metrics
 from whisperline_gateway.errors import overloaded, restarting
 from whisperline_gateway.kafka import AudioLog, EventReader, StartError
 from whisperline_gateway.settings import Settings
-from whisperline_gateway.uplink import Uplink
+from whisperline_gateway.uplink import Pace, Uplink
 
 log = logging.getLogger("whisperline.gateway")
 
 _RETRY_S = 0.5
 _READY_S = 2.0
+_FLUSH_S = 5.0
 
 
 class Attached(Protocol):
@@ -46,7 +47,9 @@ class Gateway:
         self.settings = settings
         self.audio_log = audio_log
         self.store = store
+        self.pace = Pace(settings.flush_ms / 1000, settings.heartbeat_s, settings.in_flight_bytes)
         self.draining = False
+        self._stopping = asyncio.Event()
         self._events = events
         self._connections: set[Attached] = set()
         self._sessions: dict[str, Attached] = {}
@@ -73,6 +76,11 @@ class Gateway:
             finally:
                 await gateway._settle_detached()
                 await gateway._stop_reading()
+
+    @property
+    def connection_count(self) -> int:
+        """How many sockets are being served."""
+        return len(self._connections)
 
     def admit(self, connection: Attached) -> None:
         """Count a connection in. Raises `ClientError` if there is no place for it."""
@@ -132,14 +140,21 @@ class Gateway:
 
     async def _expire(self, uplink: Uplink, grace_s: float) -> None:
         try:
-            await asyncio.sleep(grace_s)
-            uplink.end()
+            if grace_s == 0 or not await self._stopped_within(grace_s):
+                uplink.end()
             async with asyncio.timeout(self.settings.durable_timeout_s):
                 await uplink.drained()
         except TimeoutError:
-            log.warning("connection %s: its END could not be stored", uplink.connection_id)
+            log.warning("connection %s: its last records could not be stored", uplink.connection_id)
         finally:
             await uplink.close()
+
+    async def _stopped_within(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._stopping.wait()
+        except TimeoutError:
+            return False
 
     def _forget(self, session_id: str, task: "asyncio.Task[None]") -> None:
         if self._detached.get(session_id) is task:
@@ -147,8 +162,11 @@ class Gateway:
         metrics.DETACHED.set(len(self._detached))
 
     async def _settle_detached(self) -> None:
-        """Sessions in their grace may be resumed elsewhere, or the transcriber ends them: only stop waiting."""
+        """Write what waits for the log. Sessions in their grace are not ended: they may be resumed elsewhere."""
+        self._stopping.set()
         tasks = list(self._detached.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=_FLUSH_S)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

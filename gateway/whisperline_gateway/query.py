@@ -19,6 +19,7 @@ MIN_ENDPOINTING_MS, MAX_ENDPOINTING_MS = 100, 5_000
 MIN_UTTERANCE_END_MS, MAX_UTTERANCE_END_MS = 1_000, 10_000
 _MAX_SEGMENTS = 2**31
 _LANGUAGE = re.compile(r"([a-z]{2,3})([-_][a-z0-9]{2,8})*", re.IGNORECASE)
+_SESSION_ID = re.compile(r"[0-9a-f-]{36}")
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -131,6 +132,8 @@ def _resume(query: Query) -> Resume | None:
         return None
     if not session_id or not token:
         raise bad_parameter("resume_token", "to resume, both session_id and resume_token are needed")
+    if _SESSION_ID.fullmatch(session_id) is None:
+        raise bad_parameter("session_id", "it is no session id, as SessionStarted has it")
     finals_from = _integer(query, "finals_from", 0, _MAX_SEGMENTS) if "finals_from" in query else 0
     return Resume(session_id, token, finals_from)
 

@@ -18,8 +18,8 @@ from websockets.frames import Frame, Opcode
 from whisperline_gateway import messages, metrics
 from whisperline_gateway.errors import ClientError, CloseCode
 from whisperline_gateway.gateway import Gateway
-from whisperline_gateway.session import ABORT
 from whisperline_gateway.settings import Settings
+from whisperline_gateway.wire import ABORT
 
 _LINGER_S = 5.0
 _LINGER_BYTES = 256 * 1024 * 1024

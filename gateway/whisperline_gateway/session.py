@@ -2,34 +2,36 @@
 
 import asyncio
 import logging
+import math
+import re
 import time
-from collections.abc import Awaitable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
 from uuid import uuid4
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 from whisperline_contracts import AudioChunk, AudioKind, Event, SessionEnd
 
 from whisperline_gateway import errors, messages, metrics
 from whisperline_gateway.downlink import Downlink
-from whisperline_gateway.errors import ClientError, CloseCode
+from whisperline_gateway.errors import ClientError
 from whisperline_gateway.gateway import Gateway
 from whisperline_gateway.messages import Control
 from whisperline_gateway.outbox import Outbox, OutboxFull
 from whisperline_gateway.pcm import Decoder, PcmFormat, RawDecoder
 from whisperline_gateway.query import ListenRequest, Resume
-from whisperline_gateway.tokens import ResumeToken, sign, verify
-from whisperline_gateway.uplink import Pace, Uplink
+from whisperline_gateway.receipts import Receipts
+from whisperline_gateway.tokens import ResumeToken, verify
+from whisperline_gateway.uplink import Uplink
 from whisperline_gateway.wav import WavDecoder
+from whisperline_gateway.wire import Gone, Wire, close
 
 log = logging.getLogger("whisperline.gateway")
 
-ABORT = "whisperline.abort"  # the scope's extension that drops the socket at once, unwritten bytes and all
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 _FLUSH_S = 5.0  # at a shutdown, for audio that Kafka is about to acknowledge
-_MAX_REASON_BYTES = 120  # of a close frame, which has 123
 
 
 class Ending(Enum):
@@ -56,17 +58,20 @@ class Session:
         self._options = request.options
         self._gateway = gateway
         self._settings = gateway.settings
+        self._secret = gateway.settings.token_secret.get_secret_value().encode()
         self._decoder: Decoder = RawDecoder(request.pcm) if request.pcm else WavDecoder()
         self._pcm: PcmFormat | None = None
         self._uplink: Uplink | None = None
         self._outbox = Outbox()
+        self._wire = Wire(socket, self._outbox, self._settings.write_timeout_s)
         self._downlink = Downlink(session_id, self._outbox, gateway.store, self._spawn, vad_events=request.vad_events)
         self._helpers: set[asyncio.Task[None]] = set()
         self._ending: asyncio.Future[Ending | ClientError] = asyncio.get_running_loop().create_future()
+        self._opened = asyncio.Event()
+        self._quiet_since_s = math.inf
         self._closing = False
         self._closed = asyncio.Event()
-        self._ack_timer: asyncio.TimerHandle | None = None
-        self._acked_position = 0
+        self._receipts: Receipts | None = None  # if the client wants them
 
     async def run(self) -> None:
         """Serve the connection, whose socket is accepted, to its end. Raises `ClientError` if there is no place."""
@@ -74,6 +79,8 @@ class Session:
         writer = asyncio.create_task(self._write(), name=f"write {self._connection_id}")
         try:
             self._spawn(self._read())
+            self._spawn(self._open())
+            self._spawn(self._watch())
             ending = await self._ending
             await self._stop_helpers()
             await self._release(ending)
@@ -100,9 +107,11 @@ class Session:
 
     async def drain(self) -> None:
         """End the connection because the gateway stops: a session that cannot be resumed is brought to its end."""
-        if self._uplink is not None and not self._request.acks:
-            with suppress(ClientError, TimeoutError):
-                async with asyncio.timeout(self._settings.drain_timeout_s):
+        with suppress(ClientError, TimeoutError):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                if self._closing:
+                    await asyncio.shield(self._ending)
+                elif self._uplink is not None and not self._request.acks:
                     await self._conclude(self._uplink)
         self._end(errors.restarting())
         await self._closed.wait()
@@ -114,18 +123,20 @@ class Session:
             await self._resume(self._request.resume)
         elif self._request.pcm is not None:
             await self._start(self._request.pcm)
+        self._opened.set()
 
     async def _start(self, pcm: PcmFormat) -> None:
         uplink = await self._connect(pcm, AudioKind.START, 0)
         uplink.begin(0)
         self._downlink.go_live()
+        receipts = self._give_receipts(pcm, 0)
         if self._request.acks:
-            self._outbox.put(messages.session_started(self.session_id, self._connection_id, self._token(0)))
+            self._outbox.put(messages.session_started(self.session_id, self._connection_id, receipts.token(0)))
 
     async def _resume(self, resume: Resume) -> None:
         token = verify(
             resume.token,
-            self._settings.token_secret.get_secret_value().encode(),
+            self._secret,
             session_id=resume.session_id,
             now_s=time.time(),
             lifetime_s=self._settings.token_lifetime_s,
@@ -136,17 +147,34 @@ class Session:
         uplink = await self._connect(pcm, AudioKind.RESUME, token.position)
         position = max(token.position, await self._durable_position(pcm))
         uplink.begin(position)
-        self._acked_position = position
-        text = self._token(position)
+        text = self._give_receipts(pcm, position).token(position)
         self._outbox.put(messages.resumed(self.session_id, self._connection_id, text, position, pcm.sample_rate))
         self._downlink.go_live(resume.finals_from)
+
+    def _give_receipts(self, pcm: PcmFormat, position: int) -> Receipts:
+        token = ResumeToken(
+            session_id=self.session_id,
+            client_id=self._client_id,
+            sample_rate=pcm.sample_rate,
+            channels=pcm.channels,
+            options=self._options,
+            position=position,
+            issued_s=int(time.time()),
+        )
+        receipts = Receipts(self._outbox, token, self._secret, self._settings.ack_interval_ms / 1000)
+        self._receipts = receipts if self._request.acks else None
+        return receipts
 
     async def _connect(self, pcm: PcmFormat, kind: AudioKind, position: int) -> Uplink:
         """Write the connection's first record, and wait until it is durable."""
         self._pcm = pcm
         self._downlink.interim_results = self._options.interim_results
         self._uplink = Uplink(
-            self._gateway.audio_log, self._template(pcm, position), self._pace(), self._on_stored, self._on_failure
+            self._gateway.audio_log,
+            self._template(pcm, position),
+            self._gateway.pace,
+            self._on_stored,
+            self._on_failure,
         )
         await self._gateway.attach(self)
         metrics.SESSIONS.labels(kind.value).inc()
@@ -174,19 +202,17 @@ class Session:
             reply_partition=self._settings.ordinal,
             channels=pcm.channels,
             options=self._options,
-            traceparent=self._socket.headers.get("traceparent"),
+            traceparent=_traceparent(self._socket),
         )
-
-    def _pace(self) -> Pace:
-        settings = self._settings
-        return Pace(settings.flush_ms / 1000, settings.heartbeat_s, settings.in_flight_bytes)
 
     # What the client sends.
 
     async def _read(self) -> None:
-        await self._open()
+        """Read the socket, from the first moment on: a client that goes while the log is slow is seen to go."""
         while True:
-            message = await self._receive()
+            self._quiet_since_s = time.monotonic()
+            message = await self._socket.receive()
+            self._quiet_since_s = math.inf  # it is not the client's silence while we are busy with what it sent
             if message["type"] == "websocket.disconnect":
                 self._end(Ending.VANISHED)
                 return
@@ -195,13 +221,16 @@ class Session:
             else:
                 self._take_text(message["text"])
 
-    async def _receive(self) -> MutableMapping[str, Any]:
+    async def _watch(self) -> None:
+        """Raise `ClientError` NET-0001 when the client is silent, while it is its turn to say something."""
+        await self._opened.wait()
         timeout_s = self._settings.idle_timeout_s
-        try:
-            async with asyncio.timeout(None if self._closing else timeout_s):
-                return await self._socket.receive()
-        except TimeoutError:
-            raise errors.silent_client(timeout_s) from None
+        left_s = timeout_s
+        while not self._closing:
+            if left_s <= 0:
+                raise errors.silent_client(timeout_s)
+            await asyncio.sleep(left_s)
+            left_s = min(timeout_s, self._quiet_since_s + timeout_s - time.monotonic())
 
     async def _take_binary(self, data: bytes) -> None:
         metrics.RECEIVED_BYTES.inc(len(data))
@@ -210,6 +239,7 @@ class Session:
         if not data:
             self._close_stream()
             return
+        await self._opened.wait()
         samples = self._decoder.feed(data)
         if self._uplink is None and self._decoder.format is not None:
             await self._start(self._decoder.format)
@@ -236,11 +266,12 @@ class Session:
     # How it ends.
 
     def _close_stream(self) -> None:
-        self._closing = True
+        self._closing = True  # from here on the client waits for us
         self._spawn(self._finish())
 
     async def _finish(self) -> None:
         """Bring the session to its normal end: every final told, then the summary."""
+        await self._opened.wait()
         self._decoder.finish()
         if self._uplink is not None:
             await self._conclude(self._uplink)
@@ -256,9 +287,11 @@ class Session:
         if self._downlink.ended is None:
             uplink.end()
         await self._durable(uplink.drained())
-        self._put_ack()
-        if not await self._downlink.complete(self._settings.finals_timeout_s):
-            raise errors.late_finals(self._settings.finals_timeout_s)
+        if self._receipts is not None:
+            self._receipts.tell()
+        timeout_s = self._settings.finals_limit_s(self._options.priority)
+        if not await self._downlink.complete(timeout_s):
+            raise errors.late_finals(timeout_s)
 
     async def _release(self, ending: Ending | ClientError) -> None:
         """Let go of the uplink: the session is over, or goes on elsewhere, or waits for its client, or is ended."""
@@ -266,12 +299,13 @@ class Session:
         if uplink is None:
             return
         retriable = not isinstance(ending, ClientError) or ending.retriable
-        resumable = self._request.acks and retriable and not self._closing
+        resumable = self._request.acks and retriable and self._opened.is_set() and not self._closing
         if resumable and self._gateway.draining:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_S):
                     await uplink.drained()
-            self._put_ack_of(uplink)
+            if self._receipts is not None:
+                self._receipts.tell()
         elif self._downlink.ended is None and not uplink.failed and not _superseded(ending):
             uplink.begin(uplink.position)
             self._gateway.detach(self.session_id, uplink, self._settings.resume_grace_s if resumable else 0)
@@ -291,14 +325,9 @@ class Session:
                 self._outbox.put(messages.error(ending))
         self._outbox.close()
         if await writer:
-            await close_socket(self._socket, ending if isinstance(ending, ClientError) else None)
+            await close(self._socket, ending if isinstance(ending, ClientError) else None)
         else:
-            self._abort()
-
-    def _abort(self) -> None:
-        abort = self._socket.scope["extensions"].get(ABORT)
-        if abort is not None:
-            abort()
+            self._wire.abort()
 
     def _log_ending(self, ending: Ending | ClientError) -> None:
         how = ending.code if isinstance(ending, ClientError) else ending.value
@@ -311,59 +340,23 @@ class Session:
     # What is written to the client.
 
     async def _write(self) -> bool:
-        """Write the messages of the outbox until it is closed; return False if the client takes them no more."""
-        sequence_id = 0
-        while (message := await self._outbox.next()) is not None:
-            try:
-                async with asyncio.timeout(self._settings.write_timeout_s):
-                    await self._socket.send_text(messages.encode(message, sequence_id))
-            except TimeoutError:
-                self._end(errors.slow_client(self._settings.write_timeout_s))
-                return False
-            except (WebSocketDisconnect, RuntimeError):
-                self._end(Ending.VANISHED)
-                return False
-            metrics.SENT.labels(message["type"]).inc()
-            sequence_id += 1
+        """Write what there is until the outbox is closed; return False if the client takes it no more."""
+        try:
+            await self._wire.write()
+        except ClientError as slow:
+            self._end(slow)
+            return False
+        except Gone:
+            self._end(Ending.VANISHED)
+            return False
         return True
 
-    def _on_stored(self, _position: int) -> None:
-        """Acknowledge, now or when the interval since the last Ack has passed."""
-        if self._request.acks and self._ack_timer is None and not self._ending.done():
-            self._put_ack()
-            interval_s = self._settings.ack_interval_ms / 1000
-            self._ack_timer = asyncio.get_running_loop().call_later(interval_s, self._next_ack)
-
-    def _next_ack(self) -> None:
-        self._ack_timer = None
-        if self._uplink is not None and self._uplink.position > self._acked_position:
-            self._on_stored(self._uplink.position)
-
-    def _put_ack(self) -> None:
-        if self._uplink is not None:
-            self._put_ack_of(self._uplink)
-
-    def _put_ack_of(self, uplink: Uplink) -> None:
-        if self._request.acks and self._pcm is not None and uplink.position > self._acked_position:
-            self._acked_position = uplink.position
-            text = self._token(self._acked_position)
-            self._outbox.put_ack(messages.ack(text, self._acked_position, self._pcm.sample_rate))
+    def _on_stored(self, position: int) -> None:
+        if self._receipts is not None:
+            self._receipts.stored(position)
 
     def _on_failure(self) -> None:
         self._end(errors.not_durable())
-
-    def _token(self, position: int) -> str:
-        assert self._pcm is not None  # noqa: S101 - acks begin when the format is known
-        token = ResumeToken(
-            session_id=self.session_id,
-            client_id=self._client_id,
-            sample_rate=self._pcm.sample_rate,
-            channels=self._pcm.channels,
-            options=self._options,
-            position=position,
-            issued_s=int(time.time()),
-        )
-        return sign(token, self._settings.token_secret.get_secret_value().encode())
 
     # Tasks.
 
@@ -394,29 +387,17 @@ class Session:
             self._end(errors.internal())
 
     async def _stop_helpers(self) -> None:
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
+        if self._receipts is not None:
+            self._receipts.stop()
         helpers = list(self._helpers)
         for task in helpers:
             task.cancel()
         await asyncio.gather(*helpers, return_exceptions=True)
 
 
-async def refuse(socket: WebSocket, failure: ClientError) -> None:
-    """Tell the client of an accepted socket why it is not served, and close."""
-    metrics.ERRORS.labels(failure.code).inc()
-    log.info("connection refused: %s", failure)
-    with suppress(WebSocketDisconnect, RuntimeError):
-        await socket.send_text(messages.encode(messages.error(failure), 0))
-        await close_socket(socket, failure)
-
-
-async def close_socket(socket: WebSocket, failure: ClientError | None) -> None:
-    """Send the close frame; nothing happens if the client was faster."""
-    code = CloseCode.NORMAL if failure is None else failure.close_code
-    reason = "" if failure is None else f"{failure.code}: {failure.message}"
-    with suppress(WebSocketDisconnect, RuntimeError):
-        await socket.close(code, reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore"))
+def _traceparent(socket: WebSocket) -> str | None:
+    text = socket.headers.get("traceparent", "")
+    return text if _TRACEPARENT.fullmatch(text) else None
 
 
 def _superseded(ending: Ending | ClientError) -> bool:
