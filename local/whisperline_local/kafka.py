@@ -18,7 +18,7 @@ from whisperline_contracts.topics import MAX_MESSAGE_BYTES, topics
 from whisperline_local import probes
 from whisperline_local.errors import StepFailed
 from whisperline_local.ports import PortUse
-from whisperline_local.process import run_tool
+from whisperline_local.process import Tell, run_tool, tell_nobody
 from whisperline_local.service import Service
 from whisperline_local.settings import ENV_PREFIX, HOST, MAX_REPLICAS, LocalSettings
 
@@ -87,12 +87,12 @@ def _java(settings: LocalSettings) -> str:
     return shutil.which(settings.java) or settings.java
 
 
-async def _prepare(settings: LocalSettings, folder: Path) -> None:
+async def _prepare(settings: LocalSettings, folder: Path, tell: Tell) -> None:
     java_version = await find_java(settings)
-    jars = await asyncio.to_thread(fetch_broker, settings)
+    jars = await fetch_broker(settings, tell)
     _write_configuration(settings, folder, jars, folder / f"classes-{java_version}-{_lock_digest()}.jsa")
     if not (folder / "data" / "meta.properties").exists():
-        await _format(settings, folder, jars)
+        await _format(settings, folder, jars, tell)
 
 
 def _write_configuration(settings: LocalSettings, folder: Path, jars: list[Path], archive: Path) -> None:
@@ -101,13 +101,14 @@ def _write_configuration(settings: LocalSettings, folder: Path, jars: list[Path]
     (folder / "server.properties").write_text(_properties(settings, folder / "data"))
 
 
-def fetch_broker(settings: LocalSettings) -> list[Path]:
+async def fetch_broker(settings: LocalSettings, tell: Tell = tell_nobody) -> list[Path]:
     """Fetch and check the jars once; later calls only read the class path that was written then."""
     class_path = settings.cache / f"kafka-{_lock_digest()}.classpath"
     if not class_path.exists():
         from whisperline_local.kafka_jars import fetch_jars  # noqa: PLC0415 - jgo is slow to import, and rarely used
 
-        jars = fetch_jars(settings.cache / "maven")
+        tell("fetching Apache Kafka")
+        jars = await asyncio.to_thread(fetch_jars, settings.cache / "maven")
         class_path.write_text("\n".join(map(str, jars)))
     return [Path(line) for line in class_path.read_text().splitlines()]
 
@@ -142,6 +143,7 @@ def _java_arguments(settings: LocalSettings, jars: list[Path], archive: Path) ->
     arguments = (
         f"-Xmx{settings.kafka_heap_mb}m",
         "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",  # starts with two thirds of the processor time, and is fast enough for one machine
         "-Xlog:disable",
         "-Xlog:all=error:stderr",
         sharing,
@@ -188,11 +190,11 @@ def _properties(settings: LocalSettings, data: Path) -> str:
     return "".join(f"{key}={value}\n" for key, value in properties.items())
 
 
-async def _format(settings: LocalSettings, folder: Path, jars: list[Path]) -> None:
+async def _format(settings: LocalSettings, folder: Path, jars: list[Path], tell: Tell) -> None:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     java = (_java(settings), "-XX:TieredStopAtLevel=1", "-cp", _class_path(jars), "kafka.tools.StorageTool")
     arguments = ("format", "--cluster-id", cluster_id, "--config", str(folder / "server.properties"))
-    await run_tool("formatting Kafka's data folder", (*java, *arguments), settings.logs / "kafka-format.log")
+    await run_tool("formatting Kafka's data folder", (*java, *arguments), settings.logs / "kafka-format.log", tell)
 
 
 def _class_path(jars: list[Path]) -> str:

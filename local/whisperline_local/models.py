@@ -10,7 +10,7 @@ from pathlib import Path
 
 from whisperline_local.assets import publish, scratch_folder
 from whisperline_local.errors import StepFailed
-from whisperline_local.process import run_tool
+from whisperline_local.process import Tell, run_tool, tell_nobody
 from whisperline_local.settings import LocalSettings
 
 EXPORTER = "whisperline_models"
@@ -25,7 +25,7 @@ def exported_repository(settings: LocalSettings) -> Path:
     return settings.cache / "models" / f"{_file_name(settings.model)}-{_exporter_digest()}"
 
 
-async def export_model(settings: LocalSettings) -> None:
+async def export_model(settings: LocalSettings, tell: Tell = tell_nobody) -> None:
     """Export `settings.model`, unless it is in the cache."""
     repository = exported_repository(settings)
     if repository.exists():
@@ -33,7 +33,7 @@ async def export_model(settings: LocalSettings) -> None:
     with scratch_folder(repository.parent) as scratch:
         where = ("--output", str(scratch / "repository"), "--cache", str(settings.cache))
         exporter = (sys.executable, "-m", EXPORTER, "export", settings.model, *where)
-        await run_tool(f"exporting the model {settings.model}", exporter, settings.logs / "export-model.log")
+        await run_tool(f"exporting the model {settings.model}", exporter, settings.logs / "export-model.log", tell)
         publish(scratch / "repository", repository)
     _remove_older(repository)
 

@@ -25,7 +25,7 @@ from whisperline_local import probes
 from whisperline_local.assets import publish
 from whisperline_local.errors import StepFailed
 from whisperline_local.ports import PortUse
-from whisperline_local.process import run_tool
+from whisperline_local.process import Tell, run_tool
 from whisperline_local.service import Service
 from whisperline_local.settings import HOST, LocalSettings
 
@@ -117,10 +117,10 @@ def _site_packages() -> Path:
     return Path(spec.origin).parents[1]
 
 
-async def _prepare(settings: LocalSettings, folder: Path, password: str) -> None:
+async def _prepare(settings: LocalSettings, folder: Path, password: str, tell: Tell) -> None:
     await asyncio.to_thread(_make_folders, settings, folder)
     if not (folder / "data").exists():
-        await _initialise(settings, folder, password)
+        await _initialise(settings, folder, password, tell)
 
 
 def _make_folders(settings: LocalSettings, folder: Path) -> None:
@@ -154,7 +154,7 @@ def _copy_program(program: Path) -> None:
         publish(unfinished, program)
 
 
-async def _initialise(settings: LocalSettings, folder: Path, password: str) -> None:
+async def _initialise(settings: LocalSettings, folder: Path, password: str, tell: Tell) -> None:
     """Make the data folder under another name first: one that is there is whole."""
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -168,7 +168,8 @@ async def _initialise(settings: LocalSettings, folder: Path, password: str) -> N
         os.chown(password_file, user_id, -1)
     command = (str(_binaries(folder) / "initdb"), *INITDB_OPTIONS, f"--pwfile={password_file}", f"-D{unfinished}")
     try:
-        await run_tool("initialising PostgreSQL", command, settings.logs / "initdb.log", user_id=user_id, cwd=folder)
+        log = settings.logs / "initdb.log"
+        await run_tool("initialising PostgreSQL", command, log, tell, user_id=user_id, cwd=folder)
     finally:
         password_file.unlink()
     unfinished.rename(folder / "data")

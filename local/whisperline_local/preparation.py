@@ -1,11 +1,12 @@
 """Everything that has to be fetched or made once for all state folders, without starting anything."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from whisperline_local.assets import demo_speech, voice_activity_model
 from whisperline_local.kafka import fetch_broker, find_java
 from whisperline_local.models import export_model
+from whisperline_local.process import Tell
 from whisperline_local.runner import Report, State
 from whisperline_local.settings import LocalSettings
 from whisperline_local.triton import fetch_server
@@ -16,13 +17,13 @@ async def prepare(settings: LocalSettings, report: Report) -> None:
 
     Raises `StepFailed` for the first part that fails.
     """
-    parts: dict[str, Awaitable[object]] = {
-        "java": find_java(settings),
-        "kafka": asyncio.to_thread(fetch_broker, settings),
-        "triton": fetch_server(settings),
-        "model": export_model(settings),
-        "voice activity": voice_activity_model(settings),
-        "demo speech": demo_speech(settings),
+    parts: dict[str, Callable[[Tell], Awaitable[object]]] = {
+        "java": lambda _: find_java(settings),
+        "kafka": lambda tell: fetch_broker(settings, tell),
+        "triton": lambda tell: fetch_server(settings, tell),
+        "model": lambda tell: export_model(settings, tell),
+        "voice activity": lambda tell: voice_activity_model(settings, tell),
+        "demo speech": lambda tell: demo_speech(settings, tell),
     }
     tasks = [asyncio.create_task(_reported(name, part, report)) for name, part in parts.items()]
     try:
@@ -33,7 +34,7 @@ async def prepare(settings: LocalSettings, report: Report) -> None:
         await asyncio.wait(tasks)
 
 
-async def _reported(name: str, part: Awaitable[object], report: Report) -> None:
+async def _reported(name: str, part: Callable[[Tell], Awaitable[object]], report: Report) -> None:
     report(name, State.PREPARING, "")
-    await part
+    await part(lambda step: report(name, State.PREPARING, step))
     report(name, State.DONE, "")

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from whisperline_local import child
@@ -14,6 +14,12 @@ from whisperline_local.errors import StepFailed
 
 GROUP_GONE_LIMIT_S = 5.0
 POLL_S = 0.02
+
+Tell = Callable[[str], None]  # takes what a preparation is doing now
+
+
+def tell_nobody(_step: str) -> None:
+    """Keep it quiet."""
 
 
 async def spawn(
@@ -70,9 +76,19 @@ async def destroy_group(process: asyncio.subprocess.Process) -> None:
     await process.wait()
 
 
-async def run_tool(step: str, command: Sequence[str], log: Path, *, hint: str = "", **options: object) -> None:
-    """Run a command to its end; raise `StepFailed`, with the end of its log, when it does not exit with 0."""
-    process = await spawn(command, log, **options)  # type: ignore[arg-type]  # the keywords of spawn
+async def run_tool(
+    step: str,
+    command: Sequence[str],
+    log: Path,
+    tell: Tell,
+    *,
+    hint: str = "",
+    user_id: int | None = None,
+    cwd: Path | None = None,
+) -> None:
+    """Tell the step and run its command to the end; raises `StepFailed` when it does not exit with 0."""
+    tell(step)
+    process = await spawn(command, log, user_id=user_id, cwd=cwd)
     try:
         code = await process.wait()
     finally:

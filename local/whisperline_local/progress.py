@@ -37,9 +37,9 @@ class Progress:
         self._rows[name] = (state, detail, at_s)
         if self._live is not None:
             self._live.update(self._table())
-        elif state in STYLES:
+        elif state in STYLES or detail:
             self._console.print(
-                f"[dim]{at_s:6.1f} s[/]  {name:14} [{STYLES[state]}]{state}[/] {detail}", highlight=False
+                f"[dim]{at_s:6.1f} s[/]  {name:14} [{STYLES.get(state, 'cyan')}]{state}[/]  {detail}", highlight=False
             )
 
     def __enter__(self) -> Self:

@@ -134,7 +134,7 @@ class Runner:
 
     async def _prepare(self) -> None:
         self._enter(State.PREPARING)
-        await self.service.prepare()
+        await self.service.prepare(lambda step: self._enter(State.PREPARING, step))
 
     async def _live(self) -> float:
         """Live one life of the process, from waiting for its needs to its death; return its healthy seconds."""
@@ -226,7 +226,7 @@ class Runner:
         return "was not ready for too long" if code is None else f"exited with {code}"
 
     def _enter(self, state: State, detail: str = "") -> None:
-        if state is not self.state:
+        if state is not self.state or detail:
             self.state = state
             self._report(self.service.name, state, detail)
 

@@ -7,10 +7,15 @@ from graphlib import CycleError, TopologicalSorter
 
 from whisperline_local.errors import LocalError
 from whisperline_local.ports import PortUse
+from whisperline_local.process import Tell
 
 
 async def nothing() -> None:
-    """Do nothing: the preparation of a service that needs none."""
+    """Do nothing when the process is ready."""
+
+
+async def no_preparation(_tell: Tell) -> None:
+    """Prepare nothing."""
 
 
 async def always(_pid: int) -> bool:
@@ -36,7 +41,7 @@ class Service:
     env: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     ports: tuple[PortUse, ...] = ()
-    prepare: Callable[[], Awaitable[None]] = nothing
+    prepare: Callable[[Tell], Awaitable[None]] = no_preparation
     ready: Callable[[int], Awaitable[bool]] = always
     on_ready: Callable[[], Awaitable[None]] = nothing
     once: bool = False

@@ -4,12 +4,14 @@ Its Python backend runs the model in a process of its own, the stub. The stub ig
 packages from the environment of the first `python3` on PATH, so that PATH begins with this environment.
 """
 
+import asyncio
 import ctypes.util
 import os
 import platform
 import shutil
 import sys
 import sysconfig
+import time
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from whisperline_local.assets import TRITON, fetch
 from whisperline_local.errors import StepFailed
 from whisperline_local.models import export_model, exported_repository
 from whisperline_local.ports import PortUse
+from whisperline_local.process import Tell, tell_nobody
 from whisperline_local.service import Service
 from whisperline_local.settings import HOST, LocalSettings
 
@@ -29,6 +32,9 @@ STUB = "triton_python_backend_stub"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 LIBRARY = f"libpython{PYTHON}.so.1.0"
 EXIT_LIMIT_S = 5
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
+SHARED_MEMORY_NAME = "triton_python_backend_shm_region_*"
+STALE_S = 60.0
 
 
 def triton_service(settings: LocalSettings) -> Service:
@@ -86,10 +92,10 @@ def has_stub(pid: int) -> bool:
         return False
 
 
-async def fetch_server(settings: LocalSettings) -> None:
+async def fetch_server(settings: LocalSettings, tell: Tell = tell_nobody) -> None:
     """Fetch the server, and put the stub for this Python where the server looks for it."""
     _check_machine()
-    server = await fetch(TRITON, settings) / SERVER
+    server = await fetch(TRITON, settings, tell) / SERVER
     stub = server / "backends/python" / STUB
     if not stub.exists():
         unfinished = stub.with_name(f"{STUB}.{os.getpid()}")
@@ -97,10 +103,33 @@ async def fetch_server(settings: LocalSettings) -> None:
         unfinished.rename(stub)
 
 
-async def _prepare(settings: LocalSettings) -> None:
-    await fetch_server(settings)
+async def _prepare(settings: LocalSettings, tell: Tell) -> None:
+    await asyncio.to_thread(remove_stale_shared_memory)
+    await fetch_server(settings, tell)
     if settings.model_repository is None:
-        await export_model(settings)
+        await export_model(settings, tell)
+
+
+def remove_stale_shared_memory() -> None:
+    """Remove the shared memory of servers that were killed: containers have little, and nobody else would.
+
+    A region in use is named in the command line of its stub; a stub that starts names its own within moments.
+    """
+    regions = [path for path in SHARED_MEMORY.glob(SHARED_MEMORY_NAME) if _is_stale(path)]
+    if not regions:
+        return
+    in_use = {word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()}
+    for region in regions:
+        if region.name not in in_use:
+            region.unlink(missing_ok=True)
+
+
+def _is_stale(region: Path) -> bool:
+    try:
+        status = region.stat()
+    except FileNotFoundError:
+        return False
+    return status.st_uid == os.geteuid() and time.time() - status.st_mtime > STALE_S
 
 
 def _check_machine() -> None:
