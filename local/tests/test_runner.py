@@ -1,0 +1,185 @@
+"""One service kept running, with small real processes."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+from whisperline_local.errors import StepFailed
+from whisperline_local.process import run_tool, spawn, tell_nobody, terminate
+from whisperline_local.runner import Runner, State
+from whisperline_local.service import Service
+
+LIMIT_S = 20.0
+FOREVER = ("sleep", "1000")
+
+MakeRunner = Callable[..., Runner]
+
+
+class Reports:
+    """Notes states, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[State, str]] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, _name: str, state: State, detail: str) -> None:
+        self.seen.append((state, detail))
+        self._changed.set()
+
+    async def until(self, state: State) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while state not in [seen for seen, _ in self.seen]:
+                self._changed.clear()
+                await self._changed.wait()
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest_asyncio.fixture
+async def make(tmp_path: Path, reports: Reports) -> AsyncIterator[MakeRunner]:
+    runners: list[Runner] = []
+    failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def make_runner(service: Service, *needs: Runner) -> Runner:
+        runners.append(Runner(service, tmp_path / f"{service.name}.log", needs, reports, failure))
+        return runners[-1]
+
+    make_runner.failure = failure  # type: ignore[attr-defined]
+    yield make_runner
+    for runner in reversed(runners):
+        await runner.stop()
+    failure.cancel()
+
+
+async def healthy(runner: Runner) -> int:
+    async with asyncio.timeout(LIMIT_S):
+        await runner.wait_healthy()
+    assert runner.pid is not None
+    return runner.pid
+
+
+async def test_a_killed_process_is_restarted(make: MakeRunner) -> None:
+    """After SIGKILL another process takes its place, and the restart is counted."""
+    runner = make(Service("sleeper", FOREVER))
+    runner.launch()
+    first = await healthy(runner)
+    runner.kill()
+    second = await healthy(runner)
+    assert first != second
+    assert runner.restarts == 1
+    assert not psutil.pid_exists(first)
+
+
+async def test_a_process_that_stays_unready_is_killed_and_restarted(make: MakeRunner, reports: Reports) -> None:
+    """What still runs but does not answer any more is replaced."""
+    sick: set[int] = set()
+
+    async def ready(pid: int) -> bool:
+        return pid not in sick
+
+    runner = make(Service("sleeper", FOREVER, ready=ready, unready_limit_s=0.0))
+    runner.launch()
+    first = await healthy(runner)
+    sick.add(first)
+    await reports.until(State.RESTARTING)
+    assert await healthy(runner) != first
+    assert (State.UNREADY, "") in reports.seen
+
+
+async def test_a_service_waits_for_what_it_needs(make: MakeRunner, tmp_path: Path) -> None:
+    """A process does not start before the one it needs is ready."""
+    flag = tmp_path / "flag"
+
+    async def ready(_pid: int) -> bool:
+        return flag.exists()
+
+    first = make(Service("first", FOREVER, ready=ready))
+    second = make(Service("second", FOREVER, after=("first",)), first)
+    second.launch()
+    first.launch()
+    while first.pid is None:
+        await asyncio.sleep(0)
+    assert second.pid is None
+    flag.touch()
+    await healthy(second)
+
+
+async def test_a_first_start_that_fails_is_told_with_its_log(make: MakeRunner) -> None:
+    """The error names the step, the exit code, the last lines of the log and what to do."""
+    runner = make(Service("broken", ("sh", "-c", "echo out of luck; exit 7"), ready=never, hint="Buy a clover."))
+    runner.launch()
+    with pytest.raises(StepFailed, match="(?s)broken: exited with 7.*out of luck.*Buy a clover"):
+        await make.failure  # type: ignore[attr-defined]
+    assert runner.state is State.FAILED
+
+
+async def test_a_command_that_ends_well_is_done(make: MakeRunner) -> None:
+    """A service that runs once stays healthy for those that need it, and is not restarted."""
+    runner = make(Service("once", ("true",), once=True))
+    follower = make(Service("follower", FOREVER, after=("once",)), runner)
+    runner.launch()
+    follower.launch()
+    await healthy(follower)
+    follower.kill()
+    await healthy(follower)
+    assert runner.state is State.DONE
+    assert runner.restarts == 0
+
+
+async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    """Stopping takes no longer than its limit, and leaves no child of the process either."""
+    log = tmp_path / "log"
+    process = await spawn(("sh", "-c", "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000"), log)
+    while not log.read_text().endswith("\n"):
+        await asyncio.sleep(0.01)
+    assert not await terminate(process, signal.SIGTERM, 0.1)
+    assert process.returncode == -signal.SIGKILL
+    assert not _lives(int(log.read_text()))
+
+
+async def test_a_tool_that_fails_is_told(tmp_path: Path) -> None:
+    """The error holds what the tool wrote."""
+    with pytest.raises(StepFailed, match="(?s)digging: sh exited with 3.*hit a rock"):
+        await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", tell_nobody)
+
+
+async def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    """SIGKILL of the supervisor ends its children, though nothing of it runs any more."""
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from whisperline_local.process import spawn\n"
+        "async def main():\n"
+        "    process = await spawn(('sleep', '1000'), pathlib.Path(sys.argv[1]))\n"
+        "    print(process.pid, flush=True)\n"
+        "    await asyncio.sleep(1000)\n"
+        "asyncio.run(main())\n"
+    )
+    supervisor = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(tmp_path / "log"), stdout=asyncio.subprocess.PIPE
+    )
+    assert supervisor.stdout is not None
+    child = psutil.Process(int(await supervisor.stdout.readline()))
+    supervisor.kill()
+    await supervisor.wait()
+    gone, _ = await asyncio.to_thread(psutil.wait_procs, [child], LIMIT_S)
+    assert gone == [child]
+
+
+async def never(_pid: int) -> bool:
+    return False
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
