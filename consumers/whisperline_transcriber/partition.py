@@ -102,7 +102,7 @@ class Partition:
         self._services = services
         self._failed = failed
         self._tasks: set[asyncio.Task[None]] = set()
-        self._buried_at: dict[str, int] = {}  # sessions that are over: the watermark from which they can be forgotten
+        self._over: dict[str, tuple[int, float]] = {}  # from which watermark and time a session can be forgotten
 
     async def restore(self, end: int) -> None:
         """Take the sessions up where the log left them; `end` is where the partition ends now."""
@@ -111,7 +111,7 @@ class Partition:
                 await self._services.publisher.event(progress.final, progress.reply_partition)
             if progress.end is not None:
                 await self._services.publisher.event(progress.end, progress.reply_partition)
-                self._buried_at[progress.session_id] = end
+                self._remember(progress.session_id, end)
             else:
                 session = Session.restored(progress, self._segmentation(progress.options.endpointing_ms))
                 self._adopt(Live(session, progress))
@@ -159,12 +159,12 @@ class Partition:
                 live.ending = True
                 await self._services.publisher.audio(self._end_record(live), self.number)
 
-    async def bury(self, committed: int) -> None:
-        """Write the tombstones of sessions that no replay from `committed` can reach."""
-        for session_id, offset in list(self._buried_at.items()):
-            if committed >= offset:
+    async def bury(self, committed: int, now_s: float) -> None:
+        """Write the tombstones of sessions that no replay from `committed` can reach and no client asks for any more."""
+        for session_id, (offset, due_s) in list(self._over.items()):
+            if committed >= offset and now_s >= due_s:
                 await self._services.progress.bury(self.number, session_id)
-                del self._buried_at[session_id]
+                del self._over[session_id]
 
     @property
     def busy(self) -> bool:
@@ -267,7 +267,7 @@ class Partition:
         )
         await self._decide(live, final=None, end=end)
         await self._tell(live, end)
-        self._buried_at[live.session.id] = step.offset + 1
+        self._remember(live.session.id, step.offset + 1)
 
     async def _decide(self, live: Live, **changes: Any) -> None:
         """Write the session's next progress and go on only if it counts."""
@@ -357,6 +357,9 @@ class Partition:
         if live.progress is None:
             return {**ids, "connection_id": live.session.connection_id, "client_id": ""}
         return {**ids, "connection_id": live.progress.connection_id, "client_id": live.progress.client_id}
+
+    def _remember(self, session_id: str, offset: int) -> None:
+        self._over[session_id] = (offset, time.monotonic() + self._services.settings.remember_s)
 
     def _forget(self, live: Live) -> None:
         self.watermark.forget(live.session.id)

@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     partials_in_flight: int = Field(default=4, ge=0)  # requests to Triton; 0 turns partials off
     max_buffered_s: int = Field(default=3_600, ge=60)  # audio in memory, of all sessions, before reading pauses
     idle_timeout_s: float = Field(default=90, gt=0)  # a session without records for so long is ended
+    remember_s: float = Field(default=600, ge=0)  # a session that is over still answers a client that comes back
     commit_interval_s: float = Field(default=1, gt=0)
     dead_letters_in_a_row: int = Field(default=20, ge=1)  # more than that stop the process
     drain_deadline_s: float = Field(default=10, gt=0)

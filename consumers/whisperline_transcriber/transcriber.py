@@ -221,6 +221,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         metrics.BUFFERED.set(buffered_s)
         self._throttle(buffered_s)
         for number, partition in self._partitions.items():
+            await partition.bury(self._committed.get(number, 0), time.monotonic())
             if self._lag_s(number) < CAUGHT_UP_S:
                 await partition.end_idle(time.monotonic())
 
@@ -254,8 +255,6 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
             log.warning("commit failed: %s", error)
             return
         self._committed.update(changed)
-        for number, offset in changed.items():
-            await self._partitions[number].bury(offset)
 
     async def _drain(self) -> None:
         """Let closed segments become finals, as long as the deadline allows."""
