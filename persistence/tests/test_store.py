@@ -281,3 +281,16 @@ async def test_a_database_that_is_not_there_is_away() -> None:
         with pytest.raises(StoreAway) as away:
             await store.ping()
     assert away.value.retriable
+
+
+async def test_a_database_that_hangs_is_away(stack: Stack) -> None:
+    """A request that gets no answer in time fails, stores nothing, and may be made again."""
+    session_id = new_id()
+    async with Store.open(stack.database_url, answer_s=0.5) as store:
+        async with await psycopg.AsyncConnection.connect(stack.database_url) as holding:
+            await holding.execute("LOCK TABLE words IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(StoreAway):
+                await store.write([a_final(session_id, 0)])
+            await holding.rollback()
+        assert await store.finals(session_id) == []
+        assert await store.write([a_final(session_id, 0)]) == 1

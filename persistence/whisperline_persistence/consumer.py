@@ -223,9 +223,11 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         stopping = asyncio.create_task(self._stop.wait())
         try:
             await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise _Stopped
-            return working.result()
+            if working.done():
+                return working.result()
+            working.cancel()
+            await asyncio.wait({working})
+            raise _Stopped
         finally:
             stopping.cancel()
             working.cancel()
@@ -236,16 +238,20 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         for delay_s in delays_s(cap_s=self._settings.retry_max_ms / 1000):
             client = new(self._settings)
             try:
-                await self._unless_stopped(client.start())
-                break
-            except KafkaError as error:
-                log.warning("Kafka is away, trying again: %r", error)
+                if await self._starts(client):
+                    yield client
+                    return
+            finally:
                 await client.stop()
-                await self._unless_stopped(asyncio.sleep(delay_s))
+            await self._unless_stopped(asyncio.sleep(delay_s))
+
+    async def _starts(self, client: AIOKafkaConsumer | AIOKafkaProducer) -> bool:
         try:
-            yield client
-        finally:
-            await client.stop()
+            await self._unless_stopped(client.start())
+        except KafkaError as error:
+            log.warning("Kafka is away, trying again: %r", error)
+            return False
+        return True
 
     def _new_consumer(self, settings: Settings) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(

@@ -16,17 +16,8 @@ from psycopg_pool import AsyncConnectionPool
 from pydantic.dataclasses import dataclass
 from whisperline_contracts import Event, Final, SessionEnd, SessionStart, StreamOptions
 
-ANSWER_S = 20.0  # the longest that one request may take before the database counts as away
 _CONNECT_S = 5
 _WAITING_REQUESTS = 256  # requests that may wait for a connection; one more is refused at once
-
-# `statement_timeout` ends a request at the server; `tcp_user_timeout` finds a server that vanished.
-_CONNECTION = {
-    "connect_timeout": _CONNECT_S,
-    "application_name": "whisperline",
-    "options": f"-c statement_timeout={int(ANSWER_S * 1000)}",
-    "tcp_user_timeout": int(ANSWER_S * 1000),
-}
 
 
 StoredEvent: TypeAlias = SessionStart | Final | SessionEnd
@@ -71,16 +62,20 @@ class Store:
     Opening does not wait for the database: a store may be opened while it is away.
     """
 
-    def __init__(self, pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]]) -> None:
+    def __init__(self, pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]], answer_s: float) -> None:
         self._pool = pool
+        self._answer_s = answer_s
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, database_url: str, max_connections: int = 4) -> AsyncIterator[Self]:
-        """Open the store at a libpq URL ("postgresql://user:password@host:port/database")."""
+    async def open(cls, database_url: str, max_connections: int = 4, answer_s: float = 20.0) -> AsyncIterator[Self]:
+        """Open the store at a libpq URL ("postgresql://user:password@host:port/database").
+
+        A database that takes longer than `answer_s` for one request counts as away.
+        """
         pool = AsyncConnectionPool(
             database_url,
-            kwargs=_CONNECTION,
+            kwargs=_connection_options(answer_s),
             min_size=1,
             max_size=max_connections,
             max_waiting=_WAITING_REQUESTS,
@@ -91,7 +86,7 @@ class Store:
         )
         await pool.open()
         try:
-            yield cls(pool)
+            yield cls(pool, answer_s)
         finally:
             await pool.close(timeout=_CONNECT_S)
 
@@ -130,8 +125,18 @@ class Store:
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         with _translated():
-            async with asyncio.timeout(ANSWER_S), self._pool.connection() as connection:
+            async with asyncio.timeout(self._answer_s), self._pool.connection() as connection:
                 yield connection
+
+
+def _connection_options(answer_s: float) -> dict[str, Any]:
+    answer_ms = int(answer_s * 1000)
+    return {
+        "connect_timeout": _CONNECT_S,
+        "application_name": "whisperline",
+        "options": f"-c statement_timeout={answer_ms}",  # the server gives a request up when we have
+        "tcp_user_timeout": answer_ms,
+    }
 
 
 @contextmanager
@@ -141,7 +146,7 @@ def _translated() -> Iterator[None]:
     except psycopg.Error as error:
         raise (StoreRefused if _is_refusal(error) else StoreAway)(_reason(error)) from error
     except TimeoutError as error:
-        raise StoreAway(f"the database did not answer in {ANSWER_S:g} s") from error
+        raise StoreAway("the database did not answer in time") from error
 
 
 def _is_refusal(error: psycopg.Error) -> bool:
