@@ -80,6 +80,7 @@ class Live:
     seen_s: float = field(default_factory=time.monotonic)  # when its last record was read
     partial_busy: bool = False
     ending: bool = False  # an END was written for it
+    late: list[AudioChunk] = field(default_factory=list)  # RESUMEs that came after its END
 
     @property
     def next_segment_index(self) -> int:
@@ -124,7 +125,9 @@ class Partition:
         if live is None:
             return None
         live.seen_s = time.monotonic()
-        if live.session.receive(chunk, record.offset):
+        if live.session.finished and chunk.kind is AudioKind.RESUME:
+            live.late.append(chunk)
+        elif live.session.receive(chunk, record.offset):
             self._need(live.session, chunk, record.offset)
         live.stirred.set()
         return live
@@ -160,7 +163,7 @@ class Partition:
                 await self._services.publisher.audio(self._end_record(live), self.number)
 
     async def bury(self, committed: int, now_s: float) -> None:
-        """Write the tombstones of sessions that no replay from `committed` can reach and no client asks for any more."""
+        """Write the tombstones of sessions that no replay from `committed` can reach and no client asks for."""
         for session_id, (offset, due_s) in list(self._over.items()):
             if committed >= offset and now_s >= due_s:
                 await self._services.progress.bury(self.number, session_id)
@@ -267,6 +270,8 @@ class Partition:
         )
         await self._decide(live, final=None, end=end)
         await self._tell(live, end)
+        for chunk in live.late:
+            await self._services.publisher.event(_already_over(chunk, live.progress), chunk.reply_partition)
         self._remember(live.session.id, step.offset + 1)
 
     async def _decide(self, live: Live, **changes: Any) -> None:
