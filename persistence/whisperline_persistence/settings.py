@@ -19,7 +19,7 @@ class Settings(BaseSettings):
     batch_ms: int = Field(default=200, ge=0, le=10_000)  # the longest that a record waits for its batch to fill
     dead_letters_in_a_row: int = Field(default=20, ge=1)  # as many stop the process
     retry_max_ms: int = Field(default=5_000, ge=100)  # between two attempts at a database that is away
-    shutdown_ms: int = Field(default=8_000, ge=0)  # to finish the batch after SIGTERM
+    shutdown_ms: int = Field(default=6_000, ge=0)  # to finish the batch after SIGTERM
     migrate_wait_ms: int = Field(default=60_000, ge=0)  # `migrate` waits for the database and for other migrations
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=8130, ge=0, le=65_535)  # 0: any free port
