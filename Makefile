@@ -11,7 +11,7 @@ export POETRY_VIRTUALENVS_CREATE := false
 export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help demo up test check lock parity clean
+.PHONY: help demo up test check lock parity bench-latency clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ check: .venv/.installed ## Style, types, and that every project's lock is true
 
 parity: .venv/.installed .tools/oracle/.installed ## Compare with transformers on torch (an environment of 5 GB)
 	@WHISPERLINE_ORACLE_PYTHON=$(CURDIR)/.tools/oracle/bin/python $(RUN)/python -m pytest -m oracle $(PYTEST_ARGS)
+
+bench-latency: .venv/.installed ## From the end of speech to the final, alone and beside other streams
+	@$(RUN)/python bench/latency.py
 
 lock: $(POETRY) ## Resolve every project's dependencies anew
 	@for project in $(PROJECTS) .; do echo "locking $$project"; $(POETRY) lock --project $$project || exit 1; done
