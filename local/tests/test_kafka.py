@@ -26,5 +26,5 @@ def test_the_version_of_java_is_read(output: str, major: int) -> None:
 @pytest.mark.parametrize("java", ["no-such-java", sys.executable])
 async def test_a_missing_or_wrong_java_is_told(tmp_path: Path, java: str) -> None:
     """The error says what to install."""
-    with pytest.raises(StepFailed, match="(?s)finding Java.*Install Java 17"):
+    with pytest.raises(StepFailed, match=r"(?s)finding Java.*Install Java 17"):
         await find_java(LocalSettings(state_dir=tmp_path, java=java))

@@ -1,10 +1,9 @@
 """One service kept running, with small real processes."""
 
 import asyncio
-import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -17,8 +16,6 @@ from whisperline_local.service import Service
 
 LIMIT_S = 20.0
 FOREVER = ("sleep", "1000")
-
-MakeRunner = Callable[..., Runner]
 
 
 class Reports:
@@ -44,20 +41,31 @@ def reports() -> Reports:
     return Reports()
 
 
+class Runners:
+    """Makes runners that are stopped at the end of the test."""
+
+    def __init__(self, folder: Path, reports: Reports) -> None:
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._folder = folder
+        self._reports = reports
+        self._made: list[Runner] = []
+
+    def __call__(self, service: Service, *needs: Runner) -> Runner:
+        log = self._folder / f"{service.name}.log"
+        self._made.append(Runner(service, log, needs, self._reports, self.failure))
+        return self._made[-1]
+
+    async def stop(self) -> None:
+        for runner in reversed(self._made):
+            await runner.stop()
+        self.failure.cancel()
+
+
 @pytest_asyncio.fixture
-async def make(tmp_path: Path, reports: Reports) -> AsyncIterator[MakeRunner]:
-    runners: list[Runner] = []
-    failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def make_runner(service: Service, *needs: Runner) -> Runner:
-        runners.append(Runner(service, tmp_path / f"{service.name}.log", needs, reports, failure))
-        return runners[-1]
-
-    make_runner.failure = failure  # type: ignore[attr-defined]
-    yield make_runner
-    for runner in reversed(runners):
-        await runner.stop()
-    failure.cancel()
+async def make(tmp_path: Path, reports: Reports) -> AsyncIterator[Runners]:
+    runners = Runners(tmp_path, reports)
+    yield runners
+    await runners.stop()
 
 
 async def healthy(runner: Runner) -> int:
@@ -67,7 +75,7 @@ async def healthy(runner: Runner) -> int:
     return runner.pid
 
 
-async def test_a_killed_process_is_restarted(make: MakeRunner) -> None:
+async def test_a_killed_process_is_restarted(make: Runners) -> None:
     """After SIGKILL another process takes its place, and the restart is counted."""
     runner = make(Service("sleeper", FOREVER))
     runner.launch()
@@ -79,7 +87,7 @@ async def test_a_killed_process_is_restarted(make: MakeRunner) -> None:
     assert not psutil.pid_exists(first)
 
 
-async def test_a_process_that_stays_unready_is_killed_and_restarted(make: MakeRunner, reports: Reports) -> None:
+async def test_a_process_that_stays_unready_is_killed_and_restarted(make: Runners, reports: Reports) -> None:
     """What still runs but does not answer any more is replaced."""
     sick: set[int] = set()
 
@@ -95,34 +103,34 @@ async def test_a_process_that_stays_unready_is_killed_and_restarted(make: MakeRu
     assert (State.UNREADY, "") in reports.seen
 
 
-async def test_a_service_waits_for_what_it_needs(make: MakeRunner, tmp_path: Path) -> None:
+async def test_a_service_waits_for_what_it_needs(make: Runners) -> None:
     """A process does not start before the one it needs is ready."""
-    flag = tmp_path / "flag"
+    asked, answer = asyncio.Event(), False
 
     async def ready(_pid: int) -> bool:
-        return flag.exists()
+        asked.set()
+        return answer
 
     first = make(Service("first", FOREVER, ready=ready))
     second = make(Service("second", FOREVER, after=("first",)), first)
     second.launch()
     first.launch()
-    while first.pid is None:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(asked.wait(), LIMIT_S)
     assert second.pid is None
-    flag.touch()
+    answer = True
     await healthy(second)
 
 
-async def test_a_first_start_that_fails_is_told_with_its_log(make: MakeRunner) -> None:
+async def test_a_first_start_that_fails_is_told_with_its_log(make: Runners) -> None:
     """The error names the step, the exit code, the last lines of the log and what to do."""
     runner = make(Service("broken", ("sh", "-c", "echo out of luck; exit 7"), ready=never, hint="Buy a clover."))
     runner.launch()
-    with pytest.raises(StepFailed, match="(?s)broken: exited with 7.*out of luck.*Buy a clover"):
-        await make.failure  # type: ignore[attr-defined]
+    with pytest.raises(StepFailed, match=r"(?s)broken: exited with 7.*out of luck.*Buy a clover"):
+        await make.failure
     assert runner.state is State.FAILED
 
 
-async def test_a_command_that_ends_well_is_done(make: MakeRunner) -> None:
+async def test_a_command_that_ends_well_is_done(make: Runners) -> None:
     """A service that runs once stays healthy for those that need it, and is not restarted."""
     runner = make(Service("once", ("true",), once=True))
     follower = make(Service("follower", FOREVER, after=("once",)), runner)
@@ -139,7 +147,7 @@ async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_p
     """Stopping takes no longer than its limit, and leaves no child of the process either."""
     log = tmp_path / "log"
     process = await spawn(("sh", "-c", "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000"), log)
-    while not log.read_text().endswith("\n"):
+    while not log.read_text().endswith("\n"):  # noqa: ASYNC110 - a file sets no event
         await asyncio.sleep(0.01)
     assert not await terminate(process, signal.SIGTERM, 0.1)
     assert process.returncode == -signal.SIGKILL
@@ -148,7 +156,7 @@ async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_p
 
 async def test_a_tool_that_fails_is_told(tmp_path: Path) -> None:
     """The error holds what the tool wrote."""
-    with pytest.raises(StepFailed, match="(?s)digging: sh exited with 3.*hit a rock"):
+    with pytest.raises(StepFailed, match=r"(?s)digging: sh exited with 3.*hit a rock"):
         await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", tell_nobody)
 
 

@@ -40,7 +40,7 @@ def test_a_part_of_the_stack_brings_what_it_needs_and_no_more(services: list[Ser
 
 def test_services_that_wait_for_each_other_are_refused() -> None:
     """The error names the circle."""
-    with pytest.raises(LocalError, match="a -> b -> a|b -> a -> b"):
+    with pytest.raises(LocalError, match=r"a -> b -> a|b -> a -> b"):
         start_order([service("a", "b"), service("b", "a")])
 
 

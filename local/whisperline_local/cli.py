@@ -102,10 +102,10 @@ def _in_stack(only: list[str] | None, work: Callable[[Stack], Coroutine[object, 
 
 
 async def _stay(stack: Stack) -> None:
-    clip = await demo_speech(stack.settings)
-    url = stack.gateway_urls[0]
-    console.print(f"\nWhisperline is up at [bold]{url}[/] (Ctrl-C stops it). Try:\n", highlight=False)
-    console.print(f"    whisperline stream --url {url} {clip}\n", highlight=False, soft_wrap=True)
+    if any(service.name == "gateway" for service in stack.services):
+        url, clip = stack.gateway_urls[0], await demo_speech(stack.settings)
+        console.print(f"\nWhisperline is up at [bold]{url}[/] (Ctrl-C stops it). Try:\n", highlight=False)
+        console.print(f"    whisperline stream --url {url} {clip}\n", highlight=False, soft_wrap=True)
     console.print(f"Logs: {stack.settings.logs}", highlight=False, soft_wrap=True)
     await stack.until_failed()
 

@@ -55,7 +55,7 @@ def kafka_service(settings: LocalSettings) -> Service:
         prepare=partial(_prepare, settings, folder),
         ready=lambda _pid: probes.kafka_ok(settings.port("kafka_port")),
         on_ready=partial(create_topics, settings.kafka_bootstrap),
-        stop_limit_s=20.0,
+        stop_limit_s=30.0,
         hint=f"If its data is broken and may go: remove {folder}.",
     )
 
@@ -90,7 +90,8 @@ def _java(settings: LocalSettings) -> str:
 async def _prepare(settings: LocalSettings, folder: Path, tell: Tell) -> None:
     java_version = await find_java(settings)
     jars = await fetch_broker(settings, tell)
-    _write_configuration(settings, folder, jars, folder / f"classes-{java_version}-{_lock_digest()}.jsa")
+    archive = settings.cache / f"kafka-{_lock_digest()}-java{java_version}.jsa"
+    _write_configuration(settings, folder, jars, archive)
     if not (folder / "data" / "meta.properties").exists():
         await _format(settings, folder, jars, tell)
 
@@ -109,8 +110,8 @@ async def fetch_broker(settings: LocalSettings, tell: Tell = tell_nobody) -> lis
 
         tell("fetching Apache Kafka")
         jars = await asyncio.to_thread(fetch_jars, settings.cache / "maven")
-        class_path.write_text("\n".join(map(str, jars)))
-    return [Path(line) for line in class_path.read_text().splitlines()]
+        class_path.write_text("\n".join(str(jar.relative_to(settings.cache)) for jar in jars))
+    return [settings.cache / line for line in class_path.read_text().splitlines()]
 
 
 async def find_java(settings: LocalSettings) -> int:
@@ -139,14 +140,14 @@ def _java_arguments(settings: LocalSettings, jars: list[Path], archive: Path) ->
     The archive (class-data sharing) is written when the first broker exits, and takes a third off later starts.
     Java ignores one that does not fit its version or class path.
     """
-    sharing = f"-XX:SharedArchiveFile={archive}" if archive.exists() else f"-XX:ArchiveClassesAtExit={archive}"
+    sharing = "SharedArchiveFile" if _is_whole_archive(archive) else "ArchiveClassesAtExit"
     arguments = (
         f"-Xmx{settings.kafka_heap_mb}m",
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",  # starts with two thirds of the processor time, and is fast enough for one machine
         "-Xlog:disable",
         "-Xlog:all=error:stderr",
-        sharing,
+        f"-XX:{sharing}={archive}",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",
         "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd/HH:mm:ss.SSS",
         "-Dorg.slf4j.simpleLogger.showThreadName=false",
@@ -154,6 +155,15 @@ def _java_arguments(settings: LocalSettings, jars: list[Path], archive: Path) ->
         '-cp "' + _class_path(jars) + '"',
     )
     return "\n".join(arguments)
+
+
+def _is_whole_archive(archive: Path) -> bool:
+    """Tell whether Java finished writing an archive of classes: its header comes last."""
+    try:
+        with archive.open("rb") as file:
+            return any(file.read(4))
+    except FileNotFoundError:
+        return False
 
 
 def _properties(settings: LocalSettings, data: Path) -> str:

@@ -69,7 +69,9 @@ def triton_service(settings: LocalSettings) -> Service:
         start_limit_s=120.0,
         stop_limit_s=EXIT_LIMIT_S + 5.0,
         unready_limit_s=3.0,
-        hint=f"If the model cannot be loaded: remove {model_repository(settings)}, it will be exported anew.",
+        hint=""
+        if settings.model_repository
+        else f"If the model is broken: remove {exported_repository(settings)}, it will be exported anew.",
     )
 
 
