@@ -3,8 +3,8 @@
     make bench-latency
 
 For each number of streams, every one plays the demo's clip ROUNDS times. Reported are the seconds from the moment
-that a segment's closing silence has passed (that is the earliest that anybody could know that it is over) to its final at
-the client, and from the start of speech to the first partial. The table goes to bench/results/.
+that a segment's closing silence has passed (the earliest that anybody could know that it is over) to its final
+at the client, and from the start of speech to the first partial. The table goes to bench/results/.
 """
 
 import asyncio
@@ -71,7 +71,7 @@ async def play(stack: Stack, clip: AudioFile) -> tuple[list[float], list[float]]
 def spread(values: list[float]) -> str:
     """Return the median and the 95th percentile."""
     if len(values) < 2:
-        return f"{values[0]:.2f} | " if values else "– | –"
+        return f"{values[0]:.2f} | " if values else "- | -"
     return f"{statistics.median(values):.2f} | {statistics.quantiles(values, n=20)[-1]:.2f}"
 
 
