@@ -23,6 +23,7 @@ from whisperline_transcriber.vad import VoiceActivity
 
 log = logging.getLogger(__name__)
 
+REBALANCE_MS = 30_000  # as equal to the session timeout, which is the default, handovers repeat
 POLL_MS = 50  # how long a poll waits for records
 POLL_RECORDS = 500
 VAD_BATCH = 256  # sessions in one voice-activity call
@@ -94,7 +95,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
             auto_offset_reset="earliest",
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=settings.session_timeout_ms // 5,
-            rebalance_timeout_ms=settings.session_timeout_ms * 2,
+            rebalance_timeout_ms=REBALANCE_MS,
         )
         consumer.subscribe([AUDIO_CHUNKS], listener=self)
         return consumer
