@@ -11,9 +11,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from whisperline_contracts import AudioKind
 from whisperline_contracts.topics import TRANSCRIPTIONS_DEAD
+from whisperline_gateway import metrics
 from whisperline_gateway.kafka import StartError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
+
+
+FRAME_BYTES = 64_000
 
 
 async def test_health_metrics_and_the_page_are_served(start_gateway) -> None:
@@ -79,18 +83,21 @@ async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(start_gatew
 
 
 async def test_a_session_survives_a_restart_of_kafka(start_gateway, scribe, events, stack) -> None:
-    """While Kafka is away audio waits and is not acknowledged; then all of it is, once, in order."""
-    gateway = await start_gateway(idle_timeout_s=60)
+    """While Kafka is away little of the audio is taken, and none acknowledged; then all of it is, once, in order."""
+    gateway = await start_gateway(idle_timeout_s=60, in_flight_bytes=256 * 1024)
     listener = await gateway.listen(acks="true")
     await listener.send(bytes(3_200))
     await listener.acked(1_600)
     await stack.stop("kafka")
-    for _ in range(20):
-        await listener.send(os.urandom(3_200))
-        await asyncio.sleep(0.25)
-    assert listener.all("Ack")[-1]["position"] < 1_600 * 21
+    taken_before = metrics.RECEIVED_BYTES.collect()[0].samples[0].value
+    sending = asyncio.create_task(send_frames(listener, 200))
+    await asyncio.sleep(3)
+    taken = metrics.RECEIVED_BYTES.collect()[0].samples[0].value - taken_before
+    assert 256 * 1024 <= taken <= 256 * 1024 + FRAME_BYTES  # the rest waits in the socket, and with the client
+    assert listener.all("Ack")[-1]["position"] == 1_600
     await stack.start("kafka")
-    await listener.acked(1_600 * 21)
+    await sending
+    await listener.acked(1_600 + 200 * FRAME_BYTES // 2)
     await listener.say("CloseStream")
     session_id = await listener.session_id()
     end = await scribe.until(session_id, AudioKind.END)
@@ -98,6 +105,11 @@ async def test_a_session_survives_a_restart_of_kafka(start_gateway, scribe, even
     assert [record.position for record in audio] == [sum(r.samples for r in audio[:n]) for n in range(len(audio))]
     await scribe.tell(end, events.end(end, 0))
     assert await listener.closed() == (1000, None)
+
+
+async def send_frames(listener: Any, count: int) -> None:
+    for _ in range(count):
+        await listener.send(os.urandom(FRAME_BYTES))
 
 
 async def run_program(**environment: str) -> "asyncio.subprocess.Process":

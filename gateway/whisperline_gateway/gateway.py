@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 from aiokafka.errors import KafkaError
@@ -22,7 +22,7 @@ log = logging.getLogger("whisperline.gateway")
 
 _RETRY_S = 0.5
 _READY_S = 2.0
-_FLUSH_S = 5.0
+_FLUSH_S = 3.0
 
 
 class Attached(Protocol):
@@ -122,11 +122,13 @@ class Gateway:
         return reading and not self.draining and await self._events.reachable(_READY_S)
 
     async def drain(self) -> None:
-        """Take no more connections, and end those that there are."""
+        """Take no more connections, and end those that there are, as far as that goes in time."""
         self.draining = True
         connections = list(self._connections)
         log.info("draining %d connections", len(connections))
-        await asyncio.gather(*(connection.drain() for connection in connections), return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.drain_timeout_s + _FLUSH_S):
+                await asyncio.gather(*(connection.drain() for connection in connections), return_exceptions=True)
 
     def _route(self, event: Event) -> None:
         connection = self._sessions.get(event.session_id)

@@ -18,7 +18,7 @@ _OUTAGE_MS = 60_000  # how long a broker may be away before what waits for it fa
 _BATCH_BYTES = MAX_MESSAGE_BYTES // 2
 _LINGER_MS = 5
 _RETRY_S = 0.5
-_STOP_S = 5.0
+_STOP_S = 3.0
 _MAX_UNREADABLE_IN_A_ROW = 100  # more look like a wrong release, which must not drain the log into the dead letters
 
 

@@ -5,23 +5,23 @@ import time
 
 from whisperline_gateway import messages
 from whisperline_gateway.outbox import Outbox
-from whisperline_gateway.tokens import ResumeToken, sign
+from whisperline_gateway.tokens import TokenIssuer
 
 
 class Receipts:
-    """The Acks of one connection, each with a resume token of its position. `first` is where its audio begins."""
+    """The Acks of one connection, whose audio begins at `position`, each with a resume token."""
 
-    def __init__(self, outbox: Outbox, first: ResumeToken, secret: bytes, interval_s: float) -> None:
+    def __init__(self, outbox: Outbox, issuer: TokenIssuer, sample_rate: int, position: int, interval_s: float) -> None:
         self._outbox = outbox
-        self._first = first
-        self._secret = secret
+        self._issuer = issuer
+        self._sample_rate = sample_rate
         self._interval_s = interval_s
-        self._told = self._stored = first.position
+        self._told = self._stored = position
         self._timer: asyncio.TimerHandle | None = None
 
     def token(self, position: int) -> str:
         """Return a fresh resume token."""
-        return sign(self._first.model_copy(update={"position": position, "issued_s": int(time.time())}), self._secret)
+        return self._issuer.issue(position, time.time())
 
     def stored(self, position: int) -> None:
         """Note that the audio before `position` is durable; tell it now, or when the interval has passed."""
@@ -34,7 +34,7 @@ class Receipts:
         """Tell what has not been told."""
         if self._stored > self._told:
             self._told = self._stored
-            self._outbox.put_ack(messages.ack(self.token(self._told), self._told, self._first.sample_rate))
+            self._outbox.put_ack(messages.ack(self.token(self._told), self._told, self._sample_rate))
 
     def stop(self) -> None:
         """Tell no more by itself."""

@@ -122,5 +122,5 @@ def server_config(app: Any, settings: Settings) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         log_config=None,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=1,
     )

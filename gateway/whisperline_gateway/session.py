@@ -23,7 +23,7 @@ from whisperline_gateway.outbox import Outbox, OutboxFull
 from whisperline_gateway.pcm import Decoder, PcmFormat, RawDecoder
 from whisperline_gateway.query import ListenRequest, Resume
 from whisperline_gateway.receipts import Receipts
-from whisperline_gateway.tokens import ResumeToken, verify
+from whisperline_gateway.tokens import SignedSession, TokenIssuer, verify
 from whisperline_gateway.uplink import Uplink
 from whisperline_gateway.wav import WavDecoder
 from whisperline_gateway.wire import Gone, Wire, close
@@ -31,7 +31,7 @@ from whisperline_gateway.wire import Gone, Wire, close
 log = logging.getLogger("whisperline.gateway")
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
-_FLUSH_S = 5.0  # at a shutdown, for audio that Kafka is about to acknowledge
+_FLUSH_S = 2.0  # at a shutdown, for audio that Kafka is about to acknowledge
 
 
 class Ending(Enum):
@@ -109,6 +109,7 @@ class Session:
         """End the connection because the gateway stops: a session that cannot be resumed is brought to its end."""
         with suppress(ClientError, TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._opened.wait()
                 if self._closing:
                     await asyncio.shield(self._ending)
                 elif self._uplink is not None and not self._request.acks:
@@ -141,8 +142,8 @@ class Session:
             now_s=time.time(),
             lifetime_s=self._settings.token_lifetime_s,
         )
-        self._client_id, self._options = token.client_id, token.options
-        pcm = PcmFormat(token.sample_rate, token.channels)
+        self._client_id, self._options = token.session.client_id, token.session.options
+        pcm = PcmFormat(token.session.sample_rate, token.session.channels)
         self._decoder = RawDecoder(pcm)
         uplink = await self._connect(pcm, AudioKind.RESUME, token.position)
         position = max(token.position, await self._durable_position(pcm))
@@ -152,16 +153,16 @@ class Session:
         self._downlink.go_live(resume.finals_from)
 
     def _give_receipts(self, pcm: PcmFormat, position: int) -> Receipts:
-        token = ResumeToken(
+        session = SignedSession(
             session_id=self.session_id,
             client_id=self._client_id,
             sample_rate=pcm.sample_rate,
             channels=pcm.channels,
             options=self._options,
-            position=position,
-            issued_s=int(time.time()),
         )
-        receipts = Receipts(self._outbox, token, self._secret, self._settings.ack_interval_ms / 1000)
+        issuer = TokenIssuer(session, self._secret)
+        interval_s = self._settings.ack_interval_ms / 1000
+        receipts = Receipts(self._outbox, issuer, pcm.sample_rate, position, interval_s)
         self._receipts = receipts if self._request.acks else None
         return receipts
 
@@ -174,7 +175,7 @@ class Session:
             self._template(pcm, position),
             self._gateway.pace,
             self._on_stored,
-            self._on_failure,
+            lambda: self._end(errors.not_durable()),
         )
         await self._gateway.attach(self)
         metrics.SESSIONS.labels(kind.value).inc()
@@ -245,7 +246,9 @@ class Session:
             await self._start(self._decoder.format)
         if samples and self._uplink is not None:
             self._check_not_over(samples)
-            await self._durable(self._uplink.write(samples))
+            self._uplink.write(samples)
+            if not self._uplink.has_room:
+                await self._durable(self._uplink.room())
 
     def _check_not_over(self, samples: bytes) -> None:
         """Raise `ClientError` for audio of a session that has ended; less than 1 ms is a matter of rounding."""
@@ -314,7 +317,8 @@ class Session:
 
     async def _say_goodbye(self, ending: Ending | ClientError, writer: "asyncio.Task[bool]") -> None:
         """Write what is left, the error if there is one, and the close frame."""
-        self._log_ending(ending)
+        how = ending.code if isinstance(ending, ClientError) else ending.value
+        log.info("session %s connection %s: %s", self.session_id, self._connection_id, how)
         metrics.DROPPED_PARTIALS.inc(self._outbox.dropped_partials)
         if ending is Ending.VANISHED:
             metrics.VANISHED.inc()
@@ -328,10 +332,6 @@ class Session:
             await close(self._socket, ending if isinstance(ending, ClientError) else None)
         else:
             self._wire.abort()
-
-    def _log_ending(self, ending: Ending | ClientError) -> None:
-        how = ending.code if isinstance(ending, ClientError) else ending.value
-        log.info("session %s connection %s: %s", self.session_id, self._connection_id, how)
 
     def _end(self, ending: Ending | ClientError) -> None:
         if not self._ending.done():
@@ -354,9 +354,6 @@ class Session:
     def _on_stored(self, position: int) -> None:
         if self._receipts is not None:
             self._receipts.stored(position)
-
-    def _on_failure(self) -> None:
-        self._end(errors.not_durable())
 
     # Tasks.
 

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     finals_timeout_s: float = Field(default=20, gt=0, description="after CloseStream, longest wait without news")
     file_finals_timeout_s: float = Field(default=300, gt=0, description="the same for priority=file")
     write_timeout_s: float = Field(default=10, gt=0, description="longest time for a client to take a message")
-    drain_timeout_s: float = Field(default=15, gt=0, description="at SIGTERM, time for sessions that cannot resume")
+    drain_timeout_s: float = Field(default=8, gt=0, description="at SIGTERM, time for sessions that cannot resume")
     start_timeout_s: float = Field(default=60, gt=0, description="longest wait for Kafka and its topics at start")
     token_lifetime_s: float = Field(default=86_400, gt=0, description="how long a resume token is good for")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="of the log")

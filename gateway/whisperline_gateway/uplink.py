@@ -32,8 +32,8 @@ class Uplink:
     """Writes one connection's records, in order, in the background.
 
     Calls `on_stored(position)` each time that the durable prefix has grown, and `on_failure()` once, when a record
-    could not be written: nothing is written or told after that. `write` waits while `in_flight_bytes` wait for
-    Kafka, and so the socket is not read: the client feels the pressure through TCP.
+    could not be written: nothing is written or told after that. While `in_flight_bytes` wait for Kafka there is no
+    room for more; then the socket is not read, and the client feels the pressure through TCP.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class Uplink:
         self._acks.rebase(position)
         self._pump = asyncio.create_task(self._run(), name=f"uplink {self._template.session_id}")
 
-    async def write(self, samples: bytes) -> bool:
-        """Queue whole samples, then wait while too many bytes wait for Kafka; return False if that has failed."""
-        if self._ended:
-            return True
+    def write(self, samples: bytes) -> None:
+        """Queue whole samples. Before more are written `room` must be waited for, unless `has_room`."""
+        if self._ended or self._failed:
+            return
         last = self._queue[-1] if self._queue else None
         if isinstance(last, bytearray):
             last += samples
@@ -100,7 +100,15 @@ class Uplink:
             self._queue.append(bytearray(samples))
         self._waiting_bytes += len(samples)
         self._work.set()
-        while self._waiting_bytes >= self._pace.in_flight_bytes and not self._failed:
+
+    @property
+    def has_room(self) -> bool:
+        """Whether less than `in_flight_bytes` wait for Kafka."""
+        return self._waiting_bytes < self._pace.in_flight_bytes
+
+    async def room(self) -> bool:
+        """Wait for room; return False if there will never be."""
+        while not self.has_room and not self._failed:
             await self._change()
         return not self._failed
 
