@@ -181,6 +181,22 @@ async def test_without_a_transcriber_the_tokens_position_counts(start_gateway, s
     await listener.vanish()
 
 
+async def test_a_resumption_that_is_dropped_does_not_end_the_session(start_gateway, scribe, events) -> None:
+    """A client that loses its new connection before it was answered still has its token, and its grace."""
+    gateway = await start_gateway(resume_timeout_s=20)
+    session_id, ack = await dropped_session(gateway, scribe)
+    query = {"acks": "true", "session_id": session_id, "resume_token": ack["resume_token"]}
+    hasty = await gateway.listen(**query)
+    await scribe.until(session_id, AudioKind.RESUME)
+    await hasty.vanish()
+    patient = await gateway.listen(**query)
+    resume = await scribe.until(session_id, AudioKind.RESUME, count=2)
+    await scribe.tell(resume, events.resumed(resume, 32_000, 0))
+    await patient.next("Resumed")
+    assert AudioKind.END not in {record.kind for record in scribe.records(session_id)}
+    await patient.vanish()
+
+
 async def test_a_newer_connection_takes_the_session_over(start_gateway, scribe, events) -> None:
     """The older connection is told so, and does not end the session."""
     gateway = await start_gateway(resume_timeout_s=0.2, resume_grace_s=0)

@@ -127,8 +127,7 @@ class Session:
         self._opened.set()
 
     async def _start(self, pcm: PcmFormat) -> None:
-        uplink = await self._connect(pcm, AudioKind.START, 0)
-        uplink.begin(0)
+        (await self._connect(pcm, AudioKind.START, 0)).begin(0)
         self._downlink.go_live()
         receipts = self._give_receipts(pcm, 0)
         if self._request.acks:
@@ -301,8 +300,8 @@ class Session:
         uplink, self._uplink = self._uplink, None
         if uplink is None:
             return
-        retriable = not isinstance(ending, ClientError) or ending.retriable
-        resumable = self._request.acks and retriable and self._opened.is_set() and not self._closing
+        has_token = self._request.acks and (self._opened.is_set() or self._request.resume is not None)
+        resumable = has_token and not self._closing and (not isinstance(ending, ClientError) or ending.retriable)
         if resumable and self._gateway.draining:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_S):
