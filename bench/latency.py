@@ -57,7 +57,8 @@ async def measure(stack: Stack, clip: AudioFile, streams: int) -> str:
 
 async def play(stack: Stack, clip: AudioFile) -> tuple[list[float], list[float]]:
     """Return the delay of each final that a silence closed, and of the first partial, in seconds."""
-    finals, partials = [], []
+    finals: list[float] = []
+    partials: list[float] = []
     began_s = time.monotonic()
     async with Client(stack.gateway_urls).stream(clip.live(), clip.options(language="en")) as stream:
         async for event in stream:

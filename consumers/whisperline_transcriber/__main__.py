@@ -30,7 +30,7 @@ def main() -> int:
     """Run the transcriber. Exit status: 0 stopped as asked, 1 stopped by dead letters, 2 wrong settings."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        settings = Settings()  # type: ignore[call-arg]  # from the environment
+        settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
             name = "_".join(str(part) for part in problem["loc"]).upper()

@@ -19,7 +19,7 @@ log = logging.getLogger("whisperline.gateway")
 def main() -> int:
     """Run the gateway; return the exit status: 0 after a signal, 1 if it could not start or had to stop."""
     try:
-        settings = Settings()  # type: ignore[call-arg] # from the environment
+        settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
             name = "_".join(str(part) for part in problem["loc"]).upper()

@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("command", nargs="?", choices=["run", "migrate"], default="run")
     command = parser.parse_args().command
     try:
-        settings = Settings()  # type: ignore[call-arg]  # the environment has what is required
+        settings = Settings()
     except ValidationError as error:
         return _wrong_settings(error)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
