@@ -54,6 +54,12 @@ class Streamed:
         return [event for _, event in self.events if isinstance(event, Final)]
 
     @property
+    def connection_count(self) -> int:
+        closed = self.events[-1][1]
+        assert isinstance(closed, Closed)
+        return closed.connection_count
+
+    @property
     def text(self) -> str:
         return " ".join(final.text for final in self.finals if final.text)
 

@@ -23,8 +23,10 @@ Fault = Callable[[Stack], Awaitable[None]]
 
 
 async def _kill(stack: Stack, name: str) -> None:
+    before, pid = stack.restarts(name), stack.pid(name)
     stack.kill(name)
     await stack.wait_healthy(name)
+    assert (stack.restarts(name), stack.pid(name)) != (before, pid)
 
 
 async def _restart(stack: Stack, name: str) -> None:
@@ -88,6 +90,8 @@ async def test_rows_equal_those_of_an_undisturbed_run(
     equal = sum(ours == theirs for ours, theirs in zip(rows, undisturbed, strict=True))
     figure(f"{name}: {len(rows)} sessions, {expected} segments expected, {stored} stored, {equal} sessions equal")
     assert rows == undisturbed
+    if name.startswith("gateway"):
+        assert sum(each.connection_count > 1 for each in streamed) >= len(streamed) // 2
     for each, session in zip(streamed, rows, strict=True):
         assert [(final.segment_index, final.text) for final in each.finals] == [(row[0], row[3]) for row in session]
 
