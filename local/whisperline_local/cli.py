@@ -116,10 +116,11 @@ def _interruptible(work: Coroutine[object, object, None], hurry: Callable[[], No
     async def run() -> None:
         task = asyncio.create_task(work)
         for number in STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup wants it
-                asyncio.get_running_loop().add_signal_handler(
-                    number, lambda: hurry() if task.cancelling() else task.cancel()
-                )
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup
+            asyncio.get_running_loop().add_signal_handler(
+                number, lambda: hurry() if task.cancelling() else task.cancel()
+            )
         await asyncio.wait({task})
         if not task.cancelled():
             task.result()

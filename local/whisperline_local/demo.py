@@ -28,7 +28,7 @@ async def demonstrate(stack: Stack, speech: Path, console: Console) -> None:
     if closed is None or not finals:
         raise StepFailed("the demonstration", "no text came back", hint=f"The logs are in {stack.settings.logs}.")
     stored = await _stored_finals(stack, closed.session_id)
-    console.print(f"\nPostgreSQL holds of session {closed.session_id}:\n", highlight=False)
+    console.print(f"\nPostgreSQL holds of session {closed.session_id}:", highlight=False)
     console.print(_table(stored, finals))
 
 
@@ -59,7 +59,7 @@ async def _is_stored(store: Store, session_id: str) -> bool:
 
 def _table(stored: list[StoredFinal], finals: list[Final]) -> Table:
     delays_s = {final.segment_index: final.delay_s for final in finals}
-    table = Table("segment", "from", "to", "text", "words", "model", "end of speech to final")
+    table = Table("", "from", "to", "text", "words", "final after", caption="final after: from the end of speech")
     for row in stored:
         delay_s = delays_s.get(row.segment_index)
         table.add_row(
@@ -68,7 +68,6 @@ def _table(stored: list[StoredFinal], finals: list[Final]) -> Table:
             clock(row.end_ms),
             row.text,
             str(len(row.words)),
-            f"{row.model} {row.model_version}",
             "" if delay_s is None else f"{delay_s:.2f} s",
         )
     return table

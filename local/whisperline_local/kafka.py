@@ -203,7 +203,7 @@ def _properties(settings: LocalSettings, data: Path) -> str:
 async def _format(settings: LocalSettings, folder: Path, jars: list[Path], tell: Tell) -> None:
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     java = (_java(settings), "-XX:TieredStopAtLevel=1", "-cp", _class_path(jars), "kafka.tools.StorageTool")
-    arguments = ("format", "--cluster-id", cluster_id, "--config", str(folder / "server.properties"))
+    arguments = ("format", f"--cluster-id={cluster_id}", "--config", str(folder / "server.properties"))
     await run_tool("formatting Kafka's data folder", (*java, *arguments), settings.logs / "kafka-format.log", tell)
 
 

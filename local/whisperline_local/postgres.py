@@ -56,6 +56,7 @@ def postgres_service(settings: LocalSettings, password: str) -> Service:
         "port": port,
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
+        "dynamic_shared_memory_type": "mmap",  # /dev/shm is small in containers, and killed servers leave theirs there
         "log_line_prefix": "%m [%p] ",
         "timezone": "UTC",
         "log_timezone": "UTC",

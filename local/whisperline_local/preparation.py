@@ -1,6 +1,5 @@
 """Everything that has to be fetched or made once for all state folders, without starting anything."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from whisperline_local.assets import demo_speech, voice_activity_model
@@ -9,6 +8,7 @@ from whisperline_local.models import export_model
 from whisperline_local.process import Tell
 from whisperline_local.runner import Report, State
 from whisperline_local.settings import LocalSettings
+from whisperline_local.together import together
 from whisperline_local.triton import fetch_server
 
 
@@ -25,13 +25,7 @@ async def prepare(settings: LocalSettings, report: Report) -> None:
         "voice activity": lambda tell: voice_activity_model(settings, tell),
         "demo speech": lambda tell: demo_speech(settings, tell),
     }
-    tasks = [asyncio.create_task(_reported(name, part, report)) for name, part in parts.items()]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    await together(*(_reported(name, part, report) for name, part in parts.items()))
 
 
 async def _reported(name: str, part: Callable[[Tell], Awaitable[object]], report: Report) -> None:

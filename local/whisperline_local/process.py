@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from whisperline_local import child
 from whisperline_local.errors import StepFailed
 
 GROUP_GONE_LIMIT_S = 5.0
-POLL_S = 0.02
+POLL_S = 0.05
 
 Tell = Callable[[str], None]  # takes what a preparation is doing now
 
@@ -67,13 +69,28 @@ async def terminate(process: asyncio.subprocess.Process, how: signal.Signals, li
 
 async def destroy_group(process: asyncio.subprocess.Process) -> None:
     """Kill what is left of a process and of those it started in its group, and wait until they are gone."""
-    deadline = time.monotonic() + GROUP_GONE_LIMIT_S
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-        while time.monotonic() < deadline:
-            await asyncio.sleep(POLL_S)
-            os.killpg(process.pid, 0)
     await process.wait()
+    deadline = time.monotonic() + GROUP_GONE_LIMIT_S
+    while _group_lives(process.pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our children: no event
+        await asyncio.sleep(POLL_S)
+
+
+def _group_lives(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    # Orphans that are dead stay in the group until the system's first process has taken note of them.
+    return any(_is_alive_in(group, pid) for pid in psutil.pids())
+
+
+def _is_alive_in(group: int, pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == group and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except (ProcessLookupError, PermissionError, psutil.Error):
+        return False
 
 
 async def run_tool(

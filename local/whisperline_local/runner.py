@@ -85,13 +85,17 @@ class Runner:
         self._killed_pid = pid
         os.kill(pid, signal.SIGKILL)
 
-    async def stop(self) -> None:
-        """Stop the process, by force when its deadline has passed, and supervise it no more."""
+    async def release(self) -> None:
+        """Supervise the process no more, and leave it as it is."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
+
+    async def stop(self) -> None:
+        """Stop the process, by force when its deadline has passed, and supervise it no more."""
+        await self.release()
         self._healthy.clear()
-        if self._process is not None:
+        if self._process is not None and self.state is not State.DONE:
             self._enter(State.STOPPING)
             obeyed = await terminate(self._process, self.service.stop_signal, self.service.stop_limit_s)
             self._process = None

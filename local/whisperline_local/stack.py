@@ -152,6 +152,8 @@ class Stack:
 
     async def _stop_all(self) -> None:
         try:
+            # First, so that nothing is restarted because what it needs has gone, or because of `hurry`.
+            await asyncio.gather(*(runner.release() for runner in self._runners.values()))
             for wave in reversed(self._order):
                 await asyncio.gather(*(self._runners[name].stop() for name in wave if name in self._runners))
         finally:

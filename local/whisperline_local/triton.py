@@ -4,7 +4,6 @@ Its Python backend runs the model in a process of its own, the stub. The stub ig
 packages from the environment of the first `python3` on PATH, so that PATH begins with this environment.
 """
 
-import asyncio
 import ctypes.util
 import os
 import platform
@@ -25,6 +24,7 @@ from whisperline_local.ports import PortUse
 from whisperline_local.process import Tell, tell_nobody
 from whisperline_local.service import Service
 from whisperline_local.settings import HOST, LocalSettings
+from whisperline_local.together import together
 
 MODEL = "whisper"
 SERVER = "pytriton/tritonserver"
@@ -106,10 +106,11 @@ async def fetch_server(settings: LocalSettings, tell: Tell = tell_nobody) -> Non
 
 
 async def _prepare(settings: LocalSettings, tell: Tell) -> None:
-    await asyncio.to_thread(remove_stale_shared_memory)
-    await fetch_server(settings, tell)
+    remove_stale_shared_memory()
     if settings.model_repository is None:
-        await export_model(settings, tell)
+        await together(fetch_server(settings, tell), export_model(settings, tell))
+    else:
+        await fetch_server(settings, tell)
 
 
 def remove_stale_shared_memory() -> None:
