@@ -22,7 +22,7 @@ class Segmentation:
 
     onset: float = 0.5  # probability from which a frame is speech
     release: float = 0.35  # probability below which a frame is silence
-    onset_frames: int = 3  # speech frames in a row that open a segment: 96 ms
+    onset_frames: int = 4  # speech frames in a row that open a segment: 128 ms
     pre_roll_ms: int = 300  # audio before the onset that belongs to the segment
     post_roll_ms: int = 200  # audio before the end of the closing silence that goes to the next segment
     end_silence_ms: int = 500  # silence that closes a segment
