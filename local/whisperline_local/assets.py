@@ -115,7 +115,8 @@ def _pip_command(requirement: str, target: Path) -> Sequence[str]:
 
 
 def _npm_command(requirement: str, target: Path) -> Sequence[str]:
-    return ("npm", "pack", "--silent", "--pack-destination", str(target), requirement)
+    patience = ("--fetch-timeout=30000", "--fetch-retries=1")  # ms; there is another clip to fall back on
+    return ("npm", "pack", "--silent", *patience, "--pack-destination", str(target), requirement)
 
 
 def _verify(archive: Archive, file: Path) -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from pathlib import Path
@@ -36,19 +39,22 @@ Speech = Annotated[Path | None, typer.Argument(help="An audio file; a clip of re
 @app.command()
 def up(only: Only = None) -> None:
     """Start everything and keep it running until Ctrl-C."""
-    _in_stack(only, _stay)
+    _in_stack(only, _stay, demo_speech)
 
 
 @app.command()
 def demo(speech: Speech = None) -> None:
     """Start everything, stream real speech in real time, show what PostgreSQL holds of it, and stop."""
 
-    async def work(stack: Stack) -> None:
-        from whisperline_local.demo import demonstrate  # noqa: PLC0415 - slow to import while services start
+    async def given_or_fetched(settings: LocalSettings) -> Path:
+        return speech or await demo_speech(settings)
 
-        await demonstrate(stack, speech or await demo_speech(stack.settings), console)
+    async def work(stack: Stack, clip: asyncio.Task[Path]) -> None:
+        from whisperline_local.demo import demonstrate  # noqa: PLC0415 - not to be imported while services start
 
-    _in_stack(None, work)
+        await demonstrate(stack, await clip, console)
+
+    _in_stack(None, work, given_or_fetched)
 
 
 @app.command()
@@ -83,15 +89,27 @@ def _settings() -> LocalSettings:
         raise LocalError("Wrong settings\n" + "\n".join(problems)) from error
 
 
-def _in_stack(only: list[str] | None, work: Callable[[Stack], Coroutine[object, object, None]]) -> None:
-    """Run `work` in a running stack; a signal ends both in good order, a second one at once."""
+def _in_stack(
+    only: list[str] | None,
+    work: Callable[[Stack, asyncio.Task[Path]], Coroutine[object, object, None]],
+    fetch_clip: Callable[[LocalSettings], Coroutine[object, object, Path]],
+) -> None:
+    """Run `work` in a running stack, a clip of speech being fetched while it starts.
+
+    A signal ends all in good order, a second one at once.
+    """
 
     async def run(stack: Stack, progress: Progress) -> None:
-        with ExitStack() as shown:
-            shown.enter_context(progress)
-            async with stack:
-                shown.close()
-                await work(stack)
+        clip = asyncio.create_task(fetch_clip(stack.settings))
+        try:
+            with ExitStack() as shown:
+                shown.enter_context(progress)
+                async with stack:
+                    shown.close()
+                    await work(stack, clip)
+        finally:
+            clip.cancel()
+            await asyncio.gather(clip, return_exceptions=True)
 
     def start() -> None:
         progress = Progress(console)
@@ -101,13 +119,26 @@ def _in_stack(only: list[str] | None, work: Callable[[Stack], Coroutine[object, 
     _or_exit(start)
 
 
-async def _stay(stack: Stack) -> None:
+async def _stay(stack: Stack, clip: asyncio.Task[Path]) -> None:
     if any(service.name == "gateway" for service in stack.services):
-        url, clip = stack.gateway_urls[0], await demo_speech(stack.settings)
+        url = stack.gateway_urls[0]
         console.print(f"\nWhisperline is up at [bold]{url}[/] (Ctrl-C stops it). Try:\n", highlight=False)
-        console.print(f"    whisperline stream --url {url} {clip}\n", highlight=False, soft_wrap=True)
+        console.print(f"    {_command('whisperline')} stream --url {url} {await _name(clip)}\n", soft_wrap=True)
     console.print(f"Logs: {stack.settings.logs}", highlight=False, soft_wrap=True)
     await stack.until_failed()
+
+
+async def _name(clip: asyncio.Task[Path]) -> str:
+    try:
+        return os.path.relpath(await clip)
+    except LocalError:
+        return "speech.wav"  # without an index in reach, a file of the reader's own
+
+
+def _command(name: str) -> str:
+    """Return how to call a command of this environment from here."""
+    path = Path(sys.executable).with_name(name)
+    return name if shutil.which(name) == str(path) else os.path.relpath(path)
 
 
 def _interruptible(work: Coroutine[object, object, None], hurry: Callable[[], None]) -> None:

