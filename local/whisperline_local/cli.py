@@ -130,15 +130,20 @@ async def _stay(stack: Stack, clip: asyncio.Task[Path]) -> None:
 
 async def _name(clip: asyncio.Task[Path]) -> str:
     try:
-        return os.path.relpath(await clip)
+        path = await clip
     except LocalError:
         return "speech.wav"  # without an index in reach, a file of the reader's own
+    return _from_here(path)
 
 
 def _command(name: str) -> str:
     """Return how to call a command of this environment from here."""
     path = Path(sys.executable).with_name(name)
-    return name if shutil.which(name) == str(path) else os.path.relpath(path)
+    return name if shutil.which(name) == str(path) else _from_here(path)
+
+
+def _from_here(path: Path) -> str:
+    return os.path.relpath(path)
 
 
 def _interruptible(work: Coroutine[object, object, None], hurry: Callable[[], None]) -> None:
