@@ -10,6 +10,7 @@ PROJECTS := contracts gateway consumers model_repository persistence client loca
 export POETRY_VIRTUALENVS_CREATE := false
 export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
+unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
 .PHONY: help demo up test check lock parity bench-latency clean
 

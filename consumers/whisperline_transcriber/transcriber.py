@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
@@ -49,7 +50,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         self._lock = asyncio.Lock()  # partitions change hands only between batches
         self._committed: dict[int, int] = {}
         self._read_ms: dict[int, int] = {}  # timestamp of the last record of each partition
-        self._unreadable = 0
+        self._unreadable: Counter[int] = Counter()  # records in a row, by partition
         self.ready = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -162,13 +163,14 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         except UnreadableMessage as error:
             await self._unreadable_record(record, error)
             return None
-        self._unreadable = 0
+        self._unreadable[record.partition] = 0
         return chunk
 
     async def _unreadable_record(self, record: ConsumerRecord, error: UnreadableMessage) -> None:
-        self._unreadable += 1
-        if self._unreadable > self._settings.dead_letters_in_a_row:
-            raise TooManyDeadLetters(f"{self._unreadable} records in a row cannot be read, the last: {error.reason}")
+        self._unreadable[record.partition] += 1
+        count = self._unreadable[record.partition]
+        if count > self._settings.dead_letters_in_a_row:
+            raise TooManyDeadLetters(f"{count} records in a row cannot be read, the last: {error.reason}")
         await self._services.publisher.dead_letter(record, error.reason, self._settings.group)
 
     async def _listen(self) -> None:

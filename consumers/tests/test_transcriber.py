@@ -1,0 +1,199 @@
+"""The transcriber as a process, on real Kafka and Triton: what it writes when records are wrong, late, or missing."""
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from whisperline_contracts import (
+    AudioChunk,
+    AudioKind,
+    Event,
+    Finalized,
+    Resumed,
+    SessionEnd,
+    SessionStart,
+    decode_event,
+    decode_progress,
+)
+from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, SESSION_PROGRESS, TRANSCRIPTIONS
+from whisperline_local import LocalSettings, Stack
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+CACHE = Path(__file__).parents[2] / ".state" / "cache"
+PORT_OFFSET = 12_000
+REPLY_PARTITION = 3
+LIMIT_S = 30.0
+ENV = {"WHISPERLINE_TRANSCRIBER_IDLE_TIMEOUT_S": "4", "WHISPERLINE_TRANSCRIBER_DEAD_LETTERS_IN_A_ROW": "5"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Kafka, Triton and one transcriber."""
+    settings = LocalSettings(
+        state_dir=tmp_path_factory.mktemp("transcriber"),
+        cache_dir=CACHE,
+        port_offset=PORT_OFFSET,
+        service_env={"transcriber": ENV},
+    )
+    async with Stack(settings, services=["transcriber"]) as running:
+        yield running
+
+
+class Log:
+    """One session's side of the log: records in, events out."""
+
+    def __init__(self, producer: AIOKafkaProducer, events: AIOKafkaConsumer, dead: AIOKafkaConsumer) -> None:
+        self.session_id = uuid.uuid4().hex
+        self.producer, self._events, self.dead = producer, events, dead
+        self.position = 0
+
+    async def write(self, kind: AudioKind, data: bytes = b"", **more: Any) -> None:
+        """Append a record to the session."""
+        ids = {"session_id": self.session_id, "connection_id": "first", "client_id": "test", "sequence": 0}
+        place = {"position": self.position, "sample_rate": 16_000, "reply_partition": REPLY_PARTITION}
+        chunk = AudioChunk(**{**ids, **place, "kind": kind, "data": data, **more})
+        self.position += chunk.samples
+        await self.producer.send_and_wait(AUDIO_CHUNKS, data, key=self.session_id.encode(), headers=chunk.headers())
+
+    async def event(self, kind: type[Event]) -> Any:  # type: ignore[valid-type]
+        """Return the session's next event of a kind."""
+        async with asyncio.timeout(LIMIT_S):
+            async for record in self._events:
+                event = decode_event(record.value)
+                if event.session_id == self.session_id and isinstance(event, kind):  # type: ignore[arg-type]
+                    return event
+        raise AssertionError("the log ended")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def log(stack: Stack) -> AsyncIterator[Log]:
+    """A new session's log; the readers stand at the ends of their topics."""
+    producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_bootstrap)
+    events = await _at_end(stack, TopicPartition(TRANSCRIPTIONS, REPLY_PARTITION))
+    dead = await _at_end(stack, TopicPartition(AUDIO_CHUNKS_DEAD, 0))
+    await producer.start()
+    try:
+        yield Log(producer, events, dead)
+    finally:
+        for each in (producer, events, dead):
+            await each.stop()
+
+
+async def _at_end(stack: Stack, at: TopicPartition) -> AIOKafkaConsumer:
+    consumer = AIOKafkaConsumer(bootstrap_servers=stack.kafka_bootstrap)
+    await consumer.start()
+    consumer.assign([at])
+    await consumer.seek_to_end(at)
+    await consumer.position(at)
+    return consumer
+
+
+async def test_an_unreadable_record_is_buried_with_its_reason_and_the_partition_moves_on(log: Log) -> None:
+    """What cannot be read goes to the dead letters as it came; the session behind it is served."""
+    sent = await log.producer.send_and_wait(
+        AUDIO_CHUNKS, b"garbage", key=log.session_id.encode(), headers=[("x", b"1")]
+    )
+    await log.write(AudioKind.START)
+    await log.event(SessionStart)
+    async with asyncio.timeout(LIMIT_S):
+        letter = await log.dead.getone()
+    headers = dict(letter.headers)
+    assert letter.value == b"garbage"
+    assert headers["x"] == b"1"
+    assert headers["dead_letter.reason"] == b"header 'schema' is missing"
+    assert headers["dead_letter.topic"] == AUDIO_CHUNKS.encode()
+    assert headers["dead_letter.partition"] == str(sent.partition).encode()
+    assert headers["dead_letter.offset"] == str(sent.offset).encode()
+
+
+async def test_a_reply_partition_that_does_not_exist_is_unreadable(log: Log) -> None:
+    """Nobody could be answered there, so the record is buried instead of holding the partition up."""
+    await log.write(AudioKind.START, reply_partition=99)
+    async with asyncio.timeout(LIMIT_S):
+        letter = await log.dead.getone()
+    assert b"no partition 99" in dict(letter.headers)["dead_letter.reason"]
+
+
+async def test_a_session_that_nobody_feeds_is_ended_through_the_log(log: Log) -> None:
+    """When client and gateway are gone, the transcriber itself writes the END that it then obeys."""
+    await log.write(AudioKind.START)
+    await log.write(AudioKind.AUDIO, np.zeros(16_000, np.int16).tobytes())
+    end = await log.event(SessionEnd)
+    assert (end.reason, end.segment_count, end.duration_ms) == ("idle", 0, 1_000)
+
+
+async def test_a_resumption_is_answered_where_it_asks(log: Log) -> None:
+    """RESUME is told where the durable audio ends; of a session that is over or unknown, so much."""
+    await log.write(AudioKind.START)
+    await log.write(AudioKind.AUDIO, np.zeros(8_000, np.int16).tobytes())
+    await log.write(AudioKind.RESUME, connection_id="second")
+    resumed = await log.event(Resumed)
+    assert (resumed.position, resumed.next_segment_index, resumed.connection_id) == (8_000, 0, "second")
+    await log.write(AudioKind.END, connection_id="first")
+    await log.write(AudioKind.FINALIZE, connection_id="second")
+    assert (await log.event(Finalized)).position_ms == 500
+    await log.write(AudioKind.END, connection_id="second")
+    assert (await log.event(SessionEnd)).reason == "closed"
+    await log.write(AudioKind.RESUME, connection_id="third")
+    late = await log.event(SessionEnd)
+    assert (late.reason, late.connection_id) == ("closed", "third")
+    log.session_id = uuid.uuid4().hex
+    await log.write(AudioKind.RESUME)
+    assert (await log.event(SessionEnd)).reason == "unknown"
+
+
+async def test_every_decision_is_in_the_progress_log(stack: Stack, log: Log) -> None:
+    """A session's progress counts its revisions from 1, and ends with the end."""
+    await log.write(AudioKind.START)
+    await log.write(AudioKind.END)
+    await log.event(SessionEnd)
+    consumer = AIOKafkaConsumer(SESSION_PROGRESS, bootstrap_servers=stack.kafka_bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        revisions = []
+        async with asyncio.timeout(LIMIT_S):
+            async for record in consumer:
+                if record.key == log.session_id.encode() and record.value is not None:
+                    progress = decode_progress(record.value)
+                    revisions.append(progress.revision)
+                    if progress.end is not None:
+                        break
+    finally:
+        await consumer.stop()
+    assert revisions == [1, 2]
+
+
+async def test_sigterm_hands_over_and_exits_in_time(stack: Stack, log: Log) -> None:
+    """On SIGTERM the process ends by itself, and the next one goes on with the session."""
+    await log.write(AudioKind.START)
+    await log.event(SessionStart)
+    pid = stack.pid("transcriber")
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    await log.write(AudioKind.AUDIO, np.zeros(8_000, np.int16).tobytes())
+    await log.write(AudioKind.END)
+    end = await log.event(SessionEnd)
+    assert end.duration_ms == 500
+    assert stack.pid("transcriber") != pid
+
+
+async def test_too_many_dead_letters_stop_the_process(stack: Stack, log: Log) -> None:
+    """A bad release must not drain the log: after so many in a row the process ends and says why."""
+    restarts = stack.restarts("transcriber")
+    for _ in range(6):
+        await log.producer.send_and_wait(AUDIO_CHUNKS, b"garbage", key=b"one partition")
+    async with asyncio.timeout(LIMIT_S):
+        for _ in range(5):
+            await log.dead.getone()
+        while stack.restarts("transcriber") == restarts:  # noqa: ASYNC110 - another process sets no event here
+            await asyncio.sleep(0.1)
+    assert "records in a row cannot be read" in stack.log("transcriber").read_text()
