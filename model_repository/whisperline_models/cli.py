@@ -32,7 +32,7 @@ def main() -> None:
 
 
 @app.command()
-def export(
+def export(  # noqa: PLR0917 - each is an option of the command
     source: Annotated[str, typer.Argument(help="tiny.en, base, a folder, or a Hugging Face id")] = "tiny.en",
     output: Annotated[Path, typer.Option(help="the Triton model repository to write into")] = settings.repository,
     version: Annotated[int, typer.Option(min=1, help="the version's number")] = 1,

@@ -36,8 +36,9 @@ class _Whisper:
         bias = self.checkpoint.tensors.get(f"{name}.bias")
         return self.graph.linear(x, name, self.tensor(f"{name}.weight"), bias)
 
-    def layer_norm(self, x: str, name: str) -> str:
-        return self.graph.layer_norm(x, name, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
+    def layer_norm(self, x: str, name: str, *, output: str | None = None) -> str:
+        """Normalise under the weights of this name."""
+        return self.graph.layer_norm(x, name, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), output=output)
 
     def query_key_value(self, x: str, name: str) -> str:
         """The three projections in one product: (..., 3 * state); the key has no bias."""
@@ -130,27 +131,25 @@ def build_decoder(checkpoint: Checkpoint, vocabulary: Vocabulary, *, quantize: b
     for layer in range(dims.n_text_layer):
         x = _decoder_block(whisper, x, layer, lengths)
     x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
-    projected = graph.linear(x, "decoder.projection", whisper.tensor("decoder.token_embedding.weight"), None)
-    logits = graph.op("Identity", projected, outputs=[graph.output("logits", FLOAT, ["B", dims.n_vocab])])
+    logits = graph.output("logits", FLOAT, ["B", dims.n_vocab])
+    graph.linear(x, "decoder.projection", whisper.tensor("decoder.token_embedding.weight"), None, output=logits)
     _choose(graph, logits, vocabulary)
     return graph.model()
 
 
 @dataclass(frozen=True)
 class _Lengths:
-    """What `GroupQueryAttention` wants of each row: the tokens and the frames that it may see."""
+    """What `GroupQueryAttention` wants of each row: how much it may see, and the most of all rows."""
 
-    tokens: str
-    max_tokens: str
-    frames: str
-    max_frames: str
+    tokens: tuple[str, str]
+    frames: tuple[str, str]
 
     @classmethod
     def of(cls, graph: GraphBuilder, position: str, n_frames: str) -> _Lengths:
         one = graph.scalar(np.int32(1))
         frames = graph.op("Sub", n_frames, one)
         max_tokens = graph.op("Add", graph.op("ReduceMax", position, keepdims=0), one)
-        return cls(position, max_tokens, frames, graph.op("ReduceMax", n_frames, keepdims=0))
+        return cls((position, max_tokens), (frames, graph.op("ReduceMax", n_frames, keepdims=0)))
 
 
 def _embed(whisper: _Whisper, token: str, position: str) -> str:
@@ -165,38 +164,30 @@ def _embed(whisper: _Whisper, token: str, position: str) -> str:
 def _decoder_block(whisper: _Whisper, x: str, layer: int, lengths: _Lengths) -> str:
     block = f"decoder.blocks.{layer}"
     qkv = whisper.query_key_value(whisper.layer_norm(x, f"{block}.attn_ln"), f"{block}.attn")
-    attended = _attend(whisper, [qkv, "", ""], layer, "", lengths.tokens, lengths.max_tokens)
+    attended = _attend(whisper, [qkv, "", ""], f"{layer}", lengths.tokens)
     x = whisper.graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
     query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
     state = whisper.checkpoint.dimensions.n_text_state
     last = [whisper.graph.input(f"last_{part}_{layer}", FLOAT, ["B", 1, state]) for part in ("key", "value")]
-    attended = _attend(whisper, [query, *last], layer, "cross_", lengths.frames, lengths.max_frames)
+    attended = _attend(whisper, [query, *last], f"cross_{layer}", lengths.frames)
     x = whisper.graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))
     return whisper.mlp(x, block)
 
 
-def _attend(whisper: _Whisper, query_key_value: list[str], layer: int, kind: str, length: str, max_length: str) -> str:
-    """Attention over a cache with a length per row.
+def _attend(whisper: _Whisper, query_key_value: list[str], cache: str, lengths: tuple[str, str]) -> str:
+    """Attention over a cache (`0` or `cross_0`, say) with a length per row.
 
     Cross-attention uses the same operator: it rewrites the window's last frame with its own value, and so
     sees exactly the row's frames, whatever the capacity of the buffer.
     """
     graph, dims = whisper.graph, whisper.checkpoint.dimensions
-    n_head, head_state = dims.n_text_head, dims.n_text_state // dims.n_text_head
-    shape = ["B", n_head, f"{kind}capacity", head_state]
-    names = [f"{kind}{part}_{layer}" for part in ("key", "value")]
+    kind, _, layer = cache.rpartition("_")
+    shape: list[int | str] = ["B", dims.n_text_head, f"{kind}_capacity", dims.n_text_state // dims.n_text_head]
+    names = [f"{kind}_{part}_{layer}".removeprefix("_") for part in ("key", "value")]
     caches = [graph.input(name, FLOAT, shape) for name in names]
-    presents = [graph.output(f"present_{name}", FLOAT, shape) for name in names]
-    return graph.fused(
-        "GroupQueryAttention",
-        *query_key_value,
-        *caches,
-        length,
-        max_length,
-        outputs=[f"{kind}attended_{layer}", *presents],
-        num_heads=n_head,
-        kv_num_heads=n_head,
-    )
+    outputs = [f"attended_{cache}", *(graph.output(f"present_{name}", FLOAT, shape) for name in names)]
+    heads = {"num_heads": dims.n_text_head, "kv_num_heads": dims.n_text_head}
+    return graph.fused("GroupQueryAttention", *query_key_value, *caches, *lengths, outputs=outputs, **heads)
 
 
 def _choose(graph: GraphBuilder, logits: str, vocabulary: Vocabulary) -> None:
@@ -207,17 +198,26 @@ def _choose(graph: GraphBuilder, logits: str, vocabulary: Vocabulary) -> None:
     begin, end, axis = graph.integers(vocabulary.timestamp_begin), graph.integers(vocabulary.n_vocab), graph.integers(1)
     text = graph.op("Slice", masked, graph.integers(0), begin, axis)
     time = _within_bounds(graph, graph.op("Slice", masked, begin, end, axis), vocabulary)
-    text_best, time_best = (graph.op("ReduceMax", part, axes=[1], keepdims=0) for part in (text, time))
-    text_sum, time_sum = (graph.op("ReduceLogSumExp", part, axes=[1], keepdims=0) for part in (text, time))
+    text_best, text_sum = _best_and_sum(graph, text)
+    time_best, time_sum = _best_and_sum(graph, time)
     forced = graph.op("And", timed, graph.op("Greater", time_sum, text_best))
     is_time = graph.op("Or", forced, graph.op("Greater", time_best, text_best))
     text_id, time_id = (graph.op("ArgMax", part, axis=1, keepdims=0) for part in (text, time))
     ids = [graph.op("Add", time_id, begin), text_id]
     graph.op("Where", is_time, *ids, outputs=[graph.output("chosen", INT64, ["B"])])
-    both = graph.op("Concat", *(graph.op("Unsqueeze", s, axis) for s in (text_sum, time_sum)), axis=1)
-    total = graph.op("Where", forced, time_sum, graph.op("ReduceLogSumExp", both, axes=[1], keepdims=0))
+    either = graph.op("Add", text_sum, graph.op("Softplus", graph.op("Sub", time_sum, text_sum)))
+    total = graph.op("Where", forced, time_sum, either)
     best = graph.op("Where", is_time, time_best, text_best)
     graph.op("Sub", best, total, outputs=[graph.output("logprob", FLOAT, ["B"])])
+
+
+def _best_and_sum(graph: GraphBuilder, logits: str) -> tuple[str, str]:
+    """The largest of each row, and the logarithm of the sum of its exponentials: both (B)."""
+    best = graph.op("ReduceMax", logits, axes=[1], keepdims=1)
+    exponentials = graph.op("Exp", graph.op("Sub", logits, best))
+    total = graph.op("ReduceSum", exponentials, graph.integers(1), keepdims=1)
+    log_sum = graph.op("Add", best, graph.op("Log", total))
+    return graph.op("Squeeze", best, graph.integers(1)), graph.op("Squeeze", log_sum, graph.integers(1))
 
 
 def _within_bounds(graph: GraphBuilder, time: str, vocabulary: Vocabulary) -> str:
@@ -268,7 +268,7 @@ def _aligner_block(whisper: _Whisper, x: str, layer: int) -> tuple[str, str]:
     attended = graph.fused("MultiHeadAttention", *names, num_heads=dims.n_text_head, unidirectional=1)
     x = graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
     query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
-    shape = [1, dims.n_text_head, "T", dims.n_text_state // dims.n_text_head]
+    shape: list[int | str] = [1, dims.n_text_head, "T", dims.n_text_state // dims.n_text_head]
     key, value = (graph.input(f"cross_{part}_{layer}", FLOAT, shape) for part in ("key", "value"))
     scale = graph.scalar(np.float32((dims.n_text_state // dims.n_text_head) ** -0.5))
     scores = graph.op("MatMul", whisper.heads(query, dims.n_text_head), graph.op("Transpose", key, perm=[0, 1, 3, 2]))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from whisperline_models.checkpoint import Checkpoint, Dimensions, Source
 from whisperline_models.errors import SourceError
@@ -19,26 +19,32 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whisperline_models.engine.vocabulary import Vocabulary
+
 _FILES = ("config.json", "generation_config.json", "tokenizer.json")
-_RENAMED = (
-    ("model.", ""),
-    ("embed_tokens.", "token_embedding."),
-    ("embed_positions.weight", "positional_embedding"),
-    ("layers.", "blocks."),
-    ("self_attn_layer_norm.", "attn_ln."),
-    ("encoder_attn_layer_norm.", "cross_attn_ln."),
-    ("final_layer_norm.", "mlp_ln."),
-    ("self_attn.", "attn."),
-    ("encoder_attn.", "cross_attn."),
-    ("q_proj.", "query."),
-    ("k_proj.", "key."),
-    ("v_proj.", "value."),
-    ("out_proj.", "out."),
-    ("fc1.", "mlp.0."),
-    ("fc2.", "mlp.2."),
-    ("encoder.layer_norm.", "encoder.ln_post."),
-    ("decoder.layer_norm.", "decoder.ln."),
-)
+_PLAIN = {
+    "encoder.conv1": "encoder.conv1",
+    "encoder.conv2": "encoder.conv2",
+    "encoder.ln_post": "encoder.layer_norm",
+    "decoder.ln": "decoder.layer_norm",
+    "decoder.token_embedding": "decoder.embed_tokens",
+}
+_POSITIONS = {f"{part}.positional_embedding": f"{part}.embed_positions.weight" for part in ("encoder", "decoder")}
+_BLOCK = {
+    "attn_ln": "self_attn_layer_norm",
+    "cross_attn_ln": "encoder_attn_layer_norm",
+    "mlp_ln": "final_layer_norm",
+    "mlp.0": "fc1",
+    "mlp.2": "fc2",
+    **{
+        f"{ours}.{part}": f"{theirs}.{projection}"
+        for ours, theirs in (("attn", "self_attn"), ("cross_attn", "encoder_attn"))
+        for part, projection in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "out_proj"))
+    },
+}
+_PARTS_OF_BLOCK = {theirs: ours for ours, theirs in _BLOCK.items()}
+_PARTS_OF_MODEL = {theirs: ours for ours, theirs in _PLAIN.items()}
+_NAMES_OF_POSITIONS = {theirs: ours for ours, theirs in _POSITIONS.items()}
 
 
 def load(folder: Path, name: str) -> Checkpoint:
@@ -60,6 +66,82 @@ def load(folder: Path, name: str) -> Checkpoint:
         tokenizer_json=(folder / "tokenizer.json").read_bytes(),
         alignment_heads=_alignment_heads(folder, config, dimensions),
     )
+
+
+def save(checkpoint: Checkpoint, folder: Path, vocabulary: Vocabulary) -> None:
+    """Write a folder that `load` and `WhisperForConditionalGeneration.from_pretrained` read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {_their_name(k): v for k, v in checkpoint.tensors.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    (folder / "config.json").write_text(json.dumps(_config(checkpoint.dimensions, vocabulary)))
+    (folder / "generation_config.json").write_text(json.dumps(_generation_config(checkpoint, vocabulary)))
+    (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
+
+
+def _their_name(name: str) -> str:
+    if name in _POSITIONS:
+        return f"model.{_POSITIONS[name]}"
+    part, _, kind = name.rpartition(".")
+    if part in _PLAIN:
+        return f"model.{_PLAIN[part]}.{kind}"
+    side, _, layer, inner = part.split(".", 3)
+    return f"model.{side}.layers.{layer}.{_BLOCK[inner]}.{kind}"
+
+
+def _our_name(name: str) -> str:
+    """The reference's name for a weight; raises `KeyError` for what is none of Whisper's."""
+    name = name.removeprefix("model.")
+    if name in _NAMES_OF_POSITIONS:
+        return _NAMES_OF_POSITIONS[name]
+    part, _, kind = name.rpartition(".")
+    if part in _PARTS_OF_MODEL:
+        return f"{_PARTS_OF_MODEL[part]}.{kind}"
+    side, layers, layer, inner = (part.split(".", 3) + [""] * 4)[:4]
+    if layers != "layers":
+        raise KeyError(name)
+    return f"{side}.blocks.{layer}.{_PARTS_OF_BLOCK[inner]}.{kind}"
+
+
+def _config(dims: Dimensions, vocabulary: Vocabulary) -> dict[str, Any]:
+    return {
+        "model_type": "whisper",
+        "architectures": ["WhisperForConditionalGeneration"],
+        "vocab_size": dims.n_vocab,
+        "num_mel_bins": dims.n_mels,
+        "d_model": dims.n_audio_state,
+        "encoder_layers": dims.n_audio_layer,
+        "encoder_attention_heads": dims.n_audio_head,
+        "encoder_ffn_dim": 4 * dims.n_audio_state,
+        "decoder_layers": dims.n_text_layer,
+        "decoder_attention_heads": dims.n_text_head,
+        "decoder_ffn_dim": 4 * dims.n_text_state,
+        "max_source_positions": dims.n_audio_ctx,
+        "max_target_positions": dims.n_text_ctx,
+        "decoder_start_token_id": vocabulary.start,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), vocabulary.end),
+    }
+
+
+def _generation_config(checkpoint: Checkpoint, vocabulary: Vocabulary) -> dict[str, Any]:
+    multilingual = {
+        "lang_to_id": {f"<|{code}|>": token for code, token in vocabulary.languages.items()},
+        "task_to_id": {"transcribe": vocabulary.transcribe, "translate": vocabulary.special("translate")},
+    }
+    return {
+        "alignment_heads": checkpoint.alignment_heads,
+        "is_multilingual": vocabulary.is_multilingual,
+        "decoder_start_token_id": vocabulary.start,
+        "no_timestamps_token_id": vocabulary.no_timestamps,
+        "prev_sot_token_id": vocabulary.special("startofprev"),
+        "max_length": checkpoint.dimensions.n_text_ctx,
+        "max_initial_timestamp_index": 50,
+        "use_cache": True,
+        "suppress_tokens": vocabulary.suppressed,
+        "begin_suppress_tokens": vocabulary.blank,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), vocabulary.end),
+        **(multilingual if vocabulary.is_multilingual else {}),
+    }
 
 
 def download(repo_id: str, cache: Path) -> Path:
@@ -99,11 +181,12 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
 def _rename(paths: Iterable[Path]) -> Iterable[tuple[str, NDArray[np.float32]]]:
     for path in paths:
         for name, value in load_file(path).items():
-            target = name
-            for theirs, ours in _RENAMED:
-                target = target.replace(theirs, ours)
-            if target != "proj_out.weight":  # the same as the token embedding
-                yield target, value.astype(np.float32)
+            if name == "proj_out.weight":  # the same as the token embedding
+                continue
+            try:
+                yield _our_name(name), value.astype(np.float32)
+            except KeyError as error:
+                raise SourceError(f"{path}: {name} is no weight of Whisper") from error
 
 
 def _alignment_heads(folder: Path, config: dict[str, Any], dims: Dimensions) -> tuple[tuple[int, int], ...]:

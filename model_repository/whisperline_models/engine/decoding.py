@@ -38,14 +38,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What came of a task: `tokens` without prompt and end, and a logarithmic probability for each."""
+    """What came of a task: `tokens` without prompt and end, and a logarithmic probability for each.
+
+    `ended` tells a text that came to its end from one that was cut at `SAMPLE_LENGTH`.
+    """
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     avg_logprob: float
     no_speech_prob: float
     language: str
-    temperature: float
+    ended: bool
 
 
 @dataclass
@@ -90,6 +93,16 @@ class Decoder:
             results.update((row.index, _decoded(row)) for row in running if row.finished)
             self._leave(running)
         return [results[index] for index in range(len(tasks))]
+
+    def force(self, window: Window, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The logits (N, V) after each of these tokens, fed one by one, before any rule."""
+        self._slots.load(0, window)
+        logits = []
+        for position, token in enumerate(tokens):
+            self._slots.inputs["token"][0], self._slots.inputs["position"][0] = token, position
+            self._slots.step(1)
+            logits.append(self._logits(0).copy())
+        return np.stack(logits)
 
     def _row(self, task: Task, index: int) -> _Row:
         prompt = _prompt(task, self._vocabulary)
@@ -171,5 +184,5 @@ def _decoded(row: _Row) -> Decoded:
         mean,
         row.no_speech_prob,
         row.language,
-        row.task.temperature,
+        len(row.tokens) < SAMPLE_LENGTH,
     )

@@ -30,7 +30,8 @@ def log_mel(audio: NDArray[np.float32], window_s: int, n_mels: int) -> NDArray[n
     energy = _power(np.pad(padded, N_FFT // 2, mode="reflect"), heard) @ _mel_filters(n_mels)
     spectrum = np.full((n_mels, n_frames), _FLOOR, np.float32)
     spectrum[:, :heard] = np.log10(np.maximum(energy, 10**_FLOOR)).T
-    return (np.maximum(spectrum, spectrum.max() - _DYNAMIC_RANGE) + 4.0) / 4.0
+    bounded: NDArray[np.float32] = (np.maximum(spectrum, spectrum.max() - _DYNAMIC_RANGE) + 4.0) / 4.0
+    return bounded
 
 
 def _power(padded: NDArray[np.float32], n_frames: int) -> NDArray[np.float32]:
@@ -43,7 +44,8 @@ def _power(padded: NDArray[np.float32], n_frames: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _hann() -> NDArray[np.float32]:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
+    window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
+    return window
 
 
 @lru_cache(maxsize=4)
@@ -55,7 +57,8 @@ def _mel_filters(n_mels: int) -> NDArray[np.float32]:
     rising = (bins[:, None] - left) / (centre - left)
     falling = (right - bins[:, None]) / (right - centre)
     triangles = np.maximum(0.0, np.minimum(rising, falling))
-    return (triangles * (2.0 / (right - left))).astype(np.float32)
+    filters: NDArray[np.float32] = (triangles * (2.0 / (right - left))).astype(np.float32)
+    return filters
 
 
 _LINEAR_HZ = 200.0 / 3  # width of a mel below the corner

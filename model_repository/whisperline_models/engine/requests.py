@@ -59,6 +59,7 @@ class Result:
     version: str
 
     def to_json(self) -> str:
+        """The answer as the interface carries it."""
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
 
 

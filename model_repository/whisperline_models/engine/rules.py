@@ -43,6 +43,7 @@ class Constraint:
 
     @property
     def timed(self) -> bool:
+        """Whether timestamps are asked for."""
         return self.phase >= Phase.TIMED_FIRST
 
 
@@ -79,7 +80,7 @@ def apply(
 ) -> NDArray[np.float32]:
     """The logits (V) of one row under its constraint: forbidden tokens are near `NEVER`."""
     begin = vocabulary.timestamp_begin
-    masked = logits + masks[constraint.phase]
+    masked: NDArray[np.float32] = logits + masks[constraint.phase]
     masked[begin : max(begin, constraint.time_from)] = NEVER
     masked[max(begin, constraint.time_to + 1) :] = NEVER
     if constraint.timed and log_sum_exp(masked[begin:]) > masked[:begin].max():

@@ -29,6 +29,7 @@ class ModelSpec:
 
     @classmethod
     def read(cls, folder: Path) -> ModelSpec:
+        """Read a version folder."""
         manifest = json.loads((folder / "manifest.json").read_text())
         fields = {k: manifest["dimensions"][k] for k in cls.__dataclass_fields__ if k in manifest["dimensions"]}
         return cls(name=manifest["model"], windows_s=tuple(manifest["windows_s"]), **fields)

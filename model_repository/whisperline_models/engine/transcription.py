@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import guards
 from .alignment import FRAME_S, time_words, token_starts
 from .decoding import Decoded, Decoder, Task
+from .guards import MAX_IMPROBABLE, Verdict, compression_ratio, is_believable_repetition, judge
 from .log_mel import HOP, SAMPLE_RATE, log_mel
 from .requests import Request, Result
 from .sessions import ModelSpec, Sessions
@@ -49,7 +49,7 @@ def attempts(n_samples: int, windows_s: Sequence[int]) -> list[Attempt]:
 
 
 class _Row:
-    """A request on its way: the attempts that are left, and the window of the newest."""
+    """A request on its way: the attempts that are left, the window of the newest, and what came of each."""
 
     def __init__(self, request: Request, windows_s: Sequence[int]) -> None:
         self.request = request
@@ -57,7 +57,25 @@ class _Row:
         self.seed = zlib.crc32(request.audio.tobytes())
         self.window: Window = {}
         self.window_s = 0
-        self.decoded: Decoded | None = None
+        self.improbable = 0
+        self.repeated: Decoded | None = None  # the first over the full window that may be what was said
+        self.newest: Decoded | None = None
+        self.settled = False
+        self.silent = False
+
+    def take(self, decoded: Decoded, verdict: Verdict) -> None:
+        """Settle on this decoding, on an earlier one or on silence; else another attempt follows."""
+        self.newest = decoded
+        if self.window_s == FULL_WINDOW_S:
+            self.improbable += verdict is Verdict.IMPROBABLE
+            if verdict is Verdict.REPEATED and self.repeated is None and is_believable_repetition(decoded):
+                self.repeated = decoded
+        gives_up = not self.ladder or self.improbable >= MAX_IMPROBABLE
+        if gives_up and verdict is not Verdict.GOOD:
+            self.newest = self.repeated or decoded
+            self.silent = self.repeated is None
+        self.silent |= verdict is Verdict.SILENT
+        self.settled = gives_up or verdict in {Verdict.GOOD, Verdict.SILENT}
 
 
 class Engine:
@@ -77,16 +95,20 @@ class Engine:
         pending = rows
         while pending:
             tasks = [self._next_task(row) for row in pending]
-            for row, decoded in zip(pending, self._decoder.decode(tasks), strict=True):
-                row.decoded = decoded
-            pending = [row for row in pending if row.ladder and self._fails(row)]
-        return [self._result(row) for row in rows]
+            for row, decoded in zip(pending, self.decode(tasks), strict=True):
+                row.take(decoded, self._judge(row, decoded))
+            pending = [row for row in pending if not row.settled]
+        return [self._result(row, row.newest) for row in rows if row.newest is not None]
 
     def warm_up(self) -> None:
         """Decode a second of silence in every window, so that the first request finds memory and threads ready."""
         silence = np.zeros(SAMPLE_RATE, np.float32)
-        windows = [self.encode(log_mel(silence, window_s, self.spec.n_mels)) for window_s in self.spec.windows_s]
-        self._decoder.decode([Task(window, None, timed=False) for window in windows])
+        windows = [self.window(silence, window_s) for window_s in self.spec.windows_s]
+        self.decode([Task(window, None, timed=False) for window in windows])
+
+    def window(self, audio: NDArray[np.float32], window_s: int) -> Window:
+        """Encode audio (mono 16 kHz, -1..1) in a window of this length."""
+        return self.encode(log_mel(audio, window_s, self.spec.n_mels))
 
     def encode(self, mel: NDArray[np.float32]) -> Window:
         """The cross-attention's keys and values (H, T, D) of one spectrogram (n_mels, 2T).
@@ -98,33 +120,51 @@ class Engine:
         values = self.sessions.encoder.run(names, {"mel": mel[None]})
         return {name: value[0] for name, value in zip(names, values, strict=True)}
 
+    def decode(self, tasks: Sequence[Task]) -> list[Decoded]:
+        """Decode windows in one batch, without guards."""
+        return self._decoder.decode(tasks)
+
+    def force(self, window: Window, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """The logits (N, V) after each of these tokens, fed one by one, before any rule."""
+        return self._decoder.force(window, tokens)
+
+    def token_starts(self, window: Window, tokens: Sequence[int], language: str, n_samples: int) -> NDArray[np.float64]:
+        """Where each of these text tokens begins, and last where the text ends: seconds of the window."""
+        vocabulary = self.vocabulary
+        prompt = [vocabulary.start]
+        if vocabulary.is_multilingual:
+            prompt += [vocabulary.languages[language], vocabulary.transcribe]
+        fed = np.array([[*prompt, vocabulary.no_timestamps, *tokens, vocabulary.end]], np.int64)
+        wanted = {value.name for value in self.sessions.aligner.get_inputs()} - {"tokens"}
+        feeds = {name: window[name][None] for name in wanted}
+        (weights,) = self.sessions.aligner.run(["weights"], {"tokens": fed, **feeds})
+        n_frames = max(1, n_samples // (2 * HOP))
+        return token_starts(weights[:, :, :n_frames], len(prompt))
+
     def _next_task(self, row: _Row) -> Task:
         attempt = row.ladder.pop(0)
         if attempt.window_s != row.window_s:
-            row.window = self.encode(log_mel(row.request.audio, attempt.window_s, self.spec.n_mels))
+            row.window = self.window(row.request.audio, attempt.window_s)
             row.window_s = attempt.window_s
         seed = row.seed + round(attempt.temperature * 10)
         request = row.request
         return Task(row.window, request.language, request.timestamps, attempt.temperature, seed)
 
-    def _fails(self, row: _Row) -> bool:
-        assert row.decoded is not None
-        return guards.fails(row.decoded, self.vocabulary.decode(row.decoded.tokens))
+    def _judge(self, row: _Row, decoded: Decoded) -> Verdict:
+        tokens = [token for token in decoded.tokens if token < self.vocabulary.end]
+        return judge(decoded, self.vocabulary.decode(tokens), tokens, row.request.audio.size / SAMPLE_RATE)
 
-    def _result(self, row: _Row) -> Result:
-        decoded = row.decoded
-        assert decoded is not None
-        text = self.vocabulary.decode(decoded.tokens).strip()
-        silent = guards.is_silence(decoded)
-        words = [] if silent or not row.request.words else self._words(row, decoded)
+    def _result(self, row: _Row, decoded: Decoded) -> Result:
+        text = "" if row.silent else self.vocabulary.decode(decoded.tokens).strip()
+        words = self._words(row, decoded) if text and row.request.words else []
         return Result(
-            text="" if silent else text,
+            text=text,
             language=decoded.language,
-            tokens=() if silent else decoded.tokens,
+            tokens=decoded.tokens if text else (),
             words=tuple(words),
             avg_logprob=decoded.avg_logprob,
             no_speech_prob=decoded.no_speech_prob,
-            compression_ratio=guards.compression_ratio(text),
+            compression_ratio=compression_ratio(text),
             window_s=row.window_s,
             model=self.spec.name,
             version=self.version,
@@ -136,7 +176,7 @@ class Engine:
         if not tokens:
             return []
         probabilities = np.exp([p for p, keep in zip(decoded.logprobs, is_text, strict=True) if keep])
-        starts_s = self._token_starts(row, tokens, decoded.language)
+        starts_s = self.token_starts(row.window, tokens, decoded.language, row.request.audio.size)
         words = self.vocabulary.split_words(tokens, decoded.language)
         timed = time_words(words, starts_s, probabilities.tolist())
         return [
@@ -148,16 +188,3 @@ class Engine:
             }
             for w in timed
         ]
-
-    def _token_starts(self, row: _Row, tokens: list[int], language: str) -> NDArray[np.float64]:
-        vocabulary = self.vocabulary
-        prompt = [vocabulary.start]
-        if vocabulary.is_multilingual:
-            prompt += [vocabulary.languages[language], vocabulary.transcribe]
-        # the attention at a token tells where the next begins: so the prompt's last stands for the first
-        fed = np.array([[*prompt, vocabulary.no_timestamps, *tokens, vocabulary.end]], np.int64)
-        wanted = {value.name for value in self.sessions.aligner.get_inputs()} - {"tokens"}
-        feeds = {name: row.window[name][None] for name in wanted}
-        (weights,) = self.sessions.aligner.run(["weights"], {"tokens": fed, **feeds})
-        n_frames = max(1, row.request.audio.size // (2 * HOP))
-        return token_starts(weights[:, :-1, :n_frames], len(prompt))

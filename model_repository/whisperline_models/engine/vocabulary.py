@@ -17,7 +17,8 @@ _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages writte
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _SYMBOLS = [
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
-    *"<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split(),
+    *("<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))"),
+    *("[[", "]]", "{{", "}}", "♪♪", "♪♪♪"),
 ]
 _MUSIC = "♩♪♫♬♭♮♯"
 
@@ -46,30 +47,37 @@ class Vocabulary:
 
     @cached_property
     def is_multilingual(self) -> bool:
+        """Whether the model knows languages and tasks."""
         return self.n_vocab >= _MULTILINGUAL_FROM
 
     @cached_property
     def end(self) -> int:
+        """The end of a text; every smaller id is text."""
         return self.special("endoftext")
 
     @cached_property
     def start(self) -> int:
+        """What every prompt begins with."""
         return self.special("startoftranscript")
 
     @cached_property
     def no_speech(self) -> int:
+        """Its probability after the start tells silence."""
         return self.special("nospeech", "nocaptions")
 
     @cached_property
     def no_timestamps(self) -> int:
+        """Ends the prompt where no timestamps are asked for."""
         return self.special("notimestamps")
 
     @cached_property
     def transcribe(self) -> int:
+        """The task of writing what is said, in its language."""
         return self.special("transcribe")
 
     @cached_property
     def timestamp_begin(self) -> int:
+        """The timestamp 0.00; each id after it is 20 ms later."""
         return self.no_timestamps + 1
 
     @cached_property
@@ -78,7 +86,7 @@ class Vocabulary:
         if not self.is_multilingual:
             return {"en": self.start + 1}
         ids = range(self.start + 1, self.special("translate"))
-        return {self.tokenizer.id_to_token(i).strip("<|>"): i for i in ids}
+        return {str(self.tokenizer.id_to_token(i)).strip("<|>"): i for i in ids}
 
     @cached_property
     def suppressed(self) -> tuple[int, ...]:

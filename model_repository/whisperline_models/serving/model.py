@@ -14,9 +14,9 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine.requests import Request, RequestError  # noqa: E402  # the copy in this version's folder
-from engine.settings import ServingSettings  # noqa: E402
-from engine.transcription import Engine  # noqa: E402
+from engine.requests import Request, RequestError  # type: ignore[import-not-found]  # this version's copy
+from engine.settings import ServingSettings  # type: ignore[import-not-found]
+from engine.transcription import Engine  # type: ignore[import-not-found]
 
 
 class TritonPythonModel:

@@ -1,0 +1,174 @@
+"""Holds an export against the reference: encoder, decoder, greedy text, timestamps and word times.
+
+The reference runs in another environment (`oracle.py`); this side exports the same weights in float32 and
+compares on the same clips.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whisperline_models import huggingface
+from whisperline_models.engine.decoding import Task
+from whisperline_models.engine.log_mel import log_mel
+from whisperline_models.engine.transcription import FULL_WINDOW_S, Engine
+from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.errors import ParityError
+from whisperline_models.export import export_version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whisperline_models.checkpoint import Checkpoint
+    from whisperline_models.speech import Clip
+
+TOLERANCE = 1e-3  # of encoder and decoder outputs in float32
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the comparison found; texts are compared over all clips, the rest over the first `n_deep`.
+
+    `differing` and `differing_timed` name clips with their tokens: the oracle's, then ours.
+    """
+
+    n_clips: int
+    n_deep: int
+    mel_error: float
+    encoder_error: float
+    decoder_error: float
+    differing: dict[str, tuple[list[int], list[int]]]
+    differing_timed: dict[str, tuple[list[int], list[int]]]
+    word_errors_s: tuple[float, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether outputs are within the tolerance and every greedy text is the oracle's, token for token."""
+        return max(self.encoder_error, self.decoder_error) <= TOLERANCE and not self.differing
+
+    @property
+    def median_word_error_s(self) -> float:
+        """The median distance of word starts and ends from the reference's; 0 without words."""
+        return float(np.median(self.word_errors_s)) if self.word_errors_s else 0.0
+
+
+def check(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch: Path, n_deep: int) -> Parity:
+    """Compare on these clips; `python` is the oracle's interpreter. Raises `ParityError` where it cannot run."""
+    if not python.is_file():
+        raise ParityError(f"{python} is not there: make the oracle's environment with `make .tools/oracle/.installed`")
+    audio = [clip.read().astype(np.float32) / 32768 for clip in clips]
+    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    huggingface.save(checkpoint, scratch, vocabulary)
+    _write_job(checkpoint, clips, audio, scratch, n_deep)
+    _run_oracle(python, scratch)
+    engine = Engine(export_version(checkpoint, scratch / "repository", 1, "float32"))
+    return _compare(engine, clips, audio, scratch)
+
+
+def _write_job(
+    checkpoint: Checkpoint,
+    clips: Sequence[Clip],
+    audio: Sequence[NDArray[np.float32]],
+    folder: Path,
+    n_deep: int,
+) -> None:
+    np.savez(folder / "openai.npz", **checkpoint.tensors)
+    names = [str(index) for index in range(len(clips))]
+    np.savez(folder / "audio.npz", **dict(zip(names, audio, strict=True)))
+    job = {
+        "clips": names,
+        "languages": [clip.language for clip in clips],
+        "n_mels": checkpoint.dimensions.n_mels,
+        "n_deep": min(n_deep, len(clips)),
+        "dimensions": vars(checkpoint.dimensions),
+        "alignment_heads": checkpoint.alignment_heads,
+    }
+    (folder / "job.json").write_text(json.dumps(job))
+
+
+def _run_oracle(python: Path, folder: Path) -> None:
+    script = Path(__file__).with_name("oracle.py")
+    done = subprocess.run([python, script, folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ParityError(f"the oracle failed:\n{done.stderr[-2000:]}")
+
+
+def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], folder: Path) -> Parity:
+    answers = json.loads((folder / "answers.json").read_text())
+    arrays = np.load(folder / "answers.npz")
+    deep = range(len(answers["timed"]))
+    greedy = _decode(engine, clips, audio, timed=False)
+    timed = _decode(engine, clips[: len(deep)], audio, timed=True)
+    wanted = [answer["text"] for answer in answers["tokens"]]
+    wanted_timed = [answer["tokens"] for answer in answers["timed"]]
+    outputs = [_outputs(engine, arrays[f"mel_{i}"], answers["tokens"][i]["all"]) for i in deep]
+    return Parity(
+        n_clips=len(clips),
+        n_deep=len(deep),
+        mel_error=max(_gap(arrays[f"mel_{i}"][0], _mel(engine, audio[i])) for i in deep),
+        encoder_error=max(_gap(arrays[f"hidden_{i}"], outputs[i][0]) for i in deep),
+        decoder_error=max(_gap(arrays[f"logits_{i}"][0], outputs[i][1]) for i in deep),
+        differing=_differing(clips, wanted, greedy),
+        differing_timed=_differing(clips[: len(deep)], wanted_timed, timed),
+        word_errors_s=tuple(
+            gap for i in deep for gap in _word_gaps(engine, clips[i], audio[i], wanted[i], answers["words"][i])
+        ),
+    )
+
+
+def _decode(
+    engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], *, timed: bool
+) -> list[list[int]]:
+    found: list[list[int]] = []
+    for at in range(0, len(clips), _BATCH):
+        rows = zip(clips[at : at + _BATCH], audio[at : at + _BATCH], strict=False)
+        tasks = [Task(engine.window(samples, FULL_WINDOW_S), clip.language, timed) for clip, samples in rows]
+        found += [list(decoded.tokens) for decoded in engine.decode(tasks)]
+    return found
+
+
+def _outputs(
+    engine: Engine, mel: NDArray[np.float32], tokens: list[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Our encoder's hidden state and our decoder's logits for each of these tokens, fed one by one."""
+    (hidden,) = engine.sessions.encoder.run(["hidden"], {"mel": mel})
+    return hidden, engine.force(engine.encode(mel[0]), tokens)
+
+
+def _word_gaps(
+    engine: Engine, clip: Clip, audio: NDArray[np.float32], tokens: list[int], words: list[dict[str, Any]]
+) -> list[float]:
+    """How far starts and ends of the words are from the reference's, in seconds."""
+    if not words:
+        return []
+    starts_s = engine.token_starts(engine.window(audio, FULL_WINDOW_S), tokens, clip.language, audio.size)
+    split = engine.vocabulary.split_words(tokens, clip.language)
+    if [text for text, _ in split] != [word["word"] for word in words]:
+        raise ParityError(f"{clip.id}: the words are split differently: {split} and {words}")
+    bounds = np.cumsum([0, *(len(ids) for _, ids in split)])
+    ours = zip(starts_s[bounds[:-1]], starts_s[bounds[1:]], words, strict=True)
+    return [abs(gap) for start, end, word in ours for gap in (start - word["start"], end - word["end"])]
+
+
+def _mel(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    return log_mel(audio, FULL_WINDOW_S, engine.spec.n_mels)
+
+
+def _gap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    return float(np.abs(a - b).max())
+
+
+def _differing(
+    clips: Sequence[Clip], wanted: Sequence[list[int]], found: Sequence[list[int]]
+) -> dict[str, tuple[list[int], list[int]]]:
+    rows = zip(clips, wanted, found, strict=True)
+    return {clip.id: (theirs, ours) for clip, theirs, ours in rows if theirs != ours}
