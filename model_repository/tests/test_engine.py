@@ -1,0 +1,104 @@
+"""What is served: text, words, and rows that do not know of each other."""
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jiwer import wer
+from whisperline_models.engine.requests import Request, RequestError, Result
+from whisperline_models.engine.transcription import Engine
+from whisperline_models.speech import Clip
+
+TIMED = json.dumps({"language": "en", "timestamps": True, "words": True}).encode()
+SAMPLE = 12  # clips, spread over the set
+
+
+def _ask(engine: Engine, audio: np.ndarray, options: bytes = TIMED) -> Request:
+    return Request.parse(audio, options, engine.vocabulary.languages)
+
+
+def _plain(text: str) -> str:
+    return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
+
+
+def _said(result: Result) -> tuple[str, tuple[int, ...], int]:
+    return result.text, result.tokens, result.window_s
+
+
+@pytest.fixture(scope="module")
+def rows(served: Engine, english: list[Clip]) -> list[tuple[Request, Result]]:
+    """Clips of many lengths, each transcribed alone."""
+    chosen = sorted(english, key=lambda clip: clip.duration_s)[:: max(1, len(english) // 8)][:8]
+    requests = [_ask(served, clip.read()) for clip in chosen]
+    return [(request, served.transcribe([request])[0]) for request in requests]
+
+
+@given(data=st.data())
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_row_does_not_depend_on_its_batch(
+    served: Engine, rows: list[tuple[Request, Result]], data: st.DataObject
+) -> None:
+    """Whatever shares the batch, in whatever order: a row's text and tokens are those it has alone."""
+    batch = data.draw(st.lists(st.sampled_from(range(len(rows))), min_size=2, max_size=6))
+    together = served.transcribe([rows[index][0] for index in batch])
+    assert [_said(result) for result in together] == [_said(rows[index][1]) for index in batch]
+
+
+def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Result]]) -> None:
+    """Word times do not run backwards or beyond the audio, and the words are the text."""
+    for request, result in rows:
+        words = result.words
+        assert "".join(str(word["word"]) for word in words).split() == result.text.split() or (
+            " ".join(str(word["word"]).strip() for word in words) == result.text
+        )
+        times = [(int(word["start_ms"]), int(word["end_ms"])) for word in words]
+        assert all(start <= end <= len(request.audio) // 16 + 1 for start, end in times)
+        assert all(one[0] <= other[0] for one, other in itertools.pairwise(times))
+        assert all(0 <= float(word["confidence"]) <= 1 for word in words)
+
+
+def test_read_speech_is_understood(served: Engine, english: list[Clip]) -> None:
+    """Over a spread of clips of three seconds and more, at most one word in five differs from the transcript."""
+    clips = [clip for clip in english if clip.duration_s >= 3]
+    chosen = clips[:: max(1, len(clips) // SAMPLE)][:SAMPLE]
+    heard = served.transcribe([_ask(served, clip.read()) for clip in chosen])
+    rate = wer([_plain(clip.text) for clip in chosen], [_plain(result.text) for result in heard])
+    assert rate < 0.2
+
+
+@pytest.mark.parametrize("seconds", [1, 5, 28])
+def test_silence_noise_and_tones_give_no_text(served: Engine, seconds: int) -> None:
+    """Nothing is invented where nothing is said."""
+    random = np.random.default_rng(seconds)
+    size = seconds * 16_000
+    tone = (8_000 * np.sin(2 * np.pi * 440 * np.arange(size) / 16_000)).astype(np.int16)
+    noise = random.normal(0, 300, size).astype(np.int16)
+    requests = [_ask(served, audio) for audio in (np.zeros(size, np.int16), noise, tone)]
+    assert [result.text for result in served.transcribe(requests)] == ["", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'{"beam": 5}', "options.beam is not known"),
+        (b'{"words": 1}', "options.words: 1 has the wrong type"),
+        (b'{"language": "fr"}', "this model has no 'fr'"),
+    ],
+)
+def test_wrong_options_are_named(served: Engine, options: bytes, reason: str) -> None:
+    """A wrong option is refused with a reason for its sender, before anything is decoded."""
+    with pytest.raises(RequestError, match=re.escape(reason)):
+        _ask(served, np.zeros(16_000, np.int16), options)
+
+
+@pytest.mark.parametrize("size", [0, 30 * 16_000 + 1])
+def test_audio_of_a_wrong_length_is_refused(served: Engine, size: int) -> None:
+    """No audio, or more than Whisper's window, cannot be asked for."""
+    with pytest.raises(RequestError, match="send 1 to 480000"):
+        _ask(served, np.zeros(size, np.int16))
