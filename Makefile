@@ -51,7 +51,7 @@ $(POETRY):
 	@command -v $(PYTHON) >/dev/null || { echo "step 'python' failed: $(PYTHON) is not on the PATH; install Python 3.11, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing Poetry $(POETRY_VERSION) into .tools"
 	@$(PYTHON) -m venv .tools/poetry || { echo "step 'venv' failed: install the package python3.11-venv"; exit 1; }
-	@.tools/poetry/bin/pip install --quiet --disable-pip-version-check poetry==$(POETRY_VERSION) \
+	@.tools/poetry/bin/pip install --quiet --disable-pip-version-check --no-compile poetry==$(POETRY_VERSION) \
 	  poetry-plugin-export==$(EXPORT_VERSION) poetry-plugin-pypi-mirror==$(MIRROR_VERSION) || { echo "step 'poetry' failed: is a package index in reach of pip?"; exit 1; }
 
 # pip installs what the lock names, checked by hash: unlike Poetry it obeys the user's own index settings.
@@ -60,7 +60,7 @@ $(POETRY):
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	@$(POETRY) export --quiet --with dev --output .tools/all.txt
 	@grep -v '^-e ' .tools/all.txt > .tools/requirements.txt
-	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r .tools/requirements.txt \
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r .tools/requirements.txt \
 	  || { echo "step 'packages' failed: see above; is a package index in reach of pip?"; exit 1; }
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps $(PROJECTS:%=-e ./%) \
 	  || { echo "step 'packages' failed: see above; 'make clean' starts afresh"; exit 1; }
