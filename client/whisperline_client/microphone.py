@@ -13,7 +13,7 @@ _QUEUED_BLOCKS = 600  # a minute of 100 ms blocks: what waits while the network 
 def require_sounddevice() -> Any:
     """Return the module `sounddevice`. Raises `AudioError`, saying what to install."""
     try:
-        import sounddevice  # type: ignore[import-untyped, unused-ignore]  # noqa: PLC0415 - an optional extra
+        import sounddevice  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise AudioError("the microphone needs an extra: pip install 'whisperline-client[mic]'") from error
     except OSError as error:
