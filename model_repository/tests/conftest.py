@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from whisperline_models.checkpoint import Checkpoint
 from whisperline_models.engine.transcription import Engine
+from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.export import export_version
 from whisperline_models.sources import load_checkpoint
 from whisperline_models.speech import Clip, read_manifest
@@ -39,3 +40,17 @@ def english() -> list[Clip]:
     if not (SPEECH_DIR / "manifest.jsonl").is_file():
         pytest.skip(f"{SPEECH_DIR} has no manifest.jsonl: set WHISPERLINE_SPEECH_DIR to a folder of speech")
     return read_manifest(SPEECH_DIR, {"en"})
+
+
+@pytest.fixture(scope="session")
+def without_speech() -> list[Clip]:
+    """Silence, noise, music and tones, of any length."""
+    if not (SPEECH_DIR / "manifest.jsonl").is_file():
+        pytest.skip(f"{SPEECH_DIR} has no manifest.jsonl: set WHISPERLINE_SPEECH_DIR to a folder of speech")
+    return read_manifest(SPEECH_DIR, {"zxx"}, longest_s=600)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+    """The tokens of tiny.en."""
+    return Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)

@@ -73,7 +73,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, precision: Precision) -> dic
         "dimensions": vars(checkpoint.dimensions),
         "alignment_heads": checkpoint.alignment_heads,
         "tools": {"python": sys.version.split()[0], **{tool: metadata.version(tool) for tool in _TOOLS}},
-        "files": {p.name: sha256_of_file(p) for p in sorted(folder.iterdir()) if p.is_file()},
+        "files": {str(p.relative_to(folder)): sha256_of_file(p) for p in sorted(folder.rglob("*")) if p.is_file()},
     }
 
 

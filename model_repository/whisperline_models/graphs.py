@@ -133,7 +133,7 @@ def build_decoder(checkpoint: Checkpoint, vocabulary: Vocabulary, *, quantize: b
     x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
     logits = graph.output("logits", FLOAT, ["B", dims.n_vocab])
     graph.linear(x, "decoder.projection", whisper.tensor("decoder.token_embedding.weight"), None, output=logits)
-    _choose(graph, logits, vocabulary)
+    choose(graph, logits, vocabulary)
     return graph.model()
 
 
@@ -190,7 +190,7 @@ def _attend(whisper: _Whisper, query_key_value: list[str], cache: str, lengths: 
     return graph.fused("GroupQueryAttention", *query_key_value, *caches, *lengths, outputs=outputs, **heads)
 
 
-def _choose(graph: GraphBuilder, logits: str, vocabulary: Vocabulary) -> None:
+def choose(graph: GraphBuilder, logits: str, vocabulary: Vocabulary) -> None:
     """Greedy choice under the rules of the reference's `decoding.py`; `engine.rules` states them in NumPy."""
     phase, timed = graph.input("phase", INT64, ["B"]), graph.input("timed", BOOL, ["B"])
     masks = graph.weight("phase_masks", phase_masks(vocabulary))

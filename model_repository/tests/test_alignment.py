@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from whisperline_models.engine.alignment import median_of_7, time_words, token_starts, warp
+
+
+@settings(deadline=None)
+@given(width=st.integers(4, 40), seed=st.integers(0, 2**32 - 1))
+def test_the_running_median_is_the_median(width: int, seed: int) -> None:
+    """The exchanges give what sorting every seven neighbours gives, ends reflected."""
+    values = np.random.default_rng(seed).normal(size=(2, width)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, [(0, 0), (3, 3)], mode="reflect"), 7, axis=1)
+    np.testing.assert_array_equal(median_of_7(values), np.median(windows, axis=2))
+
+
+def cheapest(cost: np.ndarray) -> float:
+    total = np.full((cost.shape[0] + 1, cost.shape[1] + 1), np.inf)
+    total[0, 0] = 0
+    for i, j in product(range(1, total.shape[0]), range(1, total.shape[1])):
+        total[i, j] = cost[i - 1, j - 1] + min(total[i - 1, j - 1], total[i - 1, j], total[i, j - 1])
+    return float(total[-1, -1])
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 9), m=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
+def test_the_path_is_monotonic_and_cheapest(n: int, m: int, seed: int) -> None:
+    """The path goes from corner to corner by single steps and costs what the plain recursion finds."""
+    cost = np.random.default_rng(seed).normal(size=(n, m))
+    rows, columns = warp(cost)
+    assert (rows[0], columns[0], rows[-1], columns[-1]) == (0, 0, n - 1, m - 1)
+    steps = {(int(a), int(b)) for a, b in zip(np.diff(rows), np.diff(columns), strict=True)}
+    assert steps <= {(0, 1), (1, 0), (1, 1)}
+    np.testing.assert_allclose(cost[rows, columns].sum(), cheapest(cost), atol=1e-9)
+
+
+def test_tokens_start_where_attention_moves() -> None:
+    """Attention that dwells twenty frames on each token puts the starts twenty frames apart."""
+    n_tokens, n_frames = 6, 120
+    weights = np.full((2, n_tokens, n_frames), 1e-3, np.float32)
+    for token in range(n_tokens):
+        weights[:, token, token * 20 : token * 20 + 20] = 1
+    starts = token_starts(weights, n_prompt=1)
+    np.testing.assert_allclose(np.diff(starts)[1:], 0.4, atol=0.05)
+
+
+def test_punctuation_joins_its_word() -> None:
+    """A closing mark joins the word before it, an opening one the word after, and neither has a time."""
+    words = [(' "', [1]), ("Yes", [2]), (",", [3]), (" sir", [4]), (".", [5])]
+    timed = time_words(words, np.arange(6.0) / 4, [0.5] * 5)
+    assert [word.word for word in timed] == [' "Yes,', " sir."]
+    assert [(word.start_s, word.end_s) for word in timed] == [(0.25, 0.5), (0.75, 1.0)]
+
+
+def test_a_pause_before_the_first_word_is_not_the_words() -> None:
+    """The first word is at most twice as long as the median."""
+    timed = time_words([(" a", [1]), (" b", [2]), (" c", [3])], np.array([0.0, 5.0, 5.4, 5.8]), [1.0] * 3)
+    assert timed[0].start_s > 4

@@ -1,0 +1,136 @@
+"""What a version folder holds, and where the weights may come from."""
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from typer.testing import CliRunner
+from whisperline_models import ctranslate2, huggingface
+from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.cli import app
+from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.errors import ExportError, SourceError
+from whisperline_models.export import export_version
+from whisperline_models.hashing import sha256_of_file
+from whisperline_models.onnx_builder import quantize_8bit
+from whisperline_models.packages import PACKAGES
+from whisperline_models.sources import load_checkpoint
+
+
+def _small(checkpoint: Checkpoint) -> Checkpoint:
+    """The same with one layer a side, to be quick."""
+    kept = {k: v for k, v in checkpoint.tensors.items() if "blocks" not in k or ".blocks.0." in k}
+    dimensions = replace(checkpoint.dimensions, n_audio_layer=1, n_text_layer=1)
+    return replace(checkpoint, tensors=kept, dimensions=dimensions, alignment_heads=((0, 0),))
+
+
+def test_a_version_tells_what_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """The manifest names source, checksum, precision and tools, and every file with its checksum."""
+    folder = export_version(_small(checkpoint), tmp_path, 3, "int8")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (folder, manifest["model"], manifest["precision"]) == (tmp_path / "whisper" / "3", "tiny.en", "int8")
+    assert manifest["source"]["sha256"] == PACKAGES["tiny.en"].sha256
+    assert manifest["windows_s"] == [12, 15, 20, 30]
+    assert {"python", "onnx", "onnxruntime"} <= set(manifest["tools"])
+    listed = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} - {"manifest.json"}
+    assert manifest["files"] == {name: sha256_of_file(folder / name) for name in sorted(listed)}
+
+
+def test_versions_stand_beside_each_other_and_are_never_overwritten(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A second version joins the first; the same number again is refused and changes nothing."""
+    small = _small(checkpoint)
+    first, second = (export_version(small, tmp_path, version, "int8") for version in (1, 2))
+    before = sha256_of_file(first / "manifest.json")
+    with pytest.raises(ExportError, match="exists: choose another --version"):
+        export_version(small, tmp_path, 1, "float32")
+    assert sha256_of_file(first / "manifest.json") == before
+    assert sorted(p.name for p in first.parent.iterdir()) == ["1", "2", "config.pbtxt"]
+    assert second.is_dir()
+
+
+def test_an_export_that_fails_leaves_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Weights that lack a layer break the export: no version and no scratch folder are left."""
+    broken = replace(checkpoint, tensors={k: v for k, v in checkpoint.tensors.items() if "blocks.2" not in k})
+    with pytest.raises(KeyError):
+        export_version(broken, tmp_path, 1, "int8")
+    assert list((tmp_path / "whisper").iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["whisper"]
+
+
+def test_a_huggingface_folder_gives_the_same_weights(
+    checkpoint: Checkpoint, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    """Written as `transformers` writes it and read again, every tensor, size and head is the same."""
+    huggingface.save(checkpoint, tmp_path, vocabulary)
+    again = load_checkpoint(str(tmp_path), tmp_path)
+    assert (again.dimensions, again.alignment_heads) == (checkpoint.dimensions, checkpoint.alignment_heads)
+    assert again.tensors.keys() == checkpoint.tensors.keys()
+    assert all(np.array_equal(again.tensors[name], checkpoint.tensors[name]) for name in again.tensors)
+
+
+def test_other_weights_are_refused(checkpoint: Checkpoint, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    """With a checksum given, weights of another one are not exported."""
+    huggingface.save(checkpoint, tmp_path, vocabulary)
+    with pytest.raises(SourceError, match="sha256 is"):
+        load_checkpoint(str(tmp_path), tmp_path, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("source", ["tiny.de", "./nowhere", "/nowhere/at/all"])
+def test_an_unknown_source_is_named(source: str, tmp_path: Path) -> None:
+    """The command fails with a line that says what would do."""
+    result = CliRunner().invoke(app, ["export", source, "--output", str(tmp_path), "--cache", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "is no folder, no hub id" in " ".join(result.output.split())
+
+
+def _variable(name: str, values: np.ndarray) -> bytes:
+    codes = {np.dtype(np.float32): 0, np.dtype(np.int32): 3, np.dtype(np.float16): 4}
+    data = values.tobytes()
+    shape = struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape)
+    return _string(name) + shape + struct.pack("<BI", codes[values.dtype], len(data)) + data
+
+
+def _string(text: str) -> bytes:
+    return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+
+
+@given(
+    variables=st.dictionaries(
+        st.text("abc/_", min_size=1, max_size=9),
+        st.sampled_from([np.float32, np.int32, np.float16]).flatmap(
+            lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, max_side=4))
+        ),
+        max_size=4,
+    ),
+    cut=st.integers(0, 400),
+)
+def test_ctranslate2_files_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, np.ndarray], cut: int
+) -> None:
+    """What is written in the format comes back; a file that ends early is refused, never half read."""
+    header = struct.pack("<I", 6) + _string("WhisperSpec") + struct.pack("<II", 3, len(variables))
+    data = header + b"".join(_variable(*item) for item in variables.items())
+    path = tmp_path_factory.mktemp("ct2") / "model.bin"
+    path.write_bytes(data)
+    read = ctranslate2.read_variables(path)
+    assert read.keys() == variables.keys()
+    assert all(read[name].tobytes() == variables[name].tobytes() for name in read)
+    if cut < len(data):
+        path.write_bytes(data[:cut])
+        with pytest.raises(SourceError):
+            ctranslate2.read_variables(path)
+
+
+@given(seed=st.integers(0, 2**32 - 1), spread=st.floats(1e-4, 10))
+def test_eight_bits_are_within_half_a_step(seed: int, spread: float) -> None:
+    """Each weight is off by at most half the step of its block."""
+    weight = np.random.default_rng(seed).normal(0, spread, (3, 64)).astype(np.float32)
+    codes, scales = quantize_8bit(weight)
+    restored = (codes.astype(np.float32) - 128) * scales[..., None]
+    assert np.all(np.abs(restored.reshape(3, 64) - weight).reshape(3, -1, 32) <= scales[..., None] * 0.5001)
