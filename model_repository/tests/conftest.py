@@ -35,22 +35,36 @@ def exact(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> E
 
 
 @pytest.fixture(scope="session")
-def english() -> list[Clip]:
-    """The English clips of up to 30 s."""
-    if not (SPEECH_DIR / "manifest.jsonl").is_file():
-        pytest.skip(f"{SPEECH_DIR} has no manifest.jsonl: set WHISPERLINE_SPEECH_DIR to a folder of speech")
-    return read_manifest(SPEECH_DIR, {"en"})
-
-
-@pytest.fixture(scope="session")
-def without_speech() -> list[Clip]:
-    """Silence, noise, music and tones, of any length."""
-    if not (SPEECH_DIR / "manifest.jsonl").is_file():
-        pytest.skip(f"{SPEECH_DIR} has no manifest.jsonl: set WHISPERLINE_SPEECH_DIR to a folder of speech")
-    return read_manifest(SPEECH_DIR, {"zxx"}, longest_s=600)
+def multilingual() -> Checkpoint:
+    """The weights of base."""
+    return load_checkpoint("base", CACHE, None)
 
 
 @pytest.fixture(scope="session")
 def vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     """The tokens of tiny.en."""
     return Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+
+
+@pytest.fixture(scope="session")
+def english() -> list[Clip]:
+    """The English clips of up to 30 s."""
+    return _clips({"en"})
+
+
+@pytest.fixture(scope="session")
+def romance() -> list[Clip]:
+    """The French, Spanish and Italian clips of up to 30 s."""
+    return _clips({"fr", "es", "it"})
+
+
+@pytest.fixture(scope="session")
+def without_speech() -> list[Clip]:
+    """Silence, noise, music and tones, of any length."""
+    return _clips({"zxx"}, longest_s=600)
+
+
+def _clips(languages: set[str], longest_s: float = 30.0) -> list[Clip]:
+    if not (SPEECH_DIR / "manifest.jsonl").is_file():
+        pytest.skip(f"{SPEECH_DIR} has no manifest.jsonl: set WHISPERLINE_SPEECH_DIR to a folder of speech")
+    return read_manifest(SPEECH_DIR, languages, longest_s)

@@ -1,0 +1,51 @@
+"""Against the reference implementations, in an environment of their own."""
+
+import os
+from pathlib import Path
+
+import pytest
+from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.parity import TOLERANCE, Parity, check
+from whisperline_models.speech import Clip
+
+pytestmark = pytest.mark.oracle
+
+MOST_WORD_ERROR_S = 0.02  # one frame, median
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Path:
+    """The interpreter of the oracle's environment."""
+    default = Path(__file__).parents[2] / ".tools" / "oracle" / "bin" / "python"
+    python = Path(os.environ.get("WHISPERLINE_ORACLE_PYTHON", default))
+    if not python.is_file():
+        pytest.skip(f"no oracle at {python}: make .tools/oracle/.installed, or set WHISPERLINE_ORACLE_PYTHON")
+    return python
+
+
+def _assert_equal(parity: Parity) -> None:
+    assert max(parity.mel_error, parity.encoder_error, parity.decoder_error) <= TOLERANCE
+    assert parity.differing == {}
+    assert parity.differing_timed == {}
+    assert parity.median_word_error_s <= MOST_WORD_ERROR_S
+
+
+def test_a_sample_is_the_references_token_for_token(
+    checkpoint: Checkpoint, english: list[Clip], oracle: Path, tmp_path: Path
+) -> None:
+    """Outputs within 1e-3, the same greedy tokens with and without timestamps, the same word times."""
+    _assert_equal(check(checkpoint, english[:: len(english) // 6][:6], oracle, tmp_path, n_deep=3))
+
+
+def test_every_english_clip_is_the_references_token_for_token(
+    checkpoint: Checkpoint, english: list[Clip], oracle: Path, tmp_path: Path
+) -> None:
+    """The same over all clips of up to 30 s."""
+    _assert_equal(check(checkpoint, english, oracle, tmp_path, n_deep=40))
+
+
+def test_other_languages_are_the_references_token_for_token(
+    multilingual: Checkpoint, romance: list[Clip], oracle: Path, tmp_path: Path
+) -> None:
+    """The multilingual `base` on French, Spanish and Italian clips."""
+    _assert_equal(check(multilingual, romance, oracle, tmp_path, n_deep=8))
