@@ -17,19 +17,23 @@ from whisperline_contracts import (
     AudioKind,
     Event,
     Finalized,
+    Progress,
     Resumed,
     SessionEnd,
     SessionStart,
+    StreamOptions,
     decode_event,
     decode_progress,
 )
 from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, SESSION_PROGRESS, TRANSCRIPTIONS
 from whisperline_local import LocalSettings, Stack
+from whisperline_transcriber.progress_log import ProgressLog
+from whisperline_transcriber.publisher import Publisher
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 CACHE = Path(__file__).parents[2] / ".state" / "cache"
-PORT_OFFSET = 12_000
+PORT_OFFSET = 14_000
 REPLY_PARTITION = 3
 LIMIT_S = 30.0
 ENV = {"WHISPERLINE_TRANSCRIBER_IDLE_TIMEOUT_S": "4", "WHISPERLINE_TRANSCRIBER_DEAD_LETTERS_IN_A_ROW": "5"}
@@ -170,6 +174,43 @@ async def test_every_decision_is_in_the_progress_log(stack: Stack, log: Log) -> 
     finally:
         await consumer.stop()
     assert revisions == [1, 2]
+
+
+async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack) -> None:
+    """Both learn the same decision, and so does whoever reads the log later: never the one that came second."""
+    session_id = uuid.uuid4().hex
+    async with Publisher(stack.kafka_bootstrap) as publisher:
+        owners = [ProgressLog(stack.kafka_bootstrap, publisher) for _ in range(3)]
+        try:
+            for each in owners[:2]:
+                await each.assign([0])
+            proposed = [_progress(session_id, owner, base) for owner, base in (("one", 1_000), ("other", 2_000))]
+            pairs = zip(owners[:2], proposed, strict=True)
+            counted = await asyncio.gather(*(each.propose(0, progress) for each, progress in pairs))
+            await owners[2].assign([0])
+            assert counted[0] == counted[1] == owners[2].sessions(0)[session_id]
+            assert counted[0] in proposed
+            assert await owners[2].propose(0, _progress(session_id, "late", 3_000)) == counted[0]
+        finally:
+            for each in owners:
+                await each.close()
+
+
+def _progress(session_id: str, owner: str, base: int) -> Progress:
+    return Progress(
+        session_id=session_id,
+        connection_id="c",
+        client_id="u",
+        reply_partition=0,
+        sample_rate=16_000,
+        channels=1,
+        options=StreamOptions(),
+        revision=1,
+        owner=owner,
+        attached_at=0,
+        base=base,
+        next_segment_index=0,
+    )
 
 
 async def test_sigterm_hands_over_and_exits_in_time(stack: Stack, log: Log) -> None:
