@@ -29,6 +29,9 @@ MARGIN_S = 2.0  # silence that a window holds after the audio, at least
 FULL_WINDOW_S = 30
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
 FRAMES_PER_SECOND = round(1 / FRAME_S)
+SAMPLES_PER_FRAME = 2 * HOP  # in a frame of the encoder, and a step of the timestamps
+LEAST_STEP_S = 1.0  # what must be done before the rest is decoded for itself
+LEAST_REST_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,30 +52,34 @@ def attempts(n_samples: int, windows_s: Sequence[int]) -> list[Attempt]:
 
 
 class _Row:
-    """A request on its way: the attempts that are left, the window of the newest, and what came of each."""
+    """Audio on its way: the attempts that are left, the window of the newest, and what came of each.
 
-    def __init__(self, request: Request, windows_s: Sequence[int]) -> None:
-        self.request = request
-        self.ladder = attempts(request.audio.size, windows_s)
-        self.seed = zlib.crc32(request.audio.tobytes())
+    It is a request's audio from `start_samples` on.
+    """
+
+    def __init__(self, request: Request, windows_s: Sequence[int], start_samples: int = 0) -> None:
+        self.request, self.start_samples = request, start_samples
+        self.audio = request.audio[start_samples:]
+        self.ladder = attempts(self.audio.size, windows_s)
+        self.seed = zlib.crc32(self.audio.tobytes())
         self.window: Window = {}
         self.window_s = 0
         self.improbable = 0
         self.repeated: Decoded | None = None  # the first over the full window that may be what was said
-        self.newest: Decoded | None = None
+        self.decoded = Decoded((), (), 0.0, 1.0, "en", ended=True)
         self.settled = False
         self.silent = False
 
     def take(self, decoded: Decoded, verdict: Verdict) -> None:
         """Settle on this decoding, on an earlier one or on silence; else another attempt follows."""
-        self.newest = decoded
+        self.decoded = decoded
         if self.window_s == FULL_WINDOW_S:
             self.improbable += verdict is Verdict.IMPROBABLE
             if verdict is Verdict.REPEATED and self.repeated is None and is_believable_repetition(decoded):
                 self.repeated = decoded
         gives_up = not self.ladder or self.improbable >= MAX_IMPROBABLE
         if gives_up and verdict is not Verdict.GOOD:
-            self.newest = self.repeated or decoded
+            self.decoded = self.repeated or decoded
             self.silent = self.repeated is None
         self.silent |= verdict is Verdict.SILENT
         self.settled = gives_up or verdict in {Verdict.GOOD, Verdict.SILENT}
@@ -91,14 +98,13 @@ class Engine:
 
     def transcribe(self, requests: Sequence[Request]) -> list[Result]:
         """Serve requests in one batch; a row's result does not depend on the others."""
-        rows = [_Row(request, self.spec.windows_s) for request in requests]
-        pending = rows
-        while pending:
-            tasks = [self._next_task(row) for row in pending]
-            for row, decoded in zip(pending, self.decode(tasks), strict=True):
-                row.take(decoded, self._judge(row, decoded))
-            pending = [row for row in pending if not row.settled]
-        return [self._result(row, row.newest) for row in rows if row.newest is not None]
+        parts = [[_Row(request, self.spec.windows_s)] for request in requests]
+        while pending := [rows for rows in parts if not rows[-1].settled]:
+            tasks = [self._next_task(rows[-1]) for rows in pending]
+            for rows, decoded in zip(pending, self.decode(tasks), strict=True):
+                rows[-1].take(decoded, self._judge(rows[-1], decoded))
+                rows.extend(self._rest(rows[-1]))
+        return [self._result(rows) for rows in parts]
 
     def warm_up(self) -> None:
         """Decode a second of silence in every window, so that the first request finds memory and threads ready."""
@@ -138,13 +144,13 @@ class Engine:
         wanted = {value.name for value in self.sessions.aligner.get_inputs()} - {"tokens"}
         feeds = {name: window[name][None] for name in wanted}
         (weights,) = self.sessions.aligner.run(["weights"], {"tokens": fed, **feeds})
-        n_frames = max(1, n_samples // (2 * HOP))
+        n_frames = max(1, n_samples // SAMPLES_PER_FRAME)
         return token_starts(weights[:, :, :n_frames], len(prompt))
 
     def _next_task(self, row: _Row) -> Task:
         attempt = row.ladder.pop(0)
         if attempt.window_s != row.window_s:
-            row.window = self.window(row.request.audio, attempt.window_s)
+            row.window = self.window(row.audio, attempt.window_s)
             row.window_s = attempt.window_s
         seed = row.seed + round(attempt.temperature * 10)
         request = row.request
@@ -152,39 +158,56 @@ class Engine:
 
     def _judge(self, row: _Row, decoded: Decoded) -> Verdict:
         tokens = [token for token in decoded.tokens if token < self.vocabulary.end]
-        return judge(decoded, self.vocabulary.decode(tokens), tokens, row.request.audio.size / SAMPLE_RATE)
+        return judge(decoded, self.vocabulary.decode(tokens), tokens, row.audio.size / SAMPLE_RATE)
 
-    def _result(self, row: _Row, decoded: Decoded) -> Result:
-        text = "" if row.silent else self.vocabulary.decode(decoded.tokens).strip()
-        words = self._words(row, decoded) if text and row.request.words else []
+    def _rest(self, row: _Row) -> list[_Row]:
+        """What is left to decode where the text breaks off between two timestamps: the reference seeks there."""
+        stamps = [token - self.vocabulary.timestamp_begin for token in row.decoded.tokens[-2:]]
+        if not row.settled or row.silent or len(stamps) < 2 or min(stamps) < 0:
+            return []
+        done, left = stamps[1] * SAMPLES_PER_FRAME, row.audio.size - stamps[1] * SAMPLES_PER_FRAME
+        goes_on = done >= LEAST_STEP_S * SAMPLE_RATE and left >= LEAST_REST_S * SAMPLE_RATE
+        return [_Row(row.request, self.spec.windows_s, row.start_samples + done)] if goes_on else []
+
+    def _result(self, rows: Sequence[_Row]) -> Result:
+        heard = [row for row in rows if not row.silent]
+        text = "".join(self.vocabulary.decode(row.decoded.tokens) for row in heard).strip()
+        first, n_tokens = rows[0], [len(row.decoded.tokens) + 1 for row in heard or rows]
+        logprobs = [row.decoded.avg_logprob for row in heard or rows]
         return Result(
             text=text,
-            language=decoded.language,
-            tokens=decoded.tokens if text else (),
-            words=tuple(words),
-            avg_logprob=decoded.avg_logprob,
-            no_speech_prob=decoded.no_speech_prob,
+            language=first.decoded.language,
+            tokens=tuple(token for row in heard for token in self._shifted(row)),
+            words=tuple(word for row in heard if row.request.words for word in self._words(row)),
+            avg_logprob=float(np.average(logprobs, weights=n_tokens)),
+            no_speech_prob=first.decoded.no_speech_prob,
             compression_ratio=compression_ratio(text),
-            window_s=row.window_s,
+            window_s=first.window_s,
             model=self.spec.name,
             version=self.version,
         )
 
-    def _words(self, row: _Row, decoded: Decoded) -> list[dict[str, str | int | float]]:
-        is_text = [token < self.vocabulary.end for token in decoded.tokens]
-        tokens = [t for t, keep in zip(decoded.tokens, is_text, strict=True) if keep]
-        if not tokens:
+    def _shifted(self, row: _Row) -> list[int]:
+        """The tokens of a part, timestamps counted from the start of the request's audio."""
+        begin, last = self.vocabulary.timestamp_begin, self.vocabulary.n_vocab - 1
+        shift = row.start_samples // SAMPLES_PER_FRAME
+        return [min(token + shift, last) if token >= begin else token for token in row.decoded.tokens]
+
+    def _words(self, row: _Row) -> list[dict[str, str | int | float]]:
+        pairs = zip(row.decoded.tokens, row.decoded.logprobs, strict=True)
+        spoken = [(token, np.exp(logprob)) for token, logprob in pairs if token < self.vocabulary.end]
+        if not spoken:
             return []
-        probabilities = np.exp([p for p, keep in zip(decoded.logprobs, is_text, strict=True) if keep])
-        starts_s = self.token_starts(row.window, tokens, decoded.language, row.request.audio.size)
-        words = self.vocabulary.split_words(tokens, decoded.language)
-        timed = time_words(words, starts_s, probabilities.tolist())
+        tokens, probabilities = zip(*spoken, strict=True)
+        starts_s = self.token_starts(row.window, tokens, row.decoded.language, row.audio.size)
+        words = self.vocabulary.split_words(tokens, row.decoded.language)
+        start_s = row.start_samples / SAMPLE_RATE
         return [
             {
-                "word": w.word.strip(),
-                "start_ms": round(w.start_s * 1000),
-                "end_ms": round(w.end_s * 1000),
-                "confidence": w.confidence,
+                "word": word.word.strip(),
+                "start_ms": round((start_s + word.start_s) * 1000),
+                "end_ms": round((start_s + word.end_s) * 1000),
+                "confidence": word.confidence,
             }
-            for w in timed
+            for word in time_words(words, starts_s, probabilities)
         ]
