@@ -1,7 +1,7 @@
 """Who may ask Triton, and when: finals always and until they are answered, partials only where there is room.
 
-Partials are sheddable. Their cadence follows the time that the last ones took, so that they come less often when
-Triton is slow, and none is asked for while a final waits for its turn.
+Partials are sheddable. Their cadence follows the time that Triton's last answers took, finals' included, so that they
+come less often when Triton is slow and again when it has recovered; none is asked for while a final waits for its turn.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 FINAL_DEADLINE_S = 60.0
 PARTIAL_DEADLINE_S = 5.0
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-SMOOTHING = 0.3  # weight of the newest partial in the mean of the time that they take
+SMOOTHING = 0.3  # weight of the newest answer in the mean of the time that they take
 
 
 class Decoder:
@@ -32,12 +32,12 @@ class Decoder:
         self._settings = settings
         self._finals = asyncio.Semaphore(settings.finals_in_flight)
         self._partials = 0
-        self._partial_s = 0.0
+        self._answer_s = 0.0
 
     @property
     def cadence_samples(self) -> int:
         """How much new audio, in samples at 16 kHz, makes the next partial due."""
-        return max(self._settings.partial_cadence_ms, int(2_000 * self._partial_s)) * SAMPLES_PER_MS
+        return max(self._settings.partial_cadence_ms, int(2_000 * self._answer_s)) * SAMPLES_PER_MS
 
     @property
     def partial_allowed(self) -> bool:
@@ -68,21 +68,25 @@ class Decoder:
         """Return what an open segment says so far; None if Triton does not answer in time."""
         request = Request(Priority.LIVE_PARTIAL, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
         self._partials += 1
-        began_s = time.monotonic()
         try:
             return await self._ask(audio, request)
         except TritonError as error:
             log.info("a partial was dropped: %s", error)
             metrics.SHED.labels("triton").inc()
+            self._note(PARTIAL_DEADLINE_S)
             return None
         finally:
             self._partials -= 1
-            self._partial_s += SMOOTHING * (time.monotonic() - began_s - self._partial_s)
 
     async def _ask(self, audio: Samples, request: Request) -> Transcript:
         lane = request.priority.name.lower()
         began_s = time.monotonic()
         with metrics.IN_FLIGHT.labels(lane).track_inprogress():
             transcript = await self._triton.transcribe(audio, request)
-        metrics.DECODE.labels(lane).observe(time.monotonic() - began_s)
+        elapsed_s = time.monotonic() - began_s
+        metrics.DECODE.labels(lane).observe(elapsed_s)
+        self._note(elapsed_s)
         return transcript
+
+    def _note(self, elapsed_s: float) -> None:
+        self._answer_s += SMOOTHING * (elapsed_s - self._answer_s)
