@@ -24,8 +24,9 @@ def oracle() -> Path:
 
 
 def _assert_equal(parity: Parity) -> None:
-    assert max(parity.mel_error, parity.encoder_error, parity.decoder_error) <= TOLERANCE
     assert parity.differing == {}
+    assert parity.mel_error <= TOLERANCE
+    assert parity.holds
     assert parity.differing_timed == {}
     assert parity.median_word_error_s <= MOST_WORD_ERROR_S
 

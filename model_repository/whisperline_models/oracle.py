@@ -8,6 +8,7 @@ nothing of this project, so that no mistake is shared.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -43,11 +44,11 @@ def main(folder: Path) -> None:
     }
     sampled = list(zip(mels, answers["tokens"], clips, languages, strict=True))[: job["n_deep"]]
     arrays: dict[str, np.ndarray[Any, Any]] = {}
-    reference = _load_openai(folder)
+    reference, exact = _load_openai(folder), copy.deepcopy(transformers_model).double()
     answers["timed"], answers["words"] = [], []
     for index, (mel, tokens, clip, language) in enumerate(sampled):
         arrays[f"mel_{index}"] = mel.numpy()
-        arrays.update({f"{k}_{index}": v for k, v in _outputs(transformers_model, mel, tokens["all"]).items()})
+        arrays.update({f"{k}_{index}": v for k, v in _outputs(transformers_model, exact, mel, tokens["all"]).items()})
         answers["timed"].append(_decode_timed(reference, mel, language))
         answers["words"].append(_align(reference, mel, tokens["text"], clip, language))
     np.savez(folder / "answers.npz", **arrays)
@@ -79,10 +80,12 @@ def _greedy(model: Any, mel: Any, language: str) -> dict[str, list[int]]:
     return {"text": text, "all": prompt + text}
 
 
-def _outputs(model: Any, mel: Any, tokens: list[int]) -> dict[str, np.ndarray[Any, Any]]:
-    hidden = model.model.encoder(mel).last_hidden_state
-    logits = model(encoder_outputs=(hidden,), decoder_input_ids=torch.tensor([tokens])).logits
-    return {"hidden": hidden.numpy(), "logits": logits.numpy()}
+def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, np.ndarray[Any, Any]]:
+    """Encoder state and logits in float64, and the encoder state as this model gives it in float32."""
+    hidden = exact.model.encoder(mel.double()).last_hidden_state
+    logits = exact(encoder_outputs=(hidden,), decoder_input_ids=torch.tensor([tokens])).logits
+    single = model.model.encoder(mel).last_hidden_state
+    return {"hidden": hidden.numpy(), "logits": logits.numpy(), "hidden_float32": single.numpy()}
 
 
 def _load_openai(folder: Path) -> Any:

@@ -30,13 +30,17 @@ if TYPE_CHECKING:
     from whisperline_models.checkpoint import Checkpoint
     from whisperline_models.speech import Clip
 
-TOLERANCE = 1e-3  # of encoder and decoder outputs in float32
+# of encoder and decoder outputs in float32, from what float64 gives: single elements are so ill-conditioned that
+# torch's own float32 is up to 0.002 away (tiny.en, one channel), and one may not ask for less
+TOLERANCE = 1e-3
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Parity:
     """What the comparison found; texts are compared over all clips, the rest over the first `n_deep`.
+
+    Errors are the largest of any element, from the float64 oracle; `oracle_encoder_error` is that of its float32.
 
     `differing` and `differing_timed` name clips with their tokens: the oracle's, then ours.
     """
@@ -45,6 +49,7 @@ class Parity:
     n_deep: int
     mel_error: float
     encoder_error: float
+    oracle_encoder_error: float
     decoder_error: float
     differing: dict[str, tuple[list[int], list[int]]]
     differing_timed: dict[str, tuple[list[int], list[int]]]
@@ -53,7 +58,8 @@ class Parity:
     @property
     def holds(self) -> bool:
         """Whether outputs are within the tolerance and every greedy text is the oracle's, token for token."""
-        return max(self.encoder_error, self.decoder_error) <= TOLERANCE and not self.differing
+        within = self.encoder_error <= max(TOLERANCE, self.oracle_encoder_error) and self.decoder_error <= TOLERANCE
+        return within and not self.differing
 
     @property
     def median_word_error_s(self) -> float:
@@ -116,6 +122,7 @@ def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.f
         n_deep=len(deep),
         mel_error=max(_gap(arrays[f"mel_{i}"][0], _mel(engine, audio[i])) for i in deep),
         encoder_error=max(_gap(arrays[f"hidden_{i}"], outputs[i][0]) for i in deep),
+        oracle_encoder_error=max(_gap(arrays[f"hidden_{i}"], arrays[f"hidden_float32_{i}"]) for i in deep),
         decoder_error=max(_gap(arrays[f"logits_{i}"][0], outputs[i][1]) for i in deep),
         differing=_differing(clips, wanted, greedy),
         differing_timed=_differing(clips[: len(deep)], wanted_timed, timed),

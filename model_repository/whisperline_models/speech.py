@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 
 from whisperline_models.engine.log_mel import SAMPLE_RATE
+from whisperline_models.errors import SourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,8 @@ class Clip:
 
 def read_manifest(folder: Path, languages: set[str], longest_s: float = 30.0) -> list[Clip]:
     """The clips of a folder in these languages, up to this length, in the manifest's order."""
+    if not (folder / "manifest.jsonl").is_file():
+        raise SourceError(f"{folder} has no manifest.jsonl: set WHISPERLINE_SPEECH_DIR to a folder of clips")
     rows = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
     return [
         Clip(row["id"], folder / row["path"], row["language"], row["text"], row["duration_s"])
