@@ -25,7 +25,7 @@ from whisperline_local.assets import demo_speech
 RESULTS = Path(__file__).parent / "results"
 CACHE = Path(__file__).parent.parent / ".state" / "cache"
 STREAMS = (1, 4, 8)
-ROUNDS = 3
+ROUNDS = 2
 END_SILENCE_S = 0.5
 PACKAGES = ("aiokafka", "onnxruntime", "tritonclient", "numpy")
 
