@@ -63,7 +63,6 @@ async def test_a_server_whose_model_died_is_restarted(settings: LocalSettings) -
         assert before is not None
         (stub,) = psutil.Process(before).children()
         stub.kill()
-        assert not has_stub(before)
         await asyncio.wait_for(restarting.wait(), LIMIT_S)
         await stack.wait_healthy("triton", LIMIT_S)
         after = stack.pid("triton")
