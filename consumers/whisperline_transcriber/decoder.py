@@ -6,6 +6,7 @@ come less often when Triton is slow and again when it has recovered; none is ask
 
 import asyncio
 import logging
+import math
 import time
 
 from whisperline_contracts import StreamOptions
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 FINAL_DEADLINE_S = 60.0
 PARTIAL_DEADLINE_S = 5.0
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+STALE_S = 5.0  # a Triton that has not been asked for so long is taken to be fast
 SMOOTHING = 0.3  # weight of the newest answer in the mean of the time that they take
 
 
@@ -33,11 +35,13 @@ class Decoder:
         self._finals = asyncio.Semaphore(settings.finals_in_flight)
         self._partials = 0
         self._answer_s = 0.0
+        self._noted_at_s = -math.inf
 
     @property
     def cadence_samples(self) -> int:
         """How much new audio, in samples at 16 kHz, makes the next partial due."""
-        return max(self._settings.partial_cadence_ms, int(2_000 * self._answer_s)) * SAMPLES_PER_MS
+        answer_s = 0.0 if self._stale else self._answer_s
+        return max(self._settings.partial_cadence_ms, int(2_000 * answer_s)) * SAMPLES_PER_MS
 
     @property
     def partial_allowed(self) -> bool:
@@ -89,4 +93,9 @@ class Decoder:
         return transcript
 
     def _note(self, elapsed_s: float) -> None:
-        self._answer_s += SMOOTHING * (elapsed_s - self._answer_s)
+        self._answer_s += (1 if self._stale else SMOOTHING) * (elapsed_s - self._answer_s)
+        self._noted_at_s = time.monotonic()
+
+    @property
+    def _stale(self) -> bool:
+        return time.monotonic() - self._noted_at_s > STALE_S
