@@ -21,6 +21,7 @@ from transformers import (  # type: ignore[import-not-found]
     GenerationConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
+    logging,
 )
 from whisper.timing import find_alignment  # type: ignore[import-not-found]
 from whisper.tokenizer import get_tokenizer  # type: ignore[import-not-found]
@@ -30,6 +31,7 @@ SAMPLE_RATE = 16000
 
 def main(folder: Path) -> None:
     """Answer the job in a folder."""
+    logging.set_verbosity_error()
     torch.set_num_threads(1)  # more wait for each other where the processor is shared
     torch.set_grad_enabled(False)
     job = json.loads((folder / "job.json").read_text())
@@ -81,11 +83,15 @@ def _greedy(model: Any, mel: Any, language: str) -> dict[str, list[int]]:
 
 
 def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, np.ndarray[Any, Any]]:
-    """Encoder state and logits in float64, and the encoder state as this model gives it in float32."""
+    """Encoder state and logits computed in float64, and the encoder state as this model gives it in float32."""
     hidden = exact.model.encoder(mel.double()).last_hidden_state
     logits = exact(encoder_outputs=(hidden,), decoder_input_ids=torch.tensor([tokens])).logits
     single = model.model.encoder(mel).last_hidden_state
-    return {"hidden": hidden.numpy(), "logits": logits.numpy(), "hidden_float32": single.numpy()}
+    return {
+        "hidden": hidden.float().numpy(),
+        "logits": logits.float().numpy(),
+        "hidden_float32": single.numpy(),
+    }
 
 
 def _load_openai(folder: Path) -> Any:

@@ -105,7 +105,7 @@ def _run_oracle(python: Path, folder: Path) -> None:
     script = Path(__file__).with_name("oracle.py")
     done = subprocess.run([python, script, folder], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ParityError(f"the oracle failed:\n{done.stderr[-2000:]}")
+        raise ParityError(f"the oracle failed with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], folder: Path) -> Parity:

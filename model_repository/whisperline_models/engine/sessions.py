@@ -54,7 +54,7 @@ def _open(path: Path, threads: int) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # threads that spin for work take the processor from the rest of the machine, and wait for each other when it is full
+    # threads that spin for work take the processor from other programs, and where it is full from each other
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(path), options, providers=_providers())
 
