@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -83,6 +84,15 @@ async def test_a_service_can_be_stopped_and_started(settings: LocalSettings) -> 
             psycopg.connect(stack.database_url)
         await stack.start("postgres")
         psycopg.connect(stack.database_url).close()
+
+
+async def test_a_state_folder_that_was_removed_starts_afresh(settings: LocalSettings) -> None:
+    """Its new password opens a new database: nothing that lay elsewhere for the old one is in the way."""
+    for _ in range(2):
+        async with Stack(settings, ["postgres"]) as stack:
+            with psycopg.connect(stack.database_url) as connection:
+                connection.execute("CREATE TABLE once (id int)")
+        shutil.rmtree(settings.state)
 
 
 async def test_a_second_stack_on_the_same_folder_is_refused(settings: LocalSettings) -> None:

@@ -49,7 +49,7 @@ INITDB_OPTIONS = (
 
 def postgres_service(settings: LocalSettings, password: str) -> Service:
     """The database server, whose database is there once it is healthy."""
-    folder = _folder(settings)
+    folder = _folder(settings, password)
     port = settings.port("postgres_port")
     options = {
         "listen_addresses": HOST,
@@ -86,11 +86,15 @@ def _user_id() -> int | None:
     return pwd.getpwnam(UNPRIVILEGED).pw_uid if os.geteuid() == 0 else None
 
 
-def _folder(settings: LocalSettings) -> Path:
-    """Where the data folder lies."""
+def _folder(settings: LocalSettings, password: str) -> Path:
+    """Where the data folder lies.
+
+    Under `SHARED` its name tells the password, too: a state folder that was removed and made again has another, and
+    what the earlier one left would not let it in.
+    """
     if _user_id() is None or is_reachable(settings.state.parent):
         return settings.state / "postgres"
-    return SHARED / hashlib.sha256(str(settings.state).encode()).hexdigest()[:12]
+    return SHARED / hashlib.sha256(f"{settings.state}\n{password}".encode()).hexdigest()[:12]
 
 
 def _program(folder: Path) -> Path:
@@ -131,16 +135,17 @@ def _make_folders(settings: LocalSettings, folder: Path) -> None:
     for ours in (folder, folder.parent):
         ours.chmod(0o755)
     if folder.parent == SHARED:
-        _remove_abandoned()
+        _remove_abandoned(settings.state, folder)
         (folder / STATE_FOLDER_NOTE).write_text(str(settings.state))
     if not (program := _program(folder)).exists():
         _copy_program(program)
 
 
-def _remove_abandoned() -> None:
-    """Remove the data of state folders that are no more."""
+def _remove_abandoned(state: Path, folder: Path) -> None:
+    """Remove the data of state folders that are no more, and of those that lay where ours, `state`, lies."""
     for note in SHARED.glob(f"*/{STATE_FOLDER_NOTE}"):
-        if not Path(note.read_text()).exists():
+        theirs = Path(note.read_text())
+        if not theirs.exists() or (theirs == state and note.parent != folder):
             shutil.rmtree(note.parent, ignore_errors=True)
 
 
