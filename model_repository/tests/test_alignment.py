@@ -55,6 +55,15 @@ def test_punctuation_joins_its_word() -> None:
     assert [(word.start_s, word.end_s) for word in timed] == [(0.25, 0.5), (0.75, 1.0)]
 
 
+def test_pieces_without_a_space_are_one_word() -> None:
+    """An apostrophe does not end a word where spaces do; where nothing does, characters stay apart."""
+    words = [(" d", [1]), ("'accord", [2]), (" oui", [3])]
+    joined = time_words(words, np.arange(4.0), [0.5, 0.5, 0.5])
+    assert [(word.word, word.start_s, word.end_s) for word in joined] == [(" d'accord", 0, 2), (" oui", 2, 3)]
+    apart = time_words([("公", [1]), ("交", [2])], np.arange(3.0), [0.5, 0.5], spaced=False)
+    assert [word.word for word in apart] == ["公", "交"]
+
+
 def test_a_pause_before_the_first_word_is_not_the_words() -> None:
     """The first word is at most twice as long as the median."""
     timed = time_words([(" a", [1]), (" b", [2]), (" c", [3])], np.array([0.0, 5.0, 5.4, 5.8]), [1.0] * 3)

@@ -94,9 +94,16 @@ def _walk_back(trace: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def time_words(
-    words: Sequence[tuple[str, Sequence[int]]], starts_s: NDArray[np.float64], probabilities: Sequence[float]
+    words: Sequence[tuple[str, Sequence[int]]],
+    starts_s: NDArray[np.float64],
+    probabilities: Sequence[float],
+    *,
+    spaced: bool = True,
 ) -> list[Word]:
-    """Words with times from the starts of their tokens (one more than tokens), punctuation merged into them."""
+    """Words with times from the starts of their tokens (one more than tokens), punctuation merged into them.
+
+    In a language written with spaces the words come back as spaces divide them, "d'accord" as one.
+    """
     bounds = np.cumsum([0, *(len(tokens) for _, tokens in words)])
     timed = [
         Word(text, float(starts_s[a]), float(starts_s[b]), float(np.mean(probabilities[a:b])))
@@ -104,7 +111,8 @@ def time_words(
     ]
     durations = [w.end_s - w.start_s for w in timed if w.end_s > w.start_s]
     longest_s = 2 * min(_LONGEST_MEDIAN_S, float(np.median(durations))) if durations else 0.0
-    return _shorten_first(_merge_punctuation(_shorten_at_sentences(timed, longest_s)), longest_s)
+    merged = _shorten_first(_merge_punctuation(_shorten_at_sentences(timed, longest_s)), longest_s)
+    return _join_unspaced(merged) if spaced else merged
 
 
 def _shorten_at_sentences(words: list[Word], longest_s: float) -> list[Word]:
@@ -140,3 +148,17 @@ def _merge_punctuation(words: list[Word]) -> list[Word]:
         else:
             merged.append(word)
     return merged
+
+
+def _join_unspaced(words: list[Word]) -> list[Word]:
+    """A piece without a space before it belongs to the word before."""
+    joined: list[Word] = []
+    for word in words:
+        if joined and not word.word.startswith(" "):
+            previous = joined[-1]
+            lengths = [len(previous.word), len(word.word)]
+            confidence = float(np.average([previous.confidence, word.confidence], weights=lengths))
+            joined[-1] = Word(previous.word + word.word, previous.start_s, word.end_s, confidence)
+        else:
+            joined.append(word)
+    return joined

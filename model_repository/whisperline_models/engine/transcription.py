@@ -15,7 +15,7 @@ from .log_mel import HOP, SAMPLE_RATE, log_mel
 from .requests import Request, Result
 from .sessions import ModelSpec, Sessions
 from .slots import Slots
-from .vocabulary import Vocabulary
+from .vocabulary import UNSPACED, Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,7 +201,7 @@ class Engine:
         tokens, probabilities = zip(*spoken, strict=True)
         starts_s = self.token_starts(row.window, tokens, row.decoded.language, row.audio.size)
         words = self.vocabulary.split_words(tokens, row.decoded.language)
-        start_s = row.start_samples / SAMPLE_RATE
+        start_s, spaced = row.start_samples / SAMPLE_RATE, row.decoded.language not in UNSPACED
         return [
             {
                 "word": word.word.strip(),
@@ -209,5 +209,5 @@ class Engine:
                 "end_ms": round((start_s + word.end_s) * 1000),
                 "confidence": word.confidence,
             }
-            for word in time_words(words, starts_s, probabilities)
+            for word in time_words(words, starts_s, probabilities, spaced=spaced)
         ]

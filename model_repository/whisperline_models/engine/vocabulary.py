@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MULTILINGUAL_FROM = 51865  # the vocabulary size from which a model is multilingual, as in the reference
-_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages written without spaces
+UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages written without spaces
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _SYMBOLS = [
     *'"#()*+/:;<=>@[\\]^_`{|}~「」『』',
@@ -110,7 +110,7 @@ class Vocabulary:
     def split_words(self, tokens: Sequence[int], language: str) -> list[tuple[str, list[int]]]:
         """Words with their tokens; the words joined are the text, leading spaces included."""
         characters = self._split_characters(tokens)
-        if language in _UNSPACED:
+        if language in UNSPACED:
             return characters
         words: list[tuple[str, list[int]]] = []
         for text, ids in characters:
