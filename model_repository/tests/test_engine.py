@@ -88,7 +88,7 @@ def test_silence_noise_and_tones_give_no_text(served: Engine, seconds: int) -> N
         (b"[]", "must be a JSON object"),
         (b'{"beam": 5}', "options.beam is not known"),
         (b'{"words": 1}', "options.words: 1 has the wrong type"),
-        (b'{"language": "fr"}', "this model has no 'fr'"),
+        (b'{"language": "fr"}', 'this model has no "fr"'),
     ],
 )
 def test_wrong_options_are_named(served: Engine, options: bytes, reason: str) -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,11 +14,68 @@ AUDIO = np.zeros(16000, np.int16)
 LANGUAGES = ("en", "fr")
 
 
+def parse(options: object, languages: tuple[str, ...] = LANGUAGES) -> Request:
+    return Request.parse(AUDIO, json.dumps(options).encode(), languages)
+
+
+def test_options_left_out_have_their_defaults() -> None:
+    """Without options, a final is transcribed in the language that is heard, without times."""
+    request = parse({})
+    assert (request.language, request.task, request.prompt, request.hotwords) == (None, "transcribe", "", "")
+    assert (request.timestamps, request.words, request.lane) == (False, False, "final")
+    assert request.temperatures == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
 def test_options_are_read() -> None:
-    """Each option of the interface reaches the request; those left out have their defaults."""
-    assert Request.parse(AUDIO, b"{}", LANGUAGES).language is None
-    request = Request.parse(AUDIO, b'{"language": "fr", "timestamps": true, "words": true}', LANGUAGES)
-    assert (request.language, request.timestamps, request.words) == ("fr", True, True)
+    """Each option of the interface reaches the request."""
+    request = parse({"language": "fr", "task": "translate", "timestamps": True, "words": True, "lane": "file"})
+    assert (request.language, request.task, request.lane) == ("fr", "translate", "file")
+    assert (request.timestamps, request.words) == (True, True)
+    request = parse({"prompt": " Dr. Ott. ", "hotwords": ["Ott ", "Whisperline"], "temperature": 0.4})
+    assert (request.prompt, request.hotwords, request.temperatures) == ("Dr. Ott.", "Ott, Whisperline", (0.4,))
+    assert parse({"hotwords": "Ott", "temperature": [0, 0.5]}).temperatures == (0.0, 0.5)
+    assert parse({"prompt": None, "hotwords": None, "language": None}).prompt == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"beam": 5}, "options.beam is not known, only hotwords, lane"),
+        ({"\ud800": 5}, r"options.\ud800 is not known"),
+        ({"words": 1}, "options.words: 1 has the wrong type, send true or false"),
+        ({"language": "de"}, 'this model has no "de", only en, fr'),
+        ({"language": 3}, "options.language: 3 has the wrong type, send a language code, or null"),
+        ({"task": "summarise"}, 'options.task: "summarise" will not do, send transcribe or translate'),
+        ({"task": []}, "options.task: [] will not do"),
+        ({"lane": "fast"}, 'options.lane: "fast" will not do, send final or partial or file'),
+        ({"temperature": 1.5}, "options.temperature: 1.5 will not do, send a number from 0 to 1"),
+        ({"temperature": []}, "options.temperature: [] will not do"),
+        ({"temperature": [0, True]}, "options.temperature: [0, true] will not do"),
+        ({"temperature": float("nan")}, "options.temperature: NaN will not do"),
+        ({"prompt": "a" * 9000}, "has 9000 characters, send text of up to 8192 characters"),
+        ({"prompt": "<|endoftext|>"}, "holds <|, with which special tokens begin"),
+        ({"prompt": "\ud800"}, "surrogates not allowed"),
+        ({"hotwords": ["Ott", 3]}, 'options.hotwords: ["Ott", 3] has the wrong type'),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_is_allowed(options: object, reason: str) -> None:
+    """The reason names the option, what was sent, and what to send."""
+    with pytest.raises(RequestError, match=re.escape(reason)):
+        parse(options)
+
+
+def test_an_english_model_does_not_translate() -> None:
+    """The task is refused where the model knows one language."""
+    assert parse({"task": "transcribe"}, ("en",)).task == "transcribe"
+    with pytest.raises(RequestError, match=re.escape("options.task: this model knows English alone")):
+        parse({"task": "translate"}, ("en",))
+
+
+@pytest.mark.parametrize("options", [b"{", b"[" * 60_000, b"[]", b"\xff", b" " * 65_537, b"1" * 5_000])
+def test_what_is_no_object_of_options_is_refused(options: bytes) -> None:
+    """Broken, deep or long JSON is an error of its sender."""
+    with pytest.raises(RequestError, match=r"^options "):
+        Request.parse(AUDIO, options, LANGUAGES)
 
 
 @given(options=st.binary(max_size=60))
@@ -26,6 +86,28 @@ def test_any_bytes_are_read_or_refused(options: bytes) -> None:
     except RequestError:
         return
     assert request.language in {None, *LANGUAGES}
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[]), max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+_NAMES = ("language", "task", "prompt", "hotwords", "timestamps", "words", "temperature", "lane")
+
+
+@given(options=st.dictionaries(st.sampled_from(_NAMES) | st.text(max_size=5), _JSON, max_size=3))
+def test_any_value_is_read_or_refused(options: dict[str, object]) -> None:
+    """A value of any kind gives a request that can be decoded, or is refused."""
+    try:
+        request = parse(options)
+    except RequestError:
+        return
+    assert request.task in {"transcribe", "translate"}
+    assert request.lane in {"final", "partial", "file"}
+    assert request.temperatures
+    assert all(0 <= temperature <= 1 for temperature in request.temperatures)
+    assert f"{request.prompt}{request.hotwords}".encode() is not None
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,16 @@ class Vocabulary:
         return self.special("transcribe")
 
     @cached_property
+    def translate(self) -> int:
+        """The task of writing in English what is said in another language."""
+        return self.special("translate")
+
+    @cached_property
+    def start_of_previous(self) -> int:
+        """What comes before the start is text that was said earlier, and it begins with this."""
+        return self.special("startofprev")
+
+    @cached_property
     def timestamp_begin(self) -> int:
         """The timestamp 0.00; each id after it is 20 ms later."""
         return self.no_timestamps + 1
@@ -85,7 +95,7 @@ class Vocabulary:
         """Language codes to tokens, in the order of the ids; English alone for an English-only model."""
         if not self.is_multilingual:
             return {"en": self.start + 1}
-        ids = range(self.start + 1, self.special("translate"))
+        ids = range(self.start + 1, self.translate)
         return {str(self.tokenizer.id_to_token(i)).strip("<|>"): i for i in ids}
 
     @cached_property
@@ -106,6 +116,10 @@ class Vocabulary:
         """The text of ids, special tokens and timestamps left out."""
         text: str = self.tokenizer.decode([t for t in tokens if t < self.end], skip_special_tokens=False)
         return text
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of text that was said before, as the reference encodes a prompt; none for blank text."""
+        return self._encode(f" {text.strip()}") if text.strip() else []
 
     def split_words(self, tokens: Sequence[int], language: str) -> list[tuple[str, list[int]]]:
         """Words with their tokens; the words joined are the text, leading spaces included."""
