@@ -12,7 +12,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test check lock parity bench-latency clean
+.PHONY: help demo up test check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,6 +40,15 @@ parity: .venv/.installed .tools/oracle/.installed ## Compare with transformers o
 
 bench-latency: .venv/.installed ## From the end of speech to the final, alone and beside other streams
 	@$(RUN)/python bench/latency.py
+
+bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
+	@$(RUN)/python bench/serving.py $(PART)
+
+bench-memory: .venv/.installed ## Memory over 20,000 requests, and with up to 256 at a time
+	@$(RUN)/python bench/memory.py
+
+bench-serving-gpu: .venv/.installed ## large-v3-turbo on this machine's NVIDIA GPU
+	@$(RUN)/python bench/serving_gpu.py
 
 lock: $(POETRY) ## Resolve every project's dependencies anew
 	@for project in $(PROJECTS) .; do echo "locking $$project"; $(POETRY) lock --project $$project || exit 1; done
@@ -70,4 +79,10 @@ $(POETRY):
 	@echo "installing torch and transformers into .tools/oracle (5 GB)"
 	@$(PYTHON) -m venv .tools/oracle
 	@.tools/oracle/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.tools/peer/.installed: bench/peer-requirements.txt
+	@echo "installing faster-whisper into .tools/peer"
+	@$(PYTHON) -m venv .tools/peer
+	@.tools/peer/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

