@@ -53,10 +53,8 @@ def export_version(checkpoint: Checkpoint, repository: Path, version: int, preci
 def _write_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     folder.mkdir()
     vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
-    quantize = precision == "int8"
-    onnx.save(graphs.build_encoder(checkpoint), folder / "encoder.onnx")
-    onnx.save(graphs.build_decoder(checkpoint, vocabulary, quantize=quantize), folder / "decoder.onnx")
-    onnx.save(graphs.build_aligner(checkpoint, quantize=quantize), folder / "aligner.onnx")
+    for name, graph in graphs.build(checkpoint, vocabulary, precision).items():
+        onnx.save(graph, folder / f"{name}.onnx")
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
     shutil.copyfile(_PACKAGE / "serving" / "model.py", folder / "model.py")
     shutil.copytree(_PACKAGE / "engine", folder / "engine", ignore=shutil.ignore_patterns("__pycache__"))

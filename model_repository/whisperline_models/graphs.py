@@ -7,12 +7,13 @@ D channels, S slots of the text cache, V tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from whisperline_models.engine.rules import NEVER, phase_masks
-from whisperline_models.onnx_builder import BOOL, FLOAT, INT32, INT64, GraphBuilder
+from whisperline_models.onnx_builder import BOOL, FLOAT, INT32, INT64, Arithmetic, GraphBuilder
+from whisperline_models.spectrogram import build_spectrogram
 
 if TYPE_CHECKING:
     import onnx
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from whisperline_models.checkpoint import Checkpoint
     from whisperline_models.engine.vocabulary import Vocabulary
+
+    Precision = Literal["float32", "float16", "int8"]
+_INT64_MAX = np.iinfo(np.int64).max
 
 
 @dataclass
@@ -57,39 +61,61 @@ class _Whisper:
         return self.graph.op("Transpose", split, perm=[0, 2, 1, 3])
 
 
-def build_encoder(checkpoint: Checkpoint, *, quantize: bool = False) -> onnx.ModelProto:
+# of the encoder, whose products have the many rows of a window, and of the decoder
+_ARITHMETIC = {
+    "float32": (Arithmetic.FLOAT32, Arithmetic.FLOAT32),
+    "float16": (Arithmetic.FLOAT16, Arithmetic.FLOAT16),
+    "int8": (Arithmetic.INT8, Arithmetic.INT8_ROWS),
+}
+
+
+def build(checkpoint: Checkpoint, vocabulary: Vocabulary, precision: Precision) -> dict[str, onnx.ModelProto]:
+    """Every graph of a version by its name."""
+    many_rows, few_rows = _ARITHMETIC[precision]
+    return {
+        "spectrogram": build_spectrogram(checkpoint.dimensions.n_mels),
+        "encoder": build_encoder(checkpoint, many_rows),
+        "decoder": build_decoder(checkpoint, vocabulary, few_rows),
+        "aligner": build_aligner(checkpoint, few_rows),
+    }
+
+
+def build_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:
     """The encoder, and the keys and values of the decoder's cross-attention, computed once a window.
 
-    In: `mel` (B, n_mels, 2T). Out: `hidden` (B, T, state) and, a decoder layer, `cross_key_i` and
-    `cross_value_i` (B, H, T, D). T may be any length up to the 30 s of the positional embedding.
+    In: `mel` (B, n_mels, 2T) float32. Out: `cross` (2L, B, H, T, D): the key and the value of each of L decoder
+    layers in turn; and `hidden` (B, T, state). T may be any length up to the 30 s of the positional embedding.
     """
-    graph = GraphBuilder("encoder", quantize_matmuls=quantize)
+    graph = GraphBuilder("encoder", arithmetic)
     whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
-    x = graph.input("mel", FLOAT, ["B", dims.n_mels, "2T"])
+    mel = graph.cast(graph.input("mel", FLOAT, ["B", dims.n_mels, "2T"]), graph.float)
+    x = graph.op("Transpose", mel, perm=[0, 2, 1])
     for name, stride in (("encoder.conv1", 1), ("encoder.conv2", 2)):
-        weights = [graph.weight(f"{name}.{p}", whisper.tensor(f"{name}.{p}")) for p in ("weight", "bias")]
-        x = graph.op("Conv", x, *weights, kernel_shape=[3], pads=[1, 1], strides=[stride])
-        x = graph.fused("Gelu", x)
-    x = graph.op("Transpose", x, perm=[0, 2, 1])
+        x = graph.fused("Gelu", _convolve(whisper, x, name, stride))
     x = graph.op("Add", x, _first_positions(whisper, x))
     for layer in range(dims.n_audio_layer):
         x = _encoder_block(whisper, x, f"encoder.blocks.{layer}")
-    hidden = graph.output("hidden", FLOAT, ["B", "T", dims.n_audio_state])
-    inputs = [
-        x,
-        *(graph.weight(f"encoder.ln_post.{p}", whisper.tensor(f"encoder.ln_post.{p}")) for p in ("weight", "bias")),
-    ]
-    graph.op("LayerNormalization", *inputs, outputs=[hidden], axis=-1, epsilon=1e-5)
-    for layer in range(dims.n_text_layer):
-        _cross_key_value(whisper, hidden, layer)
+    hidden = graph.output("hidden", graph.float, ["B", "T", dims.n_audio_state])
+    _cross(whisper, whisper.layer_norm(x, "encoder.ln_post", output=hidden))
     return graph.model()
+
+
+def _convolve(whisper: _Whisper, x: str, name: str, stride: int) -> str:
+    """A convolution over three frames of `x` (B, T, channels), padded by one, as a product with their channels."""
+    graph, weight = whisper.graph, whisper.tensor(f"{name}.weight")
+    padded = graph.op("Pad", x, graph.integers(0, 1, 0, 0, 1, 0))
+    ends = graph.integers(-2), graph.integers(-1), graph.integers(_INT64_MAX)
+    axis, step = graph.integers(1), graph.integers(stride)
+    taps = [graph.op("Slice", padded, graph.integers(tap), end, axis, step) for tap, end in enumerate(ends)]
+    product = weight.transpose(0, 2, 1).reshape(len(weight), -1)
+    return graph.linear(graph.op("Concat", *taps, axis=2), name, product, whisper.tensor(f"{name}.bias"))
 
 
 def _first_positions(whisper: _Whisper, x: str) -> str:
     """The first T rows of the encoder's positional embedding, T read off `x` (B, T, state)."""
     graph, name = whisper.graph, "encoder.positional_embedding"
     n_frames = graph.op("Shape", x, start=1, end=2)
-    table = graph.weight(name, whisper.tensor(name))
+    table = graph.parameter(name, whisper.tensor(name))
     return graph.op("Slice", table, graph.integers(0), n_frames, graph.integers(0))
 
 
@@ -104,15 +130,22 @@ def _encoder_block(whisper: _Whisper, x: str, block: str) -> str:
     return whisper.mlp(x, block)
 
 
-def _cross_key_value(whisper: _Whisper, hidden: str, layer: int) -> None:
+def _cross(whisper: _Whisper, hidden: str) -> None:
+    """The keys and values of all decoder layers in one product."""
     graph, dims = whisper.graph, whisper.checkpoint.dimensions
-    for part in ("key", "value"):
-        heads = whisper.heads(whisper.linear(hidden, f"decoder.blocks.{layer}.cross_attn.{part}"), dims.n_text_head)
-        name = graph.output(f"cross_{part}_{layer}", FLOAT, ["B", dims.n_text_head, "T", "D"])
-        graph.op("Identity", heads, outputs=[name])
+    names = [f"decoder.blocks.{i}.cross_attn.{part}" for i in range(dims.n_text_layer) for part in ("key", "value")]
+    weight = np.concatenate([whisper.tensor(f"{name}.weight") for name in names])
+    zero = np.zeros(dims.n_text_state, np.float32)  # keys have no bias
+    bias = np.concatenate([whisper.checkpoint.tensors.get(f"{name}.bias", zero) for name in names])
+    joined = graph.linear(hidden, "cross", weight, bias)
+    heads = graph.op("Reshape", joined, graph.integers(0, 0, len(names), dims.n_text_head, -1))
+    shape: list[int | str] = [len(names), "B", dims.n_text_head, "T", dims.n_text_state // dims.n_text_head]
+    graph.op("Transpose", heads, outputs=[graph.output("cross", graph.float, shape)], perm=[2, 0, 3, 1, 4])
 
 
-def build_decoder(checkpoint: Checkpoint, vocabulary: Vocabulary, *, quantize: bool = False) -> onnx.ModelProto:
+def build_decoder(
+    checkpoint: Checkpoint, vocabulary: Vocabulary, arithmetic: Arithmetic = Arithmetic.FLOAT32
+) -> onnx.ModelProto:
     """One step of the decoder for B rows, each at its own position, with suppression and rules inside.
 
     In: `token` (B) int64, `position` (B) int32; the caches `key_i`, `value_i` (B, H, S, D), written in place
@@ -122,7 +155,7 @@ def build_decoder(checkpoint: Checkpoint, vocabulary: Vocabulary, *, quantize: b
     Out: `logits` (B, V) before any rule; `chosen` (B) int64, the best token that the rules allow, and
     `logprob` (B), its logarithmic probability among those.
     """
-    graph = GraphBuilder("decoder", quantize_matmuls=quantize)
+    graph = GraphBuilder("decoder", arithmetic)
     whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
     token, position = graph.input("token", INT64, ["B"]), graph.input("position", INT32, ["B"])
     n_frames = graph.input("n_frames", INT32, ["B"])
@@ -156,7 +189,7 @@ def _embed(whisper: _Whisper, token: str, position: str) -> str:
     """Token and position embedding: (B, 1, state)."""
     graph = whisper.graph
     names = ("decoder.token_embedding.weight", "decoder.positional_embedding")
-    tables = [graph.weight(name, whisper.tensor(name)) for name in names]
+    tables = [graph.parameter(name, whisper.tensor(name)) for name in names]
     embedded = [graph.op("Gather", table, index) for table, index in zip(tables, (token, position), strict=True)]
     return graph.op("Unsqueeze", graph.op("Add", *embedded), graph.integers(1))
 
@@ -228,13 +261,13 @@ def _within_bounds(graph: GraphBuilder, time: str, vocabulary: Vocabulary) -> st
     return graph.op("Where", outside, graph.scalar(NEVER), time)
 
 
-def build_aligner(checkpoint: Checkpoint, *, quantize: bool = False) -> onnx.ModelProto:
+def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:
     """The decoder over a whole text at once, for the attention of its alignment heads.
 
     In: `tokens` (1, N) int64 and the windows `cross_key_i`, `cross_value_i` (1, H, T, D), as far as the last
     layer that has an alignment head. Out: `weights` (heads, N, T), the softmax of the cross-attention.
     """
-    graph = GraphBuilder("aligner", quantize_matmuls=quantize)
+    graph = GraphBuilder("aligner", arithmetic)
     whisper = _Whisper(graph, checkpoint)
     tokens = graph.input("tokens", INT64, [1, "N"])
     x = _embed_sequence(whisper, tokens)
@@ -253,7 +286,7 @@ def build_aligner(checkpoint: Checkpoint, *, quantize: bool = False) -> onnx.Mod
 def _embed_sequence(whisper: _Whisper, tokens: str) -> str:
     graph = whisper.graph
     names = ("decoder.token_embedding.weight", "decoder.positional_embedding")
-    embedding, positions = (graph.weight(name, whisper.tensor(name)) for name in names)
+    embedding, positions = (graph.parameter(name, whisper.tensor(name)) for name in names)
     n_tokens = graph.op("Shape", tokens, start=1, end=2)
     first = graph.op("Slice", positions, graph.integers(0), n_tokens, graph.integers(0))
     return graph.op("Add", graph.op("Gather", embedding, tokens), first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,15 +21,25 @@ OPSET = 17
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 FLOAT, INT32, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
-_BLOCK_SIZE = 32  # input channels that share one scale in an 8 bit matrix
+_MAX_CODE = 63
+
+
+class Arithmetic(Enum):
+    """How matrix products are computed."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"  # for GPUs
+    INT8 = "int8"  # weights with a scale an output, activations with a scale for all of them
+    INT8_ROWS = "int8_rows"  # activations with a scale a row, so that rows do not touch each other
 
 
 class GraphBuilder:
     """Collects inputs, outputs, weights and nodes; every method that adds a node returns its output's name."""
 
-    def __init__(self, name: str, *, quantize_matmuls: bool = False) -> None:
+    def __init__(self, name: str, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> None:
         self.name = name
-        self.quantize_matmuls = quantize_matmuls
+        self.arithmetic = arithmetic
+        self.float = TensorProto.FLOAT16 if arithmetic is Arithmetic.FLOAT16 else TensorProto.FLOAT
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
@@ -45,10 +56,18 @@ class GraphBuilder:
         return name
 
     def weight(self, name: str, value: NDArray[np.generic]) -> str:
-        """Add a constant once; a second call with the same name returns the first."""
+        """Add a constant once, as it is; a second call with the same name returns the first."""
         if name not in self.weights:
             self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
+
+    def parameter(self, name: str, value: NDArray[np.float32]) -> str:
+        """Add a weight of the network, in the graph's floating point type `float`."""
+        return self.weight(name, value.astype(helper.tensor_dtype_to_np_dtype(self.float)))
+
+    def cast(self, x: str, dtype: int) -> str:
+        """Convert to another type."""
+        return self.op("Cast", x, to=dtype)
 
     def integers(self, *values: int) -> str:
         """A constant vector, of indices or a shape."""
@@ -88,26 +107,31 @@ class GraphBuilder:
         output: str | None = None,
     ) -> str:
         """`x @ weight.T + bias`, with `weight` of shape (outputs, inputs) as torch stores it."""
-        outputs = [output] if output and bias is None else []
-        if self.quantize_matmuls and weight.shape[1] % _BLOCK_SIZE == 0:
-            y = self._matmul_8bit(x, name, weight, outputs)
-        else:
-            y = self.op("MatMul", x, self.weight(f"{name}.weight", weight.T), outputs=outputs)
-        return y if bias is None else self.op("Add", y, self.weight(f"{name}.bias", bias))
+        if self.arithmetic in {Arithmetic.INT8, Arithmetic.INT8_ROWS}:
+            return self._linear_int8(x, name, weight, bias, output=output)
+        y = self.op("MatMul", x, self.parameter(f"{name}.weight", weight.T), outputs=[output] if output else ())
+        return y if bias is None else self.op("Add", y, self.parameter(f"{name}.bias", bias))
 
-    def _matmul_8bit(self, x: str, name: str, weight: NDArray[np.float32], outputs: list[str]) -> str:
-        codes, scales = quantize_8bit(weight)
-        inputs = [x, self.weight(f"{name}.codes", codes), self.weight(f"{name}.scales", scales)]
-        n, k = weight.shape
-        # accuracy_level 4: activations in int8 with one scale a row and block, so that rows stay apart
-        attributes = {"K": k, "N": n, "bits": 8, "block_size": _BLOCK_SIZE, "accuracy_level": 4}
-        return self.fused("MatMulNBits", *inputs, outputs=outputs, **attributes)
+    def _linear_int8(
+        self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, *, output: str | None
+    ) -> str:
+        codes, scales = quantize_columns(weight.T)
+        inputs = [self.weight(f"{name}.codes", codes), self.weight(f"{name}.scales", scales)]
+        biases = [] if bias is None else [self.weight(f"{name}.bias", bias)]
+        if self.arithmetic is Arithmetic.INT8:
+            return self.fused("DynamicQuantizeMatMul", x, *inputs, "", *biases)
+        zero, step = self.weight("uint8_128", np.array(128, np.uint8)), self.scalar(1 / 127)
+        largest = self.op("ReduceMax", self.op("Abs", x), axes=[-1], keepdims=1)
+        quantized = self.op("QuantizeLinear", self.op("Div", x, largest), step, zero)
+        product = self.fused("MatMulIntegerToFloat", quantized, inputs[0], step, inputs[1], zero)
+        scaled = self.op("Mul", product, largest, outputs=[output] if output and bias is None else ())
+        return scaled if bias is None else self.op("Add", scaled, *biases)
 
     def layer_norm(
         self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], *, output: str | None = None
     ) -> str:
         """Normalise the last axis, with the epsilon of torch."""
-        inputs = [x, self.weight(f"{name}.weight", weight), self.weight(f"{name}.bias", bias)]
+        inputs = [x, self.parameter(f"{name}.weight", weight), self.parameter(f"{name}.bias", bias)]
         outputs = [output] if output else []
         return self.op("LayerNormalization", *inputs, outputs=outputs, axis=-1, epsilon=1e-5)
 
@@ -120,12 +144,10 @@ class GraphBuilder:
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="whisperline")
 
 
-def quantize_8bit(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Quantise (outputs, inputs) symmetrically in blocks along the inputs, as `MatMulNBits` stores them.
+def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantise (inputs, outputs) symmetrically with one scale an output: codes and scales (outputs).
 
-    Returns codes of shape (outputs, blocks, block) with 128 for zero, and scales of shape (outputs, blocks).
+    The codes have 7 bits: without VNNI, x86 adds two products of 8 bits in 16 bits, which more would overflow.
     """
-    blocks = weight.reshape(weight.shape[0], -1, _BLOCK_SIZE)
-    scales = np.maximum(np.abs(blocks).max(axis=2), 1e-8) / 127
-    codes = np.clip(np.rint(blocks / scales[..., None]) + 128, 0, 255)
-    return codes.astype(np.uint8), scales.astype(np.float32)
+    scales = (np.maximum(np.abs(weight).max(axis=0), 1e-8) / _MAX_CODE).astype(np.float32)
+    return np.rint(weight / scales).astype(np.int8), scales
