@@ -66,7 +66,7 @@ class Manifest(BaseModel):
     @property
     def content(self) -> str:
         """The digest of all that the version is: the files' sums and every field but what gate and waiver say."""
-        fields = self.model_dump(mode="json", exclude={"gate", "waiver"})
+        fields = self.model_dump(mode="json", exclude={"gate", "waiver"}, exclude_none=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     @property
