@@ -3,13 +3,12 @@
 import itertools
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import jiwer
 import numpy as np
 from numpy.typing import NDArray
-from whisper_normalizer.english import EnglishTextNormalizer
+from whisperline_models import scoring
 from whisperline_models.speech import Clip, read_manifest
 
 CHECKOUT = Path(__file__).parents[1]
@@ -76,9 +75,8 @@ def clips_near(duration_s: float, n_clips: int) -> list[BenchClip]:
 
 def word_error_rate(clips: list[BenchClip], texts: dict[str, str]) -> float:
     """In per cent of the words said, after Whisper's own normalisation of English."""
-    normalize = EnglishTextNormalizer()
-    pairs = [(normalize(clip.text), normalize(texts[clip.id])) for clip in clips]
-    return 100 * float(jiwer.wer([said for said, _ in pairs], [heard for _, heard in pairs]))
+    said = [replace(clip.parts[0], id=clip.id, text=clip.text) for clip in clips]
+    return 100 * scoring.word_error_rate(said, texts)
 
 
 def _distance_s(clip: BenchClip, target_s: float) -> float:

@@ -75,16 +75,22 @@ class Server:
 async def serving(windows_s: tuple[int, ...] | None = None) -> AsyncIterator[Server]:
     """Triton over tiny.en as it is exported by default; `windows_s` replaces the windows of its manifest."""
     with TemporaryDirectory() as scratch:
-        settings = LocalSettings(state_dir=Path(scratch) / "state", cache_dir=CACHE, port_offset=PORT_OFFSET)
+        own = settings().model_copy(update={"state_dir": Path(scratch) / "state"})
         if windows_s is not None:
-            await export_model(settings)
-            repository = _with_windows(exported_repository(settings), Path(scratch) / "models", windows_s)
-            settings = settings.model_copy(update={"model_repository": repository})
+            await export_model(own)
+            repository = _with_windows(exported_repository(own), Path(scratch) / "models", windows_s)
+            own = own.model_copy(update={"model_repository": repository})
+        address = f"127.0.0.1:{own.port('triton_grpc_port')}"
         async with (
-            Stack(settings, services=["triton"]) as stack,
-            triton.InferenceServerClient(f"127.0.0.1:{settings.port('triton_grpc_port')}", channel_args=CHANNEL) as c,
+            Stack(own, services=["triton"]) as stack,
+            triton.InferenceServerClient(address, channel_args=CHANNEL) as client,
         ):
-            yield Server(stack, c)
+            yield Server(stack, client)
+
+
+def settings() -> LocalSettings:
+    """Where a benchmark's stack listens, and the cache of downloads and models that it shares with the others."""
+    return LocalSettings(cache_dir=CACHE, port_offset=PORT_OFFSET)
 
 
 def memory_mb(pid: int, field: str = "VmHWM") -> float:

@@ -61,3 +61,10 @@ def processor() -> str:
     """The processor's name as the system gives it."""
     rows = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     return next((value.strip() for key, _, value in rows if key.strip() == "model name"), platform.machine())
+
+
+def verdict(value: float, *, least: float | None = None, most: float | None = None) -> str:
+    """A figure beside its target."""
+    target = f"target {least} or more" if least is not None else f"target {most} or less"
+    held = value >= least if least is not None else most is not None and value <= most
+    return f"{value:.2f} ({target}: {'held' if held else 'MISSED'})"

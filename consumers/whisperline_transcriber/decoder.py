@@ -48,13 +48,13 @@ class Decoder:
         """Whether there is room for one more partial."""
         return self._partials < self._settings.partials_in_flight and not self._finals.locked()
 
-    async def final(self, audio: Samples, options: StreamOptions) -> Transcript:
+    async def final(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript:
         """Return the transcript of a closed segment, however long Triton is away.
 
         A segment that Triton refuses (because of its options) has an empty transcript: its session goes on.
         """
         lane = Priority.FILE if options.priority == "file" else Priority.LIVE_FINAL
-        request = Request(lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
+        request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
         async with self._finals:
             for attempt in range(1_000_000):
                 try:
@@ -68,9 +68,10 @@ class Decoder:
                     await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
         raise AssertionError("unreachable")
 
-    async def partial(self, audio: Samples, options: StreamOptions) -> Transcript | None:
+    async def partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
         """Return what an open segment says so far; None if Triton does not answer in time."""
-        request = Request(Priority.LIVE_PARTIAL, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
+        lane = Priority.LIVE_PARTIAL
+        request = Request(session_id, lane, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
         self._partials += 1
         try:
             return await self._ask(audio, request)

@@ -252,7 +252,7 @@ class Partition:
     async def _transcribe(self, live: Live, segment: Closed) -> None:
         began_s = time.monotonic()
         samples = live.session.samples(segment.start, segment.end)
-        transcript = await self._services.decoder.final(samples, live.session.options)
+        transcript = await self._services.decoder.final(live.session.id, samples, live.session.options)
         final = self._final(live, segment, transcript)
         speech_end_ms = milliseconds(segment.speech_end)
         index = live.next_segment_index + 1
@@ -296,7 +296,8 @@ class Partition:
     async def _partial(self, live: Live, start: int, end: int) -> None:
         try:
             samples = live.session.samples(start, end)
-            transcript = await self._services.decoder.partial(samples, live.session.options)
+            decoder, session = self._services.decoder, live.session
+            transcript = await decoder.partial(session.id, samples, session.options)
             closed = live.session.segment_start != start or live.session.undecided
             if transcript is None or closed or live.progress is None:
                 return

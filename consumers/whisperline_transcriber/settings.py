@@ -19,6 +19,9 @@ class Settings(BaseSettings):
     session_timeout_ms: int = Field(default=10_000, ge=6_000)
     triton_url: str = "127.0.0.1:8101"  # host:port of Triton's gRPC
     model: str = "whisper"
+    rollout_keep_s: float = Field(
+        default=2, ge=0
+    )  # how long a session's model version is held before it is asked again
     vad_model: Path  # Silero's ONNX file
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=8120, ge=0, le=65_535)

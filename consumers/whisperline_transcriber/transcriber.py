@@ -58,7 +58,8 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         settings = self._settings
         async with AsyncExitStack() as stack:
             publisher = await stack.enter_async_context(Publisher(settings.kafka_bootstrap))
-            triton = await stack.enter_async_context(Triton(settings.triton_url, settings.model))
+            asked = Triton(settings.triton_url, settings.model, settings.rollout_keep_s)
+            triton = await stack.enter_async_context(asked)
             progress = ProgressLog(settings.kafka_bootstrap, publisher)
             stack.push_async_callback(progress.close)
             self._services = Services(settings, publisher, progress, Decoder(triton, settings), self._owner)

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tritonclient.utils import InferenceServerException
 
 from whisperline_transcriber.audio import Samples
+from whisperline_transcriber.rollout import Rollout, RoutingError
 
 
 class Priority(IntEnum):
@@ -29,6 +30,11 @@ class TritonError(Exception):
     def __init__(self, message: str, *, retriable: bool) -> None:
         super().__init__(message)
         self.retriable = retriable
+
+    @property
+    def version_is_gone(self) -> bool:
+        """Whether the version that was asked is not served (any more)."""
+        return "unknown model" in str(self)
 
 
 class SegmentWord(BaseModel):
@@ -55,8 +61,9 @@ class Transcript(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """How a piece of audio is to be transcribed."""
+    """How a piece of audio is to be transcribed; the session decides which version of the model does it."""
 
+    session_id: str
     priority: Priority
     language: str | None
     words: bool
@@ -80,9 +87,10 @@ _PERMANENT = (str(grpc.StatusCode.INVALID_ARGUMENT),)
 class Triton:
     """The model `model` behind the gRPC address `url` ("host:port", or "dns:///name:port" for several pods)."""
 
-    def __init__(self, url: str, model: str) -> None:
+    def __init__(self, url: str, model: str, rollout_keep_s: float) -> None:
         self._client = triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
         self._model = model
+        self._rollout = Rollout(self._client, rollout_keep_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,11 +101,30 @@ class Triton:
         await self._client.close()
 
     async def transcribe(self, audio: Samples, request: Request) -> Transcript:
-        """Return what is said in `audio` (16 kHz). Raises `TritonError`."""
+        """Return what is said in `audio` (16 kHz). Raises `TritonError`.
+
+        Where the version has been taken out of service since it was asked for, the one after it is asked.
+        """
+        try:
+            return await self._ask(audio, request, await self._version(request))
+        except TritonError as error:
+            if not error.version_is_gone:
+                raise
+            self._rollout.forget(request.session_id)
+            return await self._ask(audio, request, await self._version(request))
+
+    async def _version(self, request: Request) -> str:
+        try:
+            return await self._rollout.version(request.session_id, request.deadline_s)
+        except RoutingError as error:
+            raise TritonError(str(error), retriable=True) from error
+
+    async def _ask(self, audio: Samples, request: Request, version: str) -> Transcript:
         try:
             result = await self._client.infer(
                 self._model,
                 _inputs(audio, request),
+                model_version=version,
                 priority=int(request.priority),
                 client_timeout=request.deadline_s,
             )

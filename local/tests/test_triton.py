@@ -12,18 +12,18 @@ import pytest
 from whisperline_local import LocalSettings, Stack
 from whisperline_local.runner import State
 from whisperline_local.settings import CHECKOUT
-from whisperline_local.triton import SHARED_MEMORY, STALE_S, has_stub, remove_stale_shared_memory
+from whisperline_local.triton import MODELS, SHARED_MEMORY, STALE_S, remove_stale_shared_memory, stubs_live
 
 PORT_OFFSET = 3_000
 LIMIT_S = 60.0
 
 CONFIGURATION = """
-name: "whisper"
+name: "{model}"
 backend: "python"
 max_batch_size: 1
-input [ { name: "audio" data_type: TYPE_INT16 dims: [ -1 ] } ]
-output [ { name: "result" data_type: TYPE_STRING dims: [ 1 ] } ]
-instance_group [ { kind: KIND_CPU } ]
+input [ {{ name: "audio" data_type: TYPE_INT16 dims: [ -1 ] }} ]
+output [ {{ name: "result" data_type: TYPE_STRING dims: [ 1 ] }} ]
+instance_group [ {{ kind: KIND_CPU }} ]
 """
 MODEL = """
 import numpy  # the stub has the packages of this environment
@@ -36,11 +36,12 @@ class TritonPythonModel:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> LocalSettings:
-    """A stack that serves the smallest model there is."""
-    version = tmp_path / "repository/whisper/1"
-    version.mkdir(parents=True)
-    (version / "model.py").write_text(MODEL)
-    (version.parent / "config.pbtxt").write_text(CONFIGURATION)
+    """A stack that serves the smallest models there are."""
+    for model in MODELS:
+        version = tmp_path / "repository" / model / "1"
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(MODEL)
+        (version.parent / "config.pbtxt").write_text(CONFIGURATION.format(model=model))
     return LocalSettings(
         state_dir=tmp_path / "state",
         cache_dir=CHECKOUT / ".state/cache",
@@ -51,7 +52,7 @@ def settings(tmp_path: Path) -> LocalSettings:
 
 @pytest.mark.integration
 async def test_a_server_whose_model_died_is_restarted(settings: LocalSettings) -> None:
-    """The server goes on to call the model ready when its process is dead; the supervisor does not believe it."""
+    """The server goes on to call a model ready when its process is dead; the supervisor does not believe it."""
     restarting = asyncio.Event()
 
     def report(_name: str, state: State, _detail: str) -> None:
@@ -61,14 +62,14 @@ async def test_a_server_whose_model_died_is_restarted(settings: LocalSettings) -
     async with Stack(settings, ["triton"], report) as stack:
         before = stack.pid("triton")
         assert before is not None
-        (stub,) = psutil.Process(before).children()
-        stub.kill()
+        first, _ = psutil.Process(before).children()
+        first.kill()
         await asyncio.wait_for(restarting.wait(), LIMIT_S)
         await stack.wait_healthy("triton", LIMIT_S)
         after = stack.pid("triton")
         assert after is not None
         assert after != before
-        assert has_stub(after)
+        assert stubs_live(after)
 
 
 def _region(age_s: float) -> Path:

@@ -31,8 +31,8 @@ async def export_model(settings: LocalSettings, tell: Tell = tell_nobody) -> Non
     if repository.exists():
         return
     with scratch_folder(repository.parent) as scratch:
-        where = ("--output", str(scratch / "repository"), "--cache", str(settings.cache))
-        exporter = (sys.executable, "-m", EXPORTER, "export", settings.model, *where)
+        where = ("--repository", str(scratch / "repository"), "--cache", str(settings.cache))
+        exporter = (sys.executable, "-m", EXPORTER, "init", settings.model, *where)
         await run_tool(f"exporting the model {settings.model}", exporter, settings.logs / "export-model.log", tell)
         publish(scratch / "repository", repository)
     _remove_older(repository)

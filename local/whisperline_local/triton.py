@@ -27,6 +27,7 @@ from whisperline_local.settings import HOST, LocalSettings
 from whisperline_local.together import together
 
 MODEL = "whisper"
+MODELS = (MODEL, "whisper_rollout")  # the second tells which version of the first serves a session
 SERVER = "pytriton/tritonserver"
 STUB = "triton_python_backend_stub"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -48,7 +49,7 @@ def triton_service(settings: LocalSettings) -> Service:
             f"--model-repository={model_repository(settings)}",
             f"--backend-directory={server / 'backends'}",
             "--model-control-mode=explicit",
-            f"--load-model={MODEL}",
+            *(f"--load-model={model}" for model in MODELS),
             "--disable-auto-complete-config",  # it is complete, and to ask the stub would start the stub twice
             f"--exit-timeout-secs={EXIT_LIMIT_S}",
             *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),
@@ -81,15 +82,17 @@ def model_repository(settings: LocalSettings) -> Path:
 
 
 async def _ready(http_port: int, pid: int) -> bool:
-    """Tell whether the model is ready and its stub lives: this server goes on to call a model without one ready."""
-    return has_stub(pid) and await probes.http_ok(http_port, f"/v2/models/{MODEL}/ready")
+    """Tell whether the models are ready and their stubs live: this server goes on to call one without a stub ready."""
+    if not stubs_live(pid):
+        return False
+    return all([await probes.http_ok(http_port, f"/v2/models/{model}/ready") for model in MODELS])
 
 
-def has_stub(pid: int) -> bool:
-    """Tell whether a Triton process has a living stub."""
+def stubs_live(pid: int) -> bool:
+    """Tell whether a Triton process has stubs and all of them live; those that it ended itself it has let go."""
     try:
-        children = psutil.Process(pid).children()
-        return any(child.name().startswith(STUB[:15]) and child.status() != psutil.STATUS_ZOMBIE for child in children)
+        children = [child for child in psutil.Process(pid).children() if child.name().startswith(STUB[:15])]
+        return bool(children) and all(child.status() != psutil.STATUS_ZOMBIE for child in children)
     except psutil.NoSuchProcess:
         return False
 

@@ -25,13 +25,13 @@ def checkpoint() -> Checkpoint:
 @pytest.fixture(scope="session")
 def served(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """The engine as it is served by default."""
-    return Engine(export_version(checkpoint, tmp_path_factory.mktemp("int8"), 1, "int8"), threads=2)
+    return Engine(export_version(checkpoint, tmp_path_factory.mktemp("int8") / "version", "int8"), threads=2)
 
 
 @pytest.fixture(scope="session")
 def exact(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """The engine in float32, for comparison with the reference."""
-    return Engine(export_version(checkpoint, tmp_path_factory.mktemp("float32"), 1, "float32"), threads=2)
+    return Engine(export_version(checkpoint, tmp_path_factory.mktemp("float32") / "version", "float32"), threads=2)
 
 
 @pytest.fixture(scope="session")

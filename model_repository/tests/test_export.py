@@ -1,7 +1,11 @@
 """What a version folder holds, and where the weights may come from."""
 
 import json
+import os
+import shutil
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ExportError, SourceError
 from whisperline_models.export import export_version
 from whisperline_models.hashing import sha256_of_file
+from whisperline_models.manifest import sums
 from whisperline_models.onnx_builder import quantize_8bit
 from whisperline_models.packages import PACKAGES
 from whisperline_models.sources import load_checkpoint
@@ -36,9 +41,9 @@ def _small(checkpoint: Checkpoint) -> Checkpoint:
 
 def test_a_version_tells_what_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """The manifest names source, checksum, precision and tools, and every file with its checksum."""
-    folder = export_version(_small(checkpoint), tmp_path, 3, "int8")
+    folder = export_version(_small(checkpoint), tmp_path / "staged", "int8")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (folder, manifest["model"], manifest["precision"]) == (tmp_path / "whisper" / "3", "tiny.en", "int8")
+    assert (folder, manifest["model"], manifest["precision"]) == (tmp_path / "staged", "tiny.en", "int8")
     assert manifest["source"]["sha256"] == PACKAGES["tiny.en"].sha256
     assert manifest["windows_s"] == [12, 15, 20, 30]
     assert {"python", "onnx", "onnxruntime"} <= set(manifest["tools"])
@@ -46,25 +51,32 @@ def test_a_version_tells_what_it_is(checkpoint: Checkpoint, tmp_path: Path) -> N
     assert manifest["files"] == {name: sha256_of_file(folder / name) for name in sorted(listed)}
 
 
-def test_versions_stand_beside_each_other_and_are_never_overwritten(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """A second version joins the first; the same number again is refused and changes nothing."""
-    small = _small(checkpoint)
-    first, second = (export_version(small, tmp_path, version, "int8") for version in (1, 2))
-    before = sha256_of_file(first / "manifest.json")
-    with pytest.raises(ExportError, match="exists: choose another --version"):
-        export_version(small, tmp_path, 1, "float32")
-    assert sha256_of_file(first / "manifest.json") == before
-    assert sorted(p.name for p in first.parent.iterdir()) == ["1", "2", "config.pbtxt"]
-    assert second.is_dir()
+def test_a_version_is_never_overwritten(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """An export to a folder that is there is refused and changes nothing."""
+    small, target = _small(checkpoint), tmp_path / "staged"
+    before = sums(export_version(small, target, "int8"))
+    with pytest.raises(ExportError, match="exists: choose another --output"):
+        export_version(small, target, "float32")
+    assert sums(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["staged"]
+
+
+def test_serving_a_version_does_not_change_its_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Python finds its modules compiled, wherever the folder was copied to, and writes nothing beside them."""
+    exported = export_version(_small(checkpoint), tmp_path / "staged", "int8")
+    folder = shutil.copytree(exported, tmp_path / "copied", copy_function=shutil.copyfile)
+    before = {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import engine.transcription"
+    subprocess.run([sys.executable, "-c", code], env={"PATH": os.defpath}, check=True)
+    assert {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))} == before
 
 
 def test_an_export_that_fails_leaves_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Weights that lack a layer break the export: no version and no scratch folder are left."""
     broken = replace(checkpoint, tensors={k: v for k, v in checkpoint.tensors.items() if "blocks.2" not in k})
     with pytest.raises(KeyError):
-        export_version(broken, tmp_path, 1, "int8")
-    assert list((tmp_path / "whisper").iterdir()) == []
-    assert [path.name for path in tmp_path.iterdir()] == ["whisper"]
+        export_version(broken, tmp_path / "staged", "int8")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_huggingface_folder_gives_the_same_weights(
@@ -88,7 +100,7 @@ def test_other_weights_are_refused(checkpoint: Checkpoint, vocabulary: Vocabular
 @pytest.mark.parametrize("source", ["tiny.de", "./nowhere", "/nowhere/at/all"])
 def test_an_unknown_source_is_named(source: str, tmp_path: Path) -> None:
     """The command fails with a line that says what would do."""
-    result = CliRunner().invoke(app, ["export", source, "--output", str(tmp_path), "--cache", str(tmp_path)])
+    result = CliRunner().invoke(app, ["export", source, "--output", str(tmp_path / "staged"), "--cache", str(tmp_path)])
     assert result.exit_code == 1
     assert "is no folder, no hub id" in " ".join(result.output.split())
 

@@ -1,28 +1,36 @@
-"""The command `whisperline-models`: makes the versions that Triton serves."""
+"""The command `whisperline-models`, which is also `whisperline models`: makes versions and brings them into service."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
-from whisperline_models.errors import ModelError, ParityError
-from whisperline_models.export import export_version
-from whisperline_models.parity import Parity, check
+from whisperline_models import cli_rollout
+from whisperline_models.console import console, errors_of, tell
+from whisperline_models.errors import GateError, ParityError
 from whisperline_models.settings import ModelSettings
-from whisperline_models.sources import load_checkpoint
-from whisperline_models.speech import read_manifest
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and check Whisper models for Triton.")
-console = Console()
+if TYPE_CHECKING:
+    from whisperline_models.parity import Parity
+    from whisperline_models.verify import Verdict
+
+# ruff: noqa: PLC0415 - what a command needs is imported when it is called: `whisperline` must start at once
+
+HELP = "Make versions of Whisper for Triton, and roll them out."
+EMBEDDED = "made by `init`, for development"
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, pretty_exceptions_show_locals=False)
 settings = ModelSettings()
+
+Source = Annotated[str, typer.Argument(help="tiny.en, base, a folder, or a Hugging Face id")]
+Cache = Annotated[Path, typer.Option(help="where fetched weights are kept")]
+Sha256 = Annotated[str | None, typer.Option(help="refuse weights with another checksum")]
+Clips = Annotated[int, typer.Option(min=1, help="how many, spread over the set")]
 
 
 class PrecisionChoice(StrEnum):
@@ -32,27 +40,134 @@ class PrecisionChoice(StrEnum):
     INT8 = "int8"
 
 
+PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="of the weights")]
+
+
 @app.callback()
 def main() -> None:
-    """Make and check Whisper models for Triton."""
+    """Make versions of Whisper for Triton, and roll them out."""
+
+
+@app.command()
+def export(
+    source: Source = "tiny.en",
+    output: Annotated[Path | None, typer.Option(help="the folder to write; exports/SOURCE-PRECISION else")] = None,
+    precision: PrecisionOption = PrecisionChoice.INT8,
+    sha256: Sha256 = None,
+    cache: Cache = settings.cache,
+) -> None:
+    """Write a version of Whisper into a folder, to be verified and published."""
+    with errors_of("export"):
+        folder = output or Path("exports") / f"{Path(source).name}-{precision.value}"
+        _export(source, folder, precision, sha256, cache)
+
+
+@app.command()
+def init(
+    source: Source = "tiny.en",
+    repository: cli_rollout.RepositoryPath = settings.repository,
+    precision: PrecisionOption = PrecisionChoice.INT8,
+    cache: Cache = settings.cache,
+) -> None:
+    """Make a repository that serves a model, without a gate: for development."""
+    from whisperline_models.errors import VersionError
+    from whisperline_models.repository import Repository
+    from whisperline_models.rollout import publish
+
+    with errors_of("init"):
+        if Repository(repository).versions():
+            raise VersionError(f"{repository} has versions already: `export`, `verify` and `publish` another one")
+        repository.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".unfinished-", dir=repository.parent) as scratch:
+            _export(source, Path(scratch) / "version", precision, None, cache)
+            publish(Path(scratch) / "version", Repository(repository), (), EMBEDDED, tell)
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="what `export` wrote")],
+    clips_in: Annotated[
+        Path, typer.Option("--set", help="a manifest.jsonl of speech, or its folder")
+    ] = settings.speech_dir,
+    against: Annotated[
+        Path | None, typer.Option(help="the repository whose version in service it is held against")
+    ] = None,
+    clips: Clips = 10_000,
+    languages: Annotated[str | None, typer.Option(help="of the clips, separated by commas; all else")] = None,
+) -> None:
+    """Hold a version against the one in service on real speech; its gate must pass before `publish`."""
+    from whisperline_models.manifest import Manifest
+    from whisperline_models.repository import Repository, in_service
+    from whisperline_models.verify import ClipSet
+    from whisperline_models.verify import verify as run
+
+    with errors_of("verify"), Progress(console=console, transient=True) as progress:
+        known = {"en"} if Manifest.read(folder).english_only else None
+        chosen = ClipSet.read(clips_in, set(languages.split(",")) if languages else known, clips)
+        serving = None if against is None else in_service(Repository(against))
+        place = None if against is None or serving is None else Repository(against).folder(serving[0])
+        bars = {name: progress.add_task(name, total=None) for name in ("the candidate", "the version in service")}
+        if place is None:
+            progress.remove_task(bars["the version in service"])
+        verdict = run(folder, chosen, place, lambda name, n, of: progress.update(bars[name], completed=n, total=of))
+        progress.stop()
+        _show(verdict)
+        if not verdict.gate.passed:
+            raise GateError(f"{folder} does not pass: it cannot be published")
+    console.print(f"{folder} passes its gate", style="green", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def parity(
-    source: Annotated[str, typer.Argument(help="tiny.en, base, a folder, or a Hugging Face id")] = "tiny.en",
+    source: Source = "tiny.en",
     languages: Annotated[str, typer.Option(help="of the clips, separated by commas")] = "en",
-    clips: Annotated[int, typer.Option(min=1, help="how many, spread over the set")] = 10_000,
+    clips: Clips = 10_000,
     deep: Annotated[int, typer.Option(min=1, help="how many are compared in outputs and word times too")] = 8,
-    cache: Annotated[Path, typer.Option(help="where fetched weights are kept")] = settings.cache,
+    cache: Cache = settings.cache,
 ) -> None:
     """Compare an export in float32 with transformers and openai-whisper on real speech."""
-    with _errors("parity"), TemporaryDirectory() as scratch:
+    from whisperline_models.parity import check
+    from whisperline_models.sources import load_checkpoint
+    from whisperline_models.speech import read_manifest
+
+    with errors_of("parity"), TemporaryDirectory() as scratch:
         found = read_manifest(settings.speech_dir, set(languages.split(",")))
         chosen = found[:: max(1, len(found) // clips)][:clips]
         result = check(load_checkpoint(source, cache), chosen, settings.oracle_python, Path(scratch), deep)
         _report(result)
         if not result.holds:
             raise ParityError("the export does not agree with the oracle")
+
+
+def _export(source: str, folder: Path, precision: PrecisionChoice, sha256: str | None, cache: Path) -> None:
+    from whisperline_models.export import export_version
+    from whisperline_models.sources import load_checkpoint
+
+    tell(f"loading the weights of {source}")
+    checkpoint = load_checkpoint(source, cache, sha256)
+    tell(f"sha256 {checkpoint.source.sha256}; building the graphs")
+    export_version(checkpoint, folder, precision.value)
+    tell(f"wrote {folder}")
+
+
+def _show(verdict: Verdict) -> None:
+    gate, ours, theirs = verdict.gate, verdict.candidate, verdict.serving
+    table = Table("", "candidate", "in service", "gate", title=f"{gate.set_name}: {gate.audio_s / 60:.1f} min")
+    most = f"at most {gate.most_word_error_rate:.2%}"
+    served = f"{theirs.word_error_rate:.2%}" if theirs else ""
+    table.add_row(f"word error rate, {gate.clips} clips", f"{ours.word_error_rate:.2%}", served, most)
+    for language, rate in ours.by_language.items() if len(ours.by_language) > 1 else ():
+        table.add_row(f"  {language}", f"{rate:.2%}", f"{theirs.by_language[language]:.2%}" if theirs else "", "")
+    silent = f"{gate.non_speech_clips - len(gate.heard_in_non_speech)} of {gate.non_speech_clips} silent"
+    quiet = (
+        f"{gate.non_speech_clips - len(theirs.heard_in_non_speech)} of {gate.non_speech_clips} silent" if theirs else ""
+    )
+    table.add_row("without speech", silent, quiet, "all silent")
+    if gate.equal_tokens_clips is not None:
+        table.add_row("same tokens as in service", f"{gate.equal_tokens_clips} of {len(ours.tokens)} clips", "", "")
+    console.print(table)
+    for heard in gate.heard_in_non_speech:
+        console.print(f"heard where nothing is said, {heard}", style="red", highlight=False, markup=False)
 
 
 def _report(result: Parity) -> None:
@@ -68,29 +183,4 @@ def _report(result: Parity) -> None:
     console.print(table)
 
 
-@contextmanager
-def _errors(step: str) -> Iterator[None]:
-    """Print an error that a user can act upon as one line, and exit with 1."""
-    try:
-        yield
-    except ModelError as error:
-        Console(stderr=True).print(f"{step} failed: {error}", style="red", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-
-
-@app.command()
-def export(  # noqa: PLR0917 - each is an option of the command
-    source: Annotated[str, typer.Argument(help="tiny.en, base, a folder, or a Hugging Face id")] = "tiny.en",
-    output: Annotated[Path, typer.Option(help="the Triton model repository to write into")] = settings.repository,
-    version: Annotated[int, typer.Option(min=1, help="the version's number")] = 1,
-    precision: Annotated[PrecisionChoice, typer.Option(help="of the decoder's weights")] = PrecisionChoice.INT8,
-    sha256: Annotated[str | None, typer.Option(help="refuse weights with another checksum")] = None,
-    cache: Annotated[Path, typer.Option(help="where fetched weights are kept")] = settings.cache,
-) -> None:
-    """Write a version of Whisper into a Triton model repository."""
-    with _errors("export"):
-        console.print(f"loading the weights of {source}", highlight=False)
-        checkpoint = load_checkpoint(source, cache, sha256)
-        console.print(f"sha256 {checkpoint.source.sha256}; building the graphs", highlight=False, soft_wrap=True)
-        folder = export_version(checkpoint, output, version, precision.value)
-    console.print(f"wrote {folder}", highlight=False, soft_wrap=True)
+cli_rollout.register(app)

@@ -3,7 +3,10 @@
 ModelError
 ├── SourceError    the weights are missing, damaged, or not Whisper's
 ├── ExportError    the version cannot be written
-└── ParityError    the export does not agree with the oracle
+├── ParityError    the export does not agree with the oracle
+├── VersionError   the version or its repository is not as it must be for what was asked
+├── GateError      the version has not passed its gate
+└── ServerError    a Triton server does not do what was asked
 """
 
 from __future__ import annotations
@@ -23,3 +26,15 @@ class ExportError(ModelError):
 
 class ParityError(ModelError):
     """The export does not agree with the oracle, or the oracle cannot run."""
+
+
+class VersionError(ModelError):
+    """The version or its repository is not as it must be for what was asked."""
+
+
+class GateError(ModelError):
+    """The version has not passed its gate, or another one than this content needs."""
+
+
+class ServerError(ModelError):
+    """A Triton server cannot be reached, or does not do what was asked."""

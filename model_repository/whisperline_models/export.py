@@ -1,12 +1,12 @@
-"""Writes a checkpoint as a version of a Triton model repository."""
+"""Writes a checkpoint as a version that Triton can serve."""
 
 from __future__ import annotations
 
+import compileall
 import json
-import os
+import py_compile
 import shutil
 import sys
-import tempfile
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,49 +16,52 @@ import onnx
 from whisperline_models import graphs
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ExportError
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.folders import written_beside
+from whisperline_models.manifest import MANIFEST, sums
 
 if TYPE_CHECKING:
     from whisperline_models.checkpoint import Checkpoint
 
     Precision = Literal["float32", "int8"]
 
-MODEL = "whisper"
 WINDOWS_S = (12, 15, 20, 30)
 _PACKAGE = Path(__file__).parent
 _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 
 
-def export_version(checkpoint: Checkpoint, repository: Path, version: int, precision: Precision) -> Path:
-    """Write `<repository>/whisper/<version>/` and, where it is missing, `config.pbtxt`; returns the folder.
+def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
+    """Write a version of Triton's model `whisper` as `folder`, ready to be verified and published; returns it.
 
-    The version is written beside, flushed to the disk and renamed into place: a half-written one is never
-    seen. Raises `ExportError` where the version exists.
+    It is written beside, flushed to the disk and renamed into place: a half-written one is never seen. Raises
+    `ExportError` where `folder` exists.
     """
-    model = repository / MODEL
-    target = model / str(version)
-    if target.exists():
-        raise ExportError(f"{target} exists: choose another --version, versions are never overwritten")
-    model.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".whisper-", dir=repository) as scratch:
-        written = Path(scratch) / "version"
-        _write_version(checkpoint, written, precision)
-        _flush(written)
-        _install_config(model, Path(scratch))
-        written.rename(target)
-    _flush_folder(model)
-    return target
+    try:
+        with written_beside(folder, folder.parent) as written:
+            _write_version(checkpoint, written, precision)
+    except FileExistsError as error:
+        raise ExportError(f"{folder} exists: choose another --output, versions are never overwritten") from error
+    return folder
 
 
 def _write_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
-    folder.mkdir()
     vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     for name, graph in graphs.build(checkpoint, vocabulary, precision).items():
         onnx.save(graph, folder / f"{name}.onnx")
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
-    shutil.copyfile(_PACKAGE / "serving" / "model.py", folder / "model.py")
+    for name in ("model.py", "config.pbtxt"):
+        shutil.copyfile(_PACKAGE / "serving" / name, folder / name)
     shutil.copytree(_PACKAGE / "engine", folder / "engine", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "manifest.json").write_text(json.dumps(_manifest(checkpoint, folder, precision), indent=2) + "\n")
+    _compile(folder)
+    (folder / MANIFEST).write_text(json.dumps(_manifest(checkpoint, folder, precision), indent=2) + "\n")
+
+
+def _compile(folder: Path) -> None:
+    """Put compiled modules in, checked by hash: else Python writes them, and Triton takes the version for changed.
+
+    A changed version is loaded again with the next load of its model, which holds its weights twice for a while.
+    """
+    checked = py_compile.PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(folder, quiet=2, ddir="", invalidation_mode=checked)
 
 
 def _manifest(checkpoint: Checkpoint, folder: Path, precision: Precision) -> dict[str, object]:
@@ -71,30 +74,5 @@ def _manifest(checkpoint: Checkpoint, folder: Path, precision: Precision) -> dic
         "dimensions": vars(checkpoint.dimensions),
         "alignment_heads": checkpoint.alignment_heads,
         "tools": {"python": sys.version.split()[0], **{tool: metadata.version(tool) for tool in _TOOLS}},
-        "files": {str(p.relative_to(folder)): sha256_of_file(p) for p in sorted(folder.rglob("*")) if p.is_file()},
+        "files": sums(folder),
     }
-
-
-def _install_config(model: Path, scratch: Path) -> None:
-    if not (model / "config.pbtxt").exists():
-        shutil.copyfile(_PACKAGE / "serving" / "config.pbtxt", scratch / "config.pbtxt")
-        _flush(scratch)
-        (scratch / "config.pbtxt").rename(model / "config.pbtxt")
-
-
-def _flush(folder: Path) -> None:
-    """Bring every file and folder under `folder` to the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        if path.is_dir():
-            _flush_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -76,7 +76,7 @@ def check(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch: 
     huggingface.save(checkpoint, scratch, vocabulary)
     _write_job(checkpoint, clips, audio, scratch, n_deep)
     _run_oracle(python, scratch)
-    engine = Engine(export_version(checkpoint, scratch / "repository", 1, "float32"))
+    engine = Engine(export_version(checkpoint, scratch / "version", "float32"))
     return _compare(engine, clips, audio, scratch)
 
 

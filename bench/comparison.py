@@ -1,0 +1,235 @@
+"""This Triton and faster-whisper in turns, on the same clips, weights and processor."""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import soundfile
+from clips import BenchClip, Pcm, mixed_clips, recorded_clips, word_error_rate
+from ours import Server, serving, settings
+from peer import Mode, Peer, peer
+from reference import reference_texts
+from report import THREADS, say, spread, table, verdict
+from whisperline_local.assets import demo_speech
+
+ROUNDS = 3
+CLOSE_TO_BEST = 0.85  # of the best throughput: who is slower in the first round takes no part in the others
+MAX_PEER_ERROR_PERCENT = 20
+PROBE, N_PROBES = "probe", 20
+PAUSE_S = 0.3  # after each probe: OpenMP's threads of the peer go on spinning for 0.2 s
+LIKE = {
+    "beam_size": 1,
+    "best_of": 1,
+    "temperature": 0.0,
+    "without_timestamps": True,
+    "condition_on_previous_text": False,
+}
+GREEDY = {"temperature": 0.0}
+WORDS = {"timestamps": True, "words": True}
+IN_FLIGHT = 16
+FASTEST = {"beam_size": 1, "without_timestamps": True}
+COMPUTE_TYPES = ("int8", "float32")
+COLUMNS = ("", "rounds", "audio s per s", "word error rate", "one clip p50, ms", "p95, ms", "peak memory, MB")
+
+Round = tuple[float, dict[str, str]]  # seconds, and the text of each clip
+
+
+@dataclass
+class Contestant:
+    """Somebody who transcribes, and what came of it; those of one `group` are compared with each other."""
+
+    name: str
+    group: int
+    run: Callable[[list[str]], Awaitable[Round]]
+    memory_mb: Callable[[], float]
+    walls_s: list[float] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    latencies_s: list[float] = field(default_factory=list)
+    peak_mb: float = 0.0
+
+    @property
+    def wall_s(self) -> float:
+        return statistics.median(self.walls_s)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is run: clips, and one clip of about 11 s for latency."""
+
+    clips: list[BenchClip]
+    pcm: dict[str, Pcm]
+
+    @classmethod
+    async def mixed(cls) -> "Course":
+        clips = mixed_clips()
+        probe, _ = soundfile.read(await demo_speech(settings()), dtype="int16")
+        return cls(clips, {PROBE: probe} | {clip.id: clip.read() for clip in clips})
+
+    @property
+    def names(self) -> list[str]:
+        return [clip.id for clip in self.clips]
+
+    @property
+    def duration_s(self) -> float:
+        return sum(clip.duration_s for clip in self.clips)
+
+    def throughput(self, contestant: Contestant) -> float:
+        return self.duration_s / contestant.wall_s
+
+    def describe(self) -> str:
+        joined = sum(len(clip.parts) > 1 for clip in self.clips)
+        probe_s = len(self.pcm[PROBE]) / 16000
+        return (
+            f"{len(self.clips)} English clips, {self.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; {joined} "
+            f"are neighbouring clips of one speaker joined with 0.4 s of silence. One clip: {probe_s:.0f} s, alone, "
+            f"{N_PROBES} times. Both sides take turns; medians of the rounds. Peak memory: without the client."
+        )
+
+
+async def like_for_like() -> list[str]:
+    """30 s windows, greedy, no timestamps, no voice activity filter, at equal batch sizes."""
+    course = await Course.mixed()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving(windows_s=(30,)))
+        ours = [_ours(server, course, n, GREEDY) for n in (1, 8, 16)]
+        modes = [Mode("sequential", kind, options=LIKE) for kind in COMPUTE_TYPES]
+        modes += [Mode("pipeline", kind, batch=batch, options=LIKE) for batch in (8, 16) for kind in COMPUTE_TYPES]
+        peers = [
+            _theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), mode.batch) for mode in modes
+        ]
+        await _take_turns(course, ours, peers)
+        await _probe([c for c in [*ours, *peers] if c.group == 1])
+    lines = [course.describe(), "Both: 30 s windows, greedy without fallback, text alone.", ""]
+    lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
+    return lines + table(("batch", "faster than faster-whisper's faster variant"), _ratios(course, ours, peers, 1.5))
+
+
+async def deployed() -> list[str]:
+    """16 requests at a time as each would be deployed, one clip alone, and word error rates."""
+    course = await Course.mixed()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(serving())
+        ours = [_ours(server, course, IN_FLIGHT, options) for options in ({}, WORDS)]
+        shapes = [(kind, batch, n) for kind, batch in (("sequential", 1), ("pipeline", 8)) for n in (1, 2)]
+        modes = [Mode(kind, c, n, batch, FASTEST) for c in COMPUTE_TYPES for kind, batch, n in shapes]
+        peers = [_theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), IN_FLIGHT) for mode in modes]
+        await _take_turns(course, ours, peers)
+        await _probe([*ours, *(c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1)])
+        errors = await _errors(server)
+    lines = [course.describe(), "faster-whisper: beam 1, no timestamps, else its defaults.", ""]
+    lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
+    return lines + table(("as deployed", ""), _deployed_ratios(course, ours, peers)) + errors
+
+
+def _ours(server: Server, course: Course, in_flight: int, options: dict[str, Any]) -> Contestant:
+    async def run(names: list[str]) -> Round:
+        wall_s, answers = await server.ask_all({name: course.pcm[name] for name in names}, options, in_flight)
+        return wall_s, {name: answer["text"] for name, answer in answers.items()}
+
+    asked = "words" if options.get("words") else "text alone"
+    return Contestant(f"Triton, {asked}, {in_flight} at a time", in_flight, run, server.memory_mb)
+
+
+def _theirs(process: Peer, group: int) -> Contestant:
+    return Contestant(str(process.mode), group, process.transcribe, process.memory_mb)
+
+
+async def _take_turns(course: Course, ours: list[Contestant], peers: list[Contestant]) -> None:
+    """Run the rounds; of the peers, from the second on only those that were close to the best of their group."""
+    for contestant in [*ours, *peers]:
+        await contestant.run(course.names[:2])  # warm-up
+    staying = peers
+    for number in range(1, ROUNDS + 1):
+        for contestant in _alternating(ours, staying):
+            say(f"round {number} of {ROUNDS}: {contestant.name}")
+            wall_s, contestant.texts = await contestant.run(course.names)
+            contestant.walls_s.append(wall_s)
+            contestant.peak_mb = contestant.memory_mb()
+            _check(course, contestant)
+        staying = [peer for peer in staying if peer.wall_s <= _best(peers, peer.group).wall_s / CLOSE_TO_BEST]
+
+
+def _best(contestants: list[Contestant], group: int) -> Contestant:
+    return min((contestant for contestant in contestants if contestant.group == group), key=lambda c: c.wall_s)
+
+
+def _alternating(ours: list[Contestant], peers: list[Contestant]) -> list[Contestant]:
+    """Ours spread among the peers, so that a slow minute of the machine strikes both."""
+    share = max(1, len(peers) // len(ours))
+    order: list[Contestant] = []
+    for index, contestant in enumerate(ours):
+        last = len(peers) if index == len(ours) - 1 else (index + 1) * share
+        order += [contestant, *peers[index * share : last]]
+    return order
+
+
+def _check(course: Course, contestant: Contestant) -> None:
+    """Refuse a contestant that is fast because it says nothing, or nonsense."""
+    empty = [name for name in course.names if not contestant.texts[name]]
+    error = word_error_rate(course.clips, contestant.texts)
+    if empty or error > MAX_PEER_ERROR_PERCENT:
+        raise SystemExit(
+            f"{contestant.name}: {len(empty)} texts are empty, word error rate {error:.1f} %: no comparison"
+        )
+
+
+async def _probe(contestants: list[Contestant]) -> None:
+    say(f"latency of one clip: {N_PROBES} times {len(contestants)}")
+    for _ in range(N_PROBES):
+        for contestant in contestants:
+            await asyncio.sleep(PAUSE_S)
+            began_s = time.perf_counter()
+            _, texts = await contestant.run([PROBE])
+            contestant.latencies_s.append(time.perf_counter() - began_s)
+            assert texts[PROBE]
+
+
+def _row(course: Course, contestant: Contestant) -> list[str]:
+    error = word_error_rate(course.clips, contestant.texts)
+    latency = spread(contestant.latencies_s) if contestant.latencies_s else "- | -"
+    figures = [f"{course.throughput(contestant):.1f}", f"{error:.2f} %", latency, f"{contestant.peak_mb:.0f}"]
+    return [contestant.name, str(len(contestant.walls_s)), *figures]
+
+
+def _ratios(course: Course, ours: list[Contestant], peers: list[Contestant], least: float) -> list[list[str]]:
+    rows = []
+    for contestant in ours:
+        best = _best(peers, contestant.group)
+        ratio = course.throughput(contestant) / course.throughput(best)
+        rows.append([str(contestant.group), f"{verdict(ratio, least=least)} ({best.name})"])
+    return rows
+
+
+def _deployed_ratios(course: Course, ours: list[Contestant], peers: list[Contestant]) -> list[list[str]]:
+    fastest = _best(peers, IN_FLIGHT)
+    soonest = min((p for p in peers if p.latencies_s), key=lambda peer: statistics.median(peer.latencies_s))
+    rows = []
+    for contestant in ours:
+        ratio = course.throughput(contestant) / course.throughput(fastest)
+        share = statistics.median(contestant.latencies_s) / statistics.median(soonest.latencies_s)
+        rows.append([f"{contestant.name}: throughput, times that of {fastest.name}", verdict(ratio, least=6.0)])
+        rows.append([f"{contestant.name}: one clip, share of the time of {soonest.name}", verdict(share, most=0.4)])
+    return rows
+
+
+async def _errors(server: Server) -> list[str]:
+    """Word error rates on every recorded clip against the float32 reference's."""
+    clips = recorded_clips()
+    say(f"word error rate on {len(clips)} clips")
+    pcm = {clip.id: clip.read() for clip in clips}
+    reference = word_error_rate(clips, reference_texts(clips))
+    rows = [["transformers, float32, greedy, 30 s windows", f"{reference:.2f} %", ""]]
+    for name, options in (("Triton, text alone", {}), ("Triton, words", WORDS)):
+        _, answers = await server.ask_all(pcm, options, IN_FLIGHT)
+        error = word_error_rate(clips, {clip: answer["text"] for clip, answer in answers.items()})
+        rows.append([name, f"{error:.2f} %", verdict(error - reference, most=0.3)])
+    columns = (
+        f"{len(clips)} recorded clips, {sum(c.duration_s for c in clips):.0f} s",
+        "word error rate",
+        "points more",
+    )
+    return table(columns, rows)

@@ -1,0 +1,93 @@
+"""Memory of the server and the model's process: over 20,000 requests, and with ever more of them at a time.
+
+    make bench-memory    # about 20 minutes on two cores
+
+Bounds: after the first 2000 requests the memory grows by no more than MAX_GROWTH_MB, and each request that waits
+costs no more than COPIES of its audio. The table goes to bench/results/serving-memory.md.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Iterator
+
+from clips import Pcm, mixed_clips, recorded_clips
+from ours import Options, Server, serving
+from report import heading, say, table, verdict, write
+
+N_REQUESTS, EVERY, SETTLED = 20_000, 1000, 2000
+IN_FLIGHT = 16
+MAX_GROWTH_MB = 50.0
+SHORT_S = 1.0
+LONG_SHARE = 0.02  # of the requests: clips of 2 to 28 s; the others are cut to 0.3 to 1 s
+CONCURRENCY = (1, 16, 64, 256)
+CLIP_S = 5.0
+COPIES = 3  # of a waiting request's audio: gRPC's and Triton's in int16, the model's in float32, which is twice that
+BASE_MB = 50.0
+OPTIONS: tuple[Options, ...] = ({}, {"timestamps": True, "words": True})
+BYTES_PER_S = 32_000
+
+
+async def main() -> None:
+    """Measure both and write the report."""
+    async with serving() as server:
+        concurrent = await _by_concurrency(server)
+    async with serving() as server:
+        lasting = await _over_time(server)
+    write("serving-memory", heading("Memory of serving", "make bench-memory") + concurrent + lasting)
+
+
+async def _over_time(server: Server) -> list[str]:
+    """The memory now (not the most so far), each time that a thousand requests are done."""
+    requests = itertools.islice(_requests(), N_REQUESTS)
+    rows: list[tuple[int, float]] = []
+    began_s = time.monotonic()
+    for number in range(EVERY, N_REQUESTS + 1, EVERY):
+        part = itertools.islice(requests, EVERY)
+        await asyncio.gather(*(_work(server, part) for _ in range(IN_FLIGHT)))
+        rows.append((number, server.memory_mb("VmRSS")))
+        say(f"{number} requests in {time.monotonic() - began_s:.0f} s: {rows[-1][1]:.0f} MB")
+    settled = [memory for number, memory in rows if number >= SETTLED]
+    growth = verdict(max(settled) - settled[0], most=MAX_GROWTH_MB)
+    title = f"## {N_REQUESTS} requests of 0.3 to 28 s, {IN_FLIGHT} at a time"
+    bound = f"Growth after the first {SETTLED}, in MB: {growth}."
+    return [title, "", bound, "", *table(("requests", "memory, MB"), [(n, f"{memory:.0f}") for n, memory in rows])]
+
+
+async def _work(server: Server, requests: Iterator[tuple[Pcm, Options]]) -> None:
+    for audio, options in requests:
+        await server.ask(audio, options)
+
+
+def _requests() -> Iterator[tuple[Pcm, Options]]:
+    """Requests without end, the same in every run: most short, some long, with words and without."""
+    chance = random.Random(3)  # noqa: S311 - repeatable, not secret
+    clips = [clip.read() for clip in mixed_clips()]
+    while True:
+        audio = chance.choice(clips)
+        if chance.random() > LONG_SHARE:
+            length = round(chance.uniform(0.3, SHORT_S) * 16000)
+            start = chance.randrange(max(1, len(audio) - length))
+            audio = audio[start : start + length]
+        yield audio, chance.choice(OPTIONS)
+
+
+async def _by_concurrency(server: Server) -> list[str]:
+    """The most memory so far, with ever more requests at a time."""
+    whole = next(clip.read() for clip in recorded_clips() if clip.duration_s > CLIP_S)
+    audio = whole[: round(CLIP_S * 16000)]
+    rows, first_mb = [], 0.0
+    for at_a_time in CONCURRENCY:
+        say(f"{at_a_time} requests at a time")
+        await asyncio.gather(*(server.ask(audio, OPTIONS[1]) for _ in range(at_a_time)))
+        memory_mb = server.memory_mb()
+        first_mb = first_mb or memory_mb
+        bound_mb = BASE_MB + at_a_time * COPIES * 2 * CLIP_S * BYTES_PER_S / 1e6
+        rows.append([at_a_time, f"{memory_mb:.0f}", verdict(memory_mb - first_mb, most=round(bound_mb))])
+    title = f"## Requests of {CLIP_S:.0f} s at a time"
+    return [title, "", *table(("requests at a time", "most memory, MB", "more than one at a time, MB"), rows)]
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

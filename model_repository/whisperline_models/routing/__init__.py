@@ -1,0 +1,1 @@
+"""The Triton model `whisper_rollout`: which version serves a session."""

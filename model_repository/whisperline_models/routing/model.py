@@ -1,0 +1,59 @@
+"""Triton's Python backend of `whisper_rollout`: session ids in, versions out.
+
+`rollout.json` is read again when it was replaced, so that a change of the routing needs no reload and outlives
+restarts. One that cannot be read is an error in the log, and what was last read stays in force.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # exists inside Triton only
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from state import Rollout, RolloutError  # type: ignore[import-not-found]  # the copy beside this file
+
+Stamp = tuple[int, int]
+
+
+class TritonPythonModel:
+    """Answers from the newest state that could be read."""
+
+    def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - the interface of Triton
+        """Read the state; raises where there is none, so that the model is not loaded."""
+        self.path = Path(__file__).parents[1] / "rollout.json"
+        self.stamp = self._stamp()
+        self.rollout = Rollout.from_json(self.path.read_text())
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request's rows."""
+        self._refresh()
+        return [self._answer(pb_utils.get_input_tensor_by_name(request, "session")) for request in requests]
+
+    def _answer(self, sessions: Any) -> Any:
+        names = sessions.as_numpy()
+        versions = [self.rollout.version_of(name.decode(errors="replace")) for name in names.reshape(-1)]
+        output = np.array(versions, np.int64).reshape(names.shape)
+        return pb_utils.InferenceResponse([pb_utils.Tensor("version", output)])
+
+    def _refresh(self) -> None:
+        stamp = self._stamp()
+        if stamp == self.stamp:
+            return
+        self.stamp = stamp
+        try:
+            self.rollout = Rollout.from_json(self.path.read_text())
+        except (OSError, RolloutError) as error:
+            pb_utils.Logger.log_error(f"{self.path}: {error}; version {self.rollout.default} stays the default")
+
+    def _stamp(self) -> Stamp | None:
+        """What changes when the file is replaced; None while there is none."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_ino

@@ -1,0 +1,111 @@
+"""Which version serves which session: the state in `rollout.json`, and how it may change.
+
+Only the standard library is used: the file is copied into the Triton model that answers from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+KEPT = 10  # defaults of the past to which `rolled_back` can return
+
+
+class RolloutError(ValueError):
+    """A state that cannot be read, or a change that cannot be made; the text says why."""
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A version on trial and the share of sessions that it serves, 0 to 1."""
+
+    version: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The default version, the canary beside it, and the defaults before it, the newest last."""
+
+    default: int
+    canary: Canary | None = None
+    previous: tuple[int, ...] = ()
+    changed_unix_s: float = 0.0
+
+    def version_of(self, session: str) -> int:
+        """The version that serves a session.
+
+        A session's place on the scale from 0 to 1 depends on its id and the canary's number alone: as the share
+        grows sessions only join the canary, and the next canary tries others.
+        """
+        if self.canary is None:
+            return self.default
+        digest = hashlib.sha256(f"{self.canary.version}:{session}".encode()).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        return self.canary.version if place < self.canary.share else self.default
+
+    def with_canary(self, version: int, share: float) -> Rollout:
+        """Give a share of sessions to a version. Raises `RolloutError`."""
+        if version == self.default:
+            raise RolloutError(f"version {version} is the default already")
+        if not 0 < share <= 1:
+            raise RolloutError("a canary's share is above 0 and at most 100 %")
+        return replace(self, canary=Canary(version, share))
+
+    def promoted(self) -> Rollout:
+        """Make the canary the default. Raises `RolloutError`."""
+        if self.canary is None:
+            raise RolloutError("there is no canary to promote: start one with `canary`")
+        return Rollout(self.canary.version, None, (*self.previous, self.default)[-KEPT:])
+
+    def rolled_back(self) -> Rollout:
+        """Drop the canary, or else go back to the default before. Raises `RolloutError`."""
+        if self.canary is not None:
+            return replace(self, canary=None)
+        if not self.previous:
+            raise RolloutError(f"version {self.default} is the first default: there is none to go back to")
+        return Rollout(self.previous[-1], None, self.previous[:-1])
+
+    def without(self, version: int) -> Rollout:
+        """Forget a version that serves nobody. Raises `RolloutError`."""
+        if version == self.default:
+            raise RolloutError(f"version {version} is the default: promote another first, or roll back")
+        if self.canary is not None and version == self.canary.version:
+            raise RolloutError(f"version {version} is the canary: promote it, or roll back first")
+        return replace(self, previous=tuple(number for number in self.previous if number != version))
+
+    def to_json(self) -> str:
+        """The state as `rollout.json` holds it."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Rollout:
+        """Read what `to_json` wrote. Raises `RolloutError`."""
+        try:
+            return cls._of(json.loads(text))
+        except (ValueError, KeyError, TypeError) as error:
+            raise RolloutError(f"rollout.json is not the state of a rollout: {error!r}") from error
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> Rollout:
+        canary = fields.get("canary")
+        return cls(
+            default=_version(fields["default"]),
+            canary=None if canary is None else Canary(_version(canary["version"]), _share(canary["share"])),
+            previous=tuple(map(_version, fields.get("previous", ()))),
+            changed_unix_s=float(fields.get("changed_unix_s", 0.0)),
+        )
+
+
+def _version(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} is no version")
+    return value
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{value!r} is no share from 0 to 1")
+    return float(value)
