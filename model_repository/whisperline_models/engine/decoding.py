@@ -1,8 +1,8 @@
-"""Decodes windows in one batch, row by row: greedy or sampled, each row at its own position and rules."""
+"""Decodes windows row by row: greedy or sampled, each row at its own position and under its own rules."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,28 +10,26 @@ import numpy as np
 from . import rules
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from .slots import Slots
+    from .prompts import Prompt
+    from .slots import Kept, Slots, Window
     from .vocabulary import Vocabulary
-
-    Window = Mapping[str, NDArray[np.float32]]
-
-SAMPLE_LENGTH = 224  # tokens at most in a window, half of the text context
 
 
 @dataclass(frozen=True)
 class Task:
-    """A window to decode: `window` as `Slots.load` takes it; `language` None means detect it.
+    """A window to decode after a prompt; the language in the prompt is `language` unless it is to be detected.
 
     `temperature` 0 is greedy; above it tokens are drawn with `seed`.
     """
 
     window: Window
-    language: str | None
-    timed: bool
+    prompt: Prompt
+    language: str = "en"
+    timed: bool = False
     temperature: float = 0.0
     seed: int = 0
 
@@ -40,7 +38,7 @@ class Task:
 class Decoded:
     """What came of a task: `tokens` without prompt and end, and a logarithmic probability for each.
 
-    `ended` tells a text that came to its end from one that was cut at `SAMPLE_LENGTH`.
+    `ended` tells a text that came to its end from one that was cut for its length.
     """
 
     tokens: tuple[int, ...]
@@ -51,138 +49,139 @@ class Decoded:
     ended: bool
 
 
-@dataclass
-class _Row:
-    task: Task
-    index: int
-    prompt: list[int]
-    random: np.random.Generator
-    language: str
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    no_speech_prob: float = 0.0
-    position: int = 0
-    finished: bool = False
+class Row:
+    """One task under way. It may leave its slot between any two steps and go on later, in any other."""
 
-    @property
-    def in_prompt(self) -> bool:
-        return self.position < len(self.prompt) - 1
+    def __init__(self, task: Task, vocabulary: Vocabulary) -> None:
+        self.task, self.prompt, self.language = task, task.prompt, task.language
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.no_speech_prob = 0.0
+        self.position = 0
+        self.finished = False
+        self.kept: Kept | None = None  # what its caches held when it left its slot
+        self._random = np.random.default_rng(task.seed)
+        self._vocabulary = vocabulary
+        # before earlier text the language is heard with the start token alone, as the reference does
+        self._hears_first = task.prompt.language_index is not None and task.prompt.sot_index > 0
 
     def next_input(self) -> int:
-        return self.prompt[self.position] if self.position < len(self.prompt) else self.tokens[-1]
+        """The token to feed at `position`."""
+        if self._hears_first:
+            return self.prompt.tokens[self.prompt.sot_index]
+        if self.position < len(self.prompt.tokens):
+            return self.prompt.tokens[self.position]
+        return self.tokens[-1]
+
+    def constraint(self) -> rules.Constraint:
+        """What may be chosen after `next_input`."""
+        return rules.constrain(self.tokens, timed=self.task.timed, vocabulary=self._vocabulary)
+
+    def advance(self, slots: Slots, slot: int, masks: NDArray[np.float32]) -> None:
+        """Take what the step over `slots` gave for this row."""
+        if self._hears_first:
+            self._hear_language(slots.logits(slot))
+            self._hears_first = False
+            return
+        if self.position == self.prompt.sot_index:
+            self._hear_start(slots.logits(slot))
+        if self.position >= len(self.prompt.tokens) - 1:
+            self._take(*self._choose(slots, slot, masks))
+        self.position += 1
+
+    def decoded(self) -> Decoded:
+        """The outcome of a finished row."""
+        # logprobs include the end's: the mean is over one more than the tokens, as in the reference
+        mean = sum(self.logprobs) / (len(self.tokens) + 1)
+        ended = len(self.tokens) < self.prompt.sample_length
+        logprobs = tuple(self.logprobs[: len(self.tokens)])
+        return Decoded(tuple(self.tokens), logprobs, mean, self.no_speech_prob, self.language, ended)
+
+    def _hear_start(self, logits: NDArray[np.float32]) -> None:
+        self.no_speech_prob = float(np.exp(logits[self._vocabulary.no_speech] - rules.log_sum_exp(logits)))
+        if self.prompt.language_index is not None:
+            self._hear_language(logits)
+
+    def _hear_language(self, logits: NDArray[np.float32]) -> None:
+        codes = list(self._vocabulary.languages)
+        ids = [self._vocabulary.languages[code] for code in codes]
+        self.language = codes[int(logits[ids].argmax())]
+        self.prompt = self.prompt.with_language(self._vocabulary.languages[self.language])
+
+    def _choose(self, slots: Slots, slot: int, masks: NDArray[np.float32]) -> tuple[int, float]:
+        if self.task.temperature == 0:
+            return slots.chosen(slot)
+        logits = rules.apply(slots.logits(slot), self.constraint(), masks, self._vocabulary)
+        noise = self._random.gumbel(size=logits.size)  # the largest of noisy logits is a draw from their softmax
+        token = int(np.argmax(logits / self.task.temperature + noise))
+        return token, float(logits[token]) - rules.log_sum_exp(logits)
+
+    def _take(self, token: int, logprob: float) -> None:
+        self.logprobs.append(logprob)
+        self.finished = token == self._vocabulary.end
+        if not self.finished:
+            self.tokens.append(token)
+        self.finished |= len(self.tokens) >= self.prompt.sample_length
 
 
 class Decoder:
-    """Runs tasks through the slots; a finished row leaves at once and the next waiting one takes its place."""
+    """The running rows, in the first slots."""
 
-    def __init__(self, slots: Slots, vocabulary: Vocabulary, n_slots: int) -> None:
-        self._slots, self._vocabulary, self._n_slots = slots, vocabulary, n_slots
+    def __init__(self, slots: Slots, vocabulary: Vocabulary) -> None:
+        self._slots, self._vocabulary = slots, vocabulary
         self._masks = rules.phase_masks(vocabulary)
+        self._running: list[Row] = []
+
+    def step(self, rows: Sequence[Row]) -> list[Row]:
+        """Choose the next token of exactly these rows; returns those that are finished.
+
+        Rows of the step before that are not among them leave their slots and may come back.
+        """
+        for row in [row for row in self._running if row not in rows]:
+            self._leave(row)
+        for row in rows:
+            if row not in self._running:
+                self._enter(row)
+        for slot, row in enumerate(self._running):
+            self._slots.feed(slot, row.next_input(), row.position, row.constraint())
+        self._slots.step(len(self._running))
+        for slot, row in enumerate(self._running):
+            row.advance(self._slots, slot, self._masks)
+        finished = [row for row in self._running if row.finished]
+        for row in finished:
+            self._leave(row)
+        return finished
 
     def decode(self, tasks: Sequence[Task]) -> list[Decoded]:
-        """Decode all tasks; results are in their order."""
-        waiting = [self._row(task, index) for index, task in enumerate(tasks)][::-1]
-        running: list[_Row] = []
-        results: dict[int, Decoded] = {}
-        while waiting or running:
-            while waiting and len(running) < self._n_slots:
-                row = waiting.pop()
-                self._slots.load(len(running), row.task.window)
-                running.append(row)
-            self._step(running)
-            results.update((row.index, _decoded(row)) for row in running if row.finished)
-            self._leave(running)
-        return [results[index] for index in range(len(tasks))]
+        """Decode tasks, without guards and lanes; results are in their order."""
+        rows = [Row(task, self._vocabulary) for task in tasks]
+        while unfinished := [row for row in rows if not row.finished]:
+            self.step(unfinished[: self._slots.n_slots])
+        return [row.decoded() for row in rows]
 
     def force(self, window: Window, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The logits (N, V) after each of these tokens, fed one by one, before any rule."""
+        for row in list(self._running):
+            self._leave(row)
         self._slots.load(0, window)
         logits = []
         for position, token in enumerate(tokens):
-            self._slots.inputs["token"][0], self._slots.inputs["position"][0] = token, position
+            self._slots.feed(0, token, position, rules.constrain([], timed=False, vocabulary=self._vocabulary))
             self._slots.step(1)
-            logits.append(self._logits(0).copy())
+            logits.append(self._slots.logits(0).copy())
         return np.stack(logits)
 
-    def _row(self, task: Task, index: int) -> _Row:
-        prompt = _prompt(task, self._vocabulary)
-        return _Row(task, index, prompt, np.random.default_rng(task.seed), task.language or "en")
+    def _enter(self, row: Row) -> None:
+        self._slots.load(len(self._running), row.task.window, row.kept)
+        row.kept = None
+        self._running.append(row)
 
-    def _step(self, running: list[_Row]) -> None:
-        for slot, row in enumerate(running):
-            self._constrain(slot, row)
-        self._slots.step(len(running))
-        for slot, row in enumerate(running):
-            self._advance(slot, row)
-
-    def _constrain(self, slot: int, row: _Row) -> None:
-        constraint = rules.constrain(row.tokens, timed=row.task.timed, vocabulary=self._vocabulary)
-        inputs = self._slots.inputs
-        inputs["token"][slot], inputs["position"][slot] = row.next_input(), row.position
-        inputs["phase"][slot], inputs["timed"][slot] = constraint.phase, constraint.timed
-        inputs["time_from"][slot], inputs["time_to"][slot] = constraint.time_from, constraint.time_to
-
-    def _advance(self, slot: int, row: _Row) -> None:
-        if row.position == 0:
-            self._hear_start(slot, row)
-        if not row.in_prompt:
-            token, logprob = self._choose(slot, row)
-            row.logprobs.append(logprob)
-            row.finished = token == self._vocabulary.end
-            if not row.finished:
-                row.tokens.append(token)
-            row.finished |= len(row.tokens) >= SAMPLE_LENGTH
-        row.position += 1
-
-    def _hear_start(self, slot: int, row: _Row) -> None:
-        """Read no-speech and language off the logits after the start token."""
-        logits = self._logits(slot)
-        row.no_speech_prob = float(np.exp(logits[self._vocabulary.no_speech] - rules.log_sum_exp(logits)))
-        if self._vocabulary.is_multilingual and row.task.language is None:
-            codes = list(self._vocabulary.languages)
-            heard = logits[[self._vocabulary.languages[code] for code in codes]]
-            row.language = codes[int(heard.argmax())]
-            row.prompt[1] = self._vocabulary.languages[row.language]
-
-    def _choose(self, slot: int, row: _Row) -> tuple[int, float]:
-        if row.task.temperature == 0:
-            outputs = self._slots.outputs
-            return int(outputs["chosen"][slot]), float(outputs["logprob"][slot])
-        constraint = rules.constrain(row.tokens, timed=row.task.timed, vocabulary=self._vocabulary)
-        logits = rules.apply(self._logits(slot), constraint, self._masks, self._vocabulary)
-        noise = row.random.gumbel(size=logits.size)  # the largest of noisy logits is a draw from their softmax
-        token = int(np.argmax(logits / row.task.temperature + noise))
-        return token, float(logits[token]) - rules.log_sum_exp(logits)
-
-    def _logits(self, slot: int) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = self._slots.outputs["logits"][slot]
-        return logits
-
-    def _leave(self, running: list[_Row]) -> None:
-        """Take finished rows out; the last running row moves into the gap."""
-        for slot in reversed(range(len(running))):
-            if running[slot].finished:
-                last = running.pop()
-                if slot < len(running):
-                    self._slots.move(len(running), slot)
-                    running[slot] = last
-
-
-def _prompt(task: Task, vocabulary: Vocabulary) -> list[int]:
-    prompt = [vocabulary.start]
-    if vocabulary.is_multilingual:
-        prompt += [vocabulary.languages[task.language or "en"], vocabulary.transcribe]
-    return prompt if task.timed else [*prompt, vocabulary.no_timestamps]
-
-
-def _decoded(row: _Row) -> Decoded:
-    # logprobs include the end's: the mean is over one more than the tokens, as in the reference
-    mean = sum(row.logprobs) / (len(row.tokens) + 1)
-    return Decoded(
-        tuple(row.tokens),
-        tuple(row.logprobs[: len(row.tokens)]),
-        mean,
-        row.no_speech_prob,
-        row.language,
-        len(row.tokens) < SAMPLE_LENGTH,
-    )
+    def _leave(self, row: Row) -> None:
+        """The last running row moves into the gap."""
+        slot = self._running.index(row)
+        if not row.finished:
+            row.kept = self._slots.keep(slot, row.position)
+        last = self._running.pop()
+        if last is not row:
+            self._slots.move(len(self._running), slot, last.position)
+            self._running[slot] = last

@@ -29,6 +29,10 @@ class RequestError(ValueError):
     """A request that cannot be served, with the reason for its sender."""
 
 
+class RequestCancelled(Exception):
+    """Its sender no longer waits for the answer."""
+
+
 @dataclass(frozen=True)
 class Request:
     """Mono 16 kHz audio in -1..1 and how to decode it.

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
+
+from .sessions import dtype_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    import onnxruntime
     from numpy.typing import NDArray
 
-    from .sessions import ModelSpec
+    from .rules import Constraint
+    from .sessions import Device, ModelSpec
+
+# A window as the encoder gives it: keys and values of the cross-attention (2L, H, T, D), an array of the device.
+Window = Any
+Kept = list[Any]  # the used part of a row's own keys and values
 
 _ROW_INPUTS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "token": (np.int64, ()),
@@ -23,71 +28,100 @@ _ROW_INPUTS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "time_from": (np.int64, (1,)),
     "time_to": (np.int64, (1,)),
 }
+_OUTPUTS: dict[str, type[np.generic]] = {"logits": np.float32, "chosen": np.int64, "logprob": np.float32}
 
 
 class Slots:
-    """Buffers for up to `n_slots` rows, allocated once; a step runs over the first rows of each.
+    """Buffers on the device for `n_slots` rows, allocated once; a step runs over the first rows of each.
 
-    `inputs` and `outputs` are NumPy arrays whose first axis is the slot. The caches are inputs and outputs at
-    once: the graph writes them where they lie.
+    The caches are inputs and outputs of the graph at once: it writes them where they lie.
     """
 
-    def __init__(self, decoder: onnxruntime.InferenceSession, spec: ModelSpec, n_slots: int, max_frames: int) -> None:
-        self._decoder = decoder
+    def __init__(
+        self, decoder: onnxruntime.InferenceSession, spec: ModelSpec, device: Device, n_slots: int, max_frames: int
+    ) -> None:
+        self.n_slots = n_slots
+        self._decoder, self._device = decoder, device
+        self._host = {name: np.zeros((n_slots, *shape), dtype) for name, (dtype, shape) in _ROW_INPUTS.items()}
+        self._inputs = {name: device.mirror(array) for name, array in self._host.items()}
         head = spec.n_text_state // spec.n_text_head
-        self.inputs = {name: np.zeros((n_slots, *shape), dtype) for name, (dtype, shape) in _ROW_INPUTS.items()}
-        self._caches: dict[str, NDArray[np.float32]] = {}
-        for layer in range(spec.n_text_layer):
-            for part in ("key", "value"):
-                self._add(f"{part}_{layer}", (n_slots, spec.n_text_head, spec.n_text_ctx, head))
-                self._add(f"cross_{part}_{layer}", (n_slots, spec.n_text_head, max_frames, head))
-                self.inputs[f"last_{part}_{layer}"] = np.zeros((n_slots, 1, spec.n_text_state), np.float32)
-        self.outputs: dict[str, NDArray[np.generic]] = {
-            "logits": np.empty((n_slots, spec.n_vocab), np.float32),
-            "chosen": np.empty(n_slots, np.int64),
-            "logprob": np.empty(n_slots, np.float32),
-        }
+        own = (n_slots, spec.n_text_head, spec.n_text_ctx, head)
+        cross = (n_slots, spec.n_text_head, max_frames, head)
+        parts = [(part, layer) for layer in range(spec.n_text_layer) for part in ("key", "value")]
+        self._own = {f"{part}_{layer}": self._zeros(f"{part}_{layer}", own) for part, layer in parts}
+        self._cross = {f"cross_{p}_{i}": self._zeros(f"cross_{p}_{i}", cross) for p, i in parts}
+        self._last = {f"last_{p}_{i}": self._zeros(f"last_{p}_{i}", (n_slots, 1, spec.n_text_state)) for p, i in parts}
+        widths = {"logits": (spec.n_vocab,), "chosen": (), "logprob": ()}
+        self._outputs = {name: device.zeros((n_slots, *widths[name]), dtype) for name, dtype in _OUTPUTS.items()}
+        self._chosen: dict[str, NDArray[np.generic]] = {}
         self._bindings: dict[int, onnxruntime.IOBinding] = {}
 
-    def _add(self, name: str, shape: tuple[int, ...]) -> None:
-        self._caches[name] = np.zeros(shape, np.float32)
+    @property
+    def cross_dtype(self) -> type[np.generic]:
+        """The type of windows."""
+        return dtype_of(self._decoder, "cross_key_0")
 
-    def load(self, slot: int, window: Mapping[str, NDArray[np.float32]]) -> None:
-        """Give a slot the encoder's outputs `cross_key_i`, `cross_value_i`, each (H, T, D)."""
-        for name, value in window.items():
-            n_frames = value.shape[1]
-            self._caches[name][slot, :, :n_frames] = value
-            self.inputs[name.replace("cross", "last")][slot, 0] = value[:, -1].reshape(-1)
-            self.inputs["n_frames"][slot] = n_frames
+    def _zeros(self, name: str, shape: tuple[int, ...]) -> Any:
+        return self._device.zeros(shape, dtype_of(self._decoder, name))
 
-    def move(self, source: int, target: int) -> None:
-        """Copy a row with what it has in its caches, to close the gap of one that has finished."""
-        n_tokens, n_frames = (int(self.inputs[name][source]) for name in ("position", "n_frames"))
-        for name, cache in self._caches.items():
-            used = n_frames if name.startswith("cross") else n_tokens + 1
-            cache[target, :, :used] = cache[source, :, :used]
-        for array in (*self.inputs.values(), *self.outputs.values()):
-            array[target] = array[source]
+    def load(self, slot: int, window: Window, kept: Kept | None = None) -> None:
+        """Give a slot a window, and what a row kept when it left its slot."""
+        n_frames = window.shape[2]
+        for part, cross, last in zip(window, self._cross.values(), self._last.values(), strict=True):
+            cross[slot, :, :n_frames] = part
+            last[slot, 0] = part[:, -1].reshape(-1)
+        self._host["n_frames"][slot] = n_frames
+        for own, array in zip(self._own.values(), kept or [], strict=False):
+            own[slot, :, : array.shape[1]] = array
+
+    def keep(self, slot: int, n_tokens: int) -> Kept:
+        """Copy a row's own keys and values, for its return."""
+        return [own[slot, :, :n_tokens].copy() for own in self._own.values()]
+
+    def move(self, source: int, target: int, n_tokens: int) -> None:
+        """Copy a row with what it has in its caches, to close the gap of one that has left."""
+        n_frames = self._host["n_frames"][source]
+        for caches, used in ((self._own, n_tokens), (self._cross, n_frames), (self._last, 1)):
+            for cache in caches.values():
+                if cache.ndim == 4:
+                    cache[target, :, :used] = cache[source, :, :used]
+                else:
+                    cache[target] = cache[source]
+        self._host["n_frames"][target] = n_frames
+
+    def feed(self, slot: int, token: int, position: int, constraint: Constraint) -> None:
+        """Set what the next step feeds a row, and what it may choose."""
+        host = self._host
+        host["token"][slot], host["position"][slot] = token, position
+        host["phase"][slot], host["timed"][slot] = constraint.phase, constraint.timed
+        host["time_from"][slot], host["time_to"][slot] = constraint.time_from, constraint.time_to
 
     def step(self, n_rows: int) -> None:
-        """Run the decoder over the first `n_rows` slots; `outputs` hold the result."""
-        if n_rows not in self._bindings:
-            self._bindings[n_rows] = self._bind(n_rows)
-        self._decoder.run_with_iobinding(self._bindings[n_rows])
+        """Run the decoder over the first `n_rows` slots."""
+        bucket = self._device.bucket(n_rows, self.n_slots)
+        if bucket not in self._bindings:
+            self._bindings[bucket] = self._bind(bucket)
+        for name, array in self._inputs.items():
+            self._device.upload(self._host[name], array)
+        self._device.run(self._decoder, self._bindings[bucket], graph_id=bucket)
+        self._chosen = {name: self._device.download(self._outputs[name]) for name in ("chosen", "logprob")}
+
+    def chosen(self, slot: int) -> tuple[int, float]:
+        """The best token that the rules of a row allow, and its logarithmic probability."""
+        return int(self._chosen["chosen"][slot]), float(self._chosen["logprob"][slot])
+
+    def logits(self, slot: int) -> NDArray[np.float32]:
+        """The logits (V) of a row before any rule."""
+        logits: NDArray[np.float32] = self._device.download(self._outputs["logits"][slot])
+        return logits
 
     def _bind(self, n_rows: int) -> onnxruntime.IOBinding:
         binding = self._decoder.io_binding()
-        for name, array in self.inputs.items():
-            binding.bind_ortvalue_input(name, _share(array[:n_rows]))
-        for name, array in self.outputs.items():
-            binding.bind_ortvalue_output(name, _share(array[:n_rows]))
-        for name, array in self._caches.items():
-            shared = _share(array[:n_rows])
-            binding.bind_ortvalue_input(name, shared)
-            binding.bind_ortvalue_output(f"present_{name}", shared)
+        for name, array in (self._inputs | self._last).items():
+            self._device.bind_input(binding, name, array[:n_rows])
+        for name, array in self._outputs.items():
+            self._device.bind_output(binding, name, array[:n_rows])
+        for name, array in (self._own | self._cross).items():
+            self._device.bind_input(binding, name, array[:n_rows])
+            self._device.bind_output(binding, f"present_{name}", array[:n_rows])
         return binding
-
-
-def _share(array: NDArray[np.generic]) -> onnxruntime.OrtValue:
-    """An ONNX Runtime value over the same memory: on the CPU nothing is copied."""
-    return onnxruntime.OrtValue.ortvalue_from_numpy(array)

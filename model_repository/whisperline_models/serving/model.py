@@ -1,6 +1,7 @@
 """Triton's Python backend over the engine that lies beside this file.
 
-The interface is in `config.pbtxt`; an error in one row is that row's alone.
+The model is decoupled: `execute` returns at once and answers are sent when they are ready, so that rows of later
+requests join those that are under way. The interface is in `config.pbtxt`; an error in one row is that row's alone.
 """
 
 from __future__ import annotations
@@ -14,46 +15,106 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine.requests import Request, RequestError  # type: ignore[import-not-found]  # this version's copy
+from engine.requests import Request, RequestCancelled, RequestError  # type: ignore[import-not-found]  # this version's
 from engine.settings import ServingSettings  # type: ignore[import-not-found]
 from engine.transcription import Engine  # type: ignore[import-not-found]
+from engine.worker import Overloaded, Worker  # type: ignore[import-not-found]
+
+SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
+ROWS = [1, 2, 4, 8, 12, 16, 24, 32, 64]
+CODES = {
+    RequestError: pb_utils.TritonError.INVALID_ARG,
+    Overloaded: pb_utils.TritonError.UNAVAILABLE,
+    RequestCancelled: pb_utils.TritonError.CANCELLED,
+}
 
 
 class TritonPythonModel:
-    """One instance: one engine."""
+    """One instance: one engine, and the thread that works it."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version that Triton names in `args`."""
         settings = ServingSettings.from_triton(args)
-        self.engine = Engine(
+        engine = Engine(
             Path(__file__).parent,
             version=args["model_version"],
-            max_batch=settings.max_batch,
+            max_batch=settings.slots,
             threads=settings.threads,
+            gpu=int(args["model_instance_device_id"]),
+            observer=Metrics(args["model_version"]),
         )
-        self.engine.warm_up()
+        engine.warm_up()
+        self._languages = engine.vocabulary.languages
+        self._worker = Worker(engine, settings.max_requests)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer one dynamic batch: one response a request, in order."""
-        parsed = [self._parse(request) for request in requests]
-        good = [row for row in parsed if isinstance(row, Request)]
-        results = iter(self.engine.transcribe(good))
-        return [_failure(row) if isinstance(row, RequestError) else _answer(next(results)) for row in parsed]
+    def execute(self, requests: list[Any]) -> None:
+        """Queue requests; each is answered once, in any order."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                parsed = self._parse(request)
+                self._worker.submit(parsed, lambda outcome, sender=sender: _send(sender, outcome), sender.is_cancelled)
+            except (RequestError, Overloaded) as error:
+                _send(sender, error)
 
-    def _parse(self, request: Any) -> Request | RequestError:
+    def finalize(self) -> None:
+        """Answer what was queued, then stop."""
+        self._worker.close()
+
+    def _parse(self, request: Any) -> Request:
         audio, options = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("audio", "options"))
         if audio.shape[0] != 1:
-            return RequestError(f"a request carries one row, this one {audio.shape[0]}: send them apart")
-        try:
-            return Request.parse(audio[0], options[0, 0], self.engine.vocabulary.languages)
-        except RequestError as error:
-            return error
+            raise RequestError(f"a request carries one row, this one {audio.shape[0]}: send them apart")
+        return Request.parse(audio[0], options[0, 0], self._languages)
 
 
-def _answer(result: Any) -> Any:
-    output = np.array([[result.to_json().encode()]], dtype=np.object_)
-    return pb_utils.InferenceResponse([pb_utils.Tensor("result", output)])
+def _send(sender: Any, outcome: Any) -> None:
+    if isinstance(outcome, Exception):
+        code = CODES.get(type(outcome), pb_utils.TritonError.INTERNAL)
+        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(outcome), code))
+    else:
+        output = np.array([[outcome.to_json().encode()]], dtype=np.object_)
+        response = pb_utils.InferenceResponse([pb_utils.Tensor("result", output)])
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
-def _failure(error: RequestError) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+class Metrics:
+    """What the engine tells of its work, in Triton's own `/metrics`."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        kinds = pb_utils.MetricFamily
+        self._families = {
+            name: kinds(name=f"whisper_{name}", description=description, kind=kind)
+            for name, description, kind in (
+                ("queue_seconds", "From a request's arrival to its first unit of work", kinds.HISTOGRAM),
+                ("unit_seconds", "Duration of a unit of work: encode, decode (one step), align", kinds.HISTOGRAM),
+                ("batch_rows", "Rows in a unit of work", kinds.HISTOGRAM),
+                ("requests", "Requests by state, waiting or active", kinds.GAUGE),
+            )
+        }
+        self._metrics: dict[tuple[str, ...], Any] = {}
+
+    def started(self, lane: str, waited_s: float) -> None:
+        """A request left the queue."""
+        self._histogram("queue_seconds", SECONDS, lane=lane).observe(waited_s)
+
+    def worked(self, stage: str, n_rows: int, took_s: float) -> None:
+        """A unit of work is done."""
+        self._histogram("unit_seconds", SECONDS, stage=stage).observe(took_s)
+        self._histogram("batch_rows", ROWS, stage=stage).observe(n_rows)
+
+    def counted(self, lane: str, waiting: int, active: int) -> None:
+        """How many requests of a lane wait and are under way."""
+        self._metric("requests", lane=lane, state="waiting").set(waiting)
+        self._metric("requests", lane=lane, state="active").set(active)
+
+    def _histogram(self, name: str, buckets: list[float], **labels: str) -> Any:
+        return self._metric(name, buckets, **labels)
+
+    def _metric(self, name: str, buckets: list[float] | None = None, **labels: str) -> Any:
+        key = (name, *labels.values())
+        if key not in self._metrics:
+            options = {} if buckets is None else {"buckets": buckets}
+            self._metrics[key] = self._families[name].Metric(labels=labels | {"version": self._version}, **options)
+        return self._metrics[key]

@@ -1,0 +1,174 @@
+"""A request on its way: its parts, their attempts, and what came of each."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .alignment import FRAME_S
+from .decoding import Decoded, Row, Task
+from .guards import MAX_IMPROBABLE, Verdict, is_believable_repetition, judge
+from .log_mel import HOP, SAMPLE_RATE
+from .prompts import build_prompt
+from .schedule import LANES, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .requests import Request, Result
+    from .slots import Window
+    from .vocabulary import Vocabulary
+
+MARGIN_S = 2.0  # silence that a window holds after the audio, at least
+FULL_WINDOW_S = 30
+FRAMES_PER_SECOND = round(1 / FRAME_S)
+SAMPLES_PER_FRAME = 2 * HOP  # in a frame of the encoder, and a step of the timestamps
+LEAST_STEP_S = 1.0  # what must be done before the rest is decoded for itself
+LEAST_REST_S = 0.5
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One rung of the ladder that a part climbs while its guards fail."""
+
+    window_s: int
+    temperature: float
+
+
+def attempts(n_samples: int, windows_s: Sequence[int], temperatures: Sequence[float]) -> list[Attempt]:
+    """The first temperature in the smallest window that holds audio and margin, then in 30 s; there the others."""
+    needed_s = n_samples / SAMPLE_RATE + MARGIN_S
+    window_s = next((w for w in sorted(windows_s) if w >= needed_s), FULL_WINDOW_S)
+    first = [] if window_s == FULL_WINDOW_S else [Attempt(window_s, temperatures[0])]
+    return first + [Attempt(FULL_WINDOW_S, temperature) for temperature in temperatures]
+
+
+class Part:
+    """A request's audio from `start_samples` on: the attempts that are left, and the best that came of the others."""
+
+    def __init__(self, request: Request, windows_s: Sequence[int], start_samples: int = 0) -> None:
+        self.request, self.start_samples = request, start_samples
+        self.audio = request.audio[start_samples:]
+        self.ladder = attempts(self.audio.size, windows_s, request.temperatures)
+        self.seed = zlib.crc32(self.audio.tobytes())
+        self.window: Window = None
+        self.window_s = 0
+        self.improbable = 0
+        self.repeated: Decoded | None = None  # the first over the full window that may be what was said
+        self.decoded = Decoded((), (), 0.0, 1.0, request.language or "en", ended=True)
+        self.settled = False
+        self.silent = False
+
+    @property
+    def needs_window(self) -> bool:
+        """Whether the next attempt is over a window of another length."""
+        return self.ladder[0].window_s != self.window_s
+
+    def next_row(self, vocabulary: Vocabulary) -> Row:
+        """The decoding of the next attempt, over `window`."""
+        attempt, request = self.ladder.pop(0), self.request
+        seed = self.seed + round(attempt.temperature * 10)
+        task = Task(
+            self.window,
+            build_prompt(request, vocabulary),
+            request.language or "en",
+            request.timestamps,
+            attempt.temperature,
+            seed,
+        )
+        return Row(task, vocabulary)
+
+    def take(self, decoded: Decoded, vocabulary: Vocabulary) -> None:
+        """Settle on this decoding, on an earlier one or on silence; else another attempt follows."""
+        tokens = [token for token in decoded.tokens if token < vocabulary.end]
+        verdict = judge(decoded, vocabulary.decode(tokens), tokens, self.audio.size / SAMPLE_RATE)
+        self.decoded = decoded
+        if self.window_s == FULL_WINDOW_S:
+            self.improbable += verdict is Verdict.IMPROBABLE
+            if verdict is Verdict.REPEATED and self.repeated is None and is_believable_repetition(decoded):
+                self.repeated = decoded
+        gives_up = not self.ladder or self.improbable >= MAX_IMPROBABLE
+        if gives_up and verdict is not Verdict.GOOD:
+            self.decoded = self.repeated or decoded
+            self.silent = self.repeated is None
+        self.silent |= verdict is Verdict.SILENT
+        self.settled = gives_up or verdict in {Verdict.GOOD, Verdict.SILENT}
+
+    def rest_samples(self, vocabulary: Vocabulary) -> int:
+        """Where a text that breaks off between two timestamps goes on, in samples; 0 when it does not.
+
+        The reference seeks there.
+        """
+        stamps = [token - vocabulary.timestamp_begin for token in self.decoded.tokens[-2:]]
+        if self.silent or len(stamps) < 2 or min(stamps) < 0:
+            return 0
+        done = stamps[1] * SAMPLES_PER_FRAME
+        left = self.audio.size - done
+        goes_on = done >= LEAST_STEP_S * SAMPLE_RATE and left >= LEAST_REST_S * SAMPLE_RATE
+        return self.start_samples + done if goes_on else 0
+
+
+class Job:
+    """A request under way; `finish` is called once, with its result or with what went wrong."""
+
+    def __init__(
+        self,
+        request: Request,
+        windows_s: Sequence[int],
+        finish: Callable[[Result | Exception], None],
+        is_cancelled: Callable[[], bool],
+        arrived_s: float,
+    ) -> None:
+        self.request, self.finish, self.is_cancelled, self.arrived_s = request, finish, is_cancelled, arrived_s
+        self.rank = LANES.index(request.lane)
+        self.stage = Stage.ENCODE
+        self.parts = [Part(request, windows_s)]
+        self.row: Row | None = None
+        self._windows_s = windows_s
+
+    @property
+    def part(self) -> Part:
+        """The newest part."""
+        return self.parts[-1]
+
+    @property
+    def window_s(self) -> int:
+        """The length of the window of the next attempt."""
+        return self.part.ladder[0].window_s
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was done yet."""
+        return len(self.parts) == 1 and not self.part.window_s
+
+    @property
+    def heard(self) -> list[Part]:
+        """The parts with speech."""
+        return [part for part in self.parts if not part.silent]
+
+    def take_window(self, window: Window, vocabulary: Vocabulary) -> None:
+        """Go on to decode over a window."""
+        self.part.window, self.part.window_s = window, self.window_s
+        self._decode(vocabulary)
+
+    def take_decoded(self, vocabulary: Vocabulary) -> bool:
+        """Judge what the row gave and go on to what is next; True when nothing is left to decode or to align."""
+        assert self.row is not None
+        self.part.take(self.row.decoded(), vocabulary)
+        if not self.part.settled:
+            if self.part.needs_window:
+                self.stage = Stage.ENCODE
+            else:
+                self._decode(vocabulary)
+            return False
+        if rest := self.part.rest_samples(vocabulary):
+            self.parts.append(Part(self.request, self._windows_s, rest))
+            self.stage = Stage.ENCODE
+            return False
+        self.stage = Stage.ALIGN
+        return not (self.request.words and self.heard)
+
+    def _decode(self, vocabulary: Vocabulary) -> None:
+        self.row = self.part.next_row(vocabulary)
+        self.stage = Stage.DECODE

@@ -1,0 +1,75 @@
+"""The thread that owns an engine, and the bound on what may be asked of it at once."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .requests import Request, Result
+    from .transcription import Engine
+
+    Finish = Callable[[Result | Exception], None]
+
+
+class Overloaded(Exception):
+    """A lane has all the requests that it may hold: nothing was queued, ask again later."""
+
+
+class Worker:
+    """Runs an engine until it is closed. At most `max_requests` of each lane wait or are under way."""
+
+    def __init__(self, engine: Engine, max_requests: int) -> None:
+        self._engine, self._max_requests = engine, max_requests
+        self._inbox: deque[tuple[Request, Finish, Callable[[], bool]]] = deque()
+        self._held: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="engine")
+        self._thread.start()
+
+    def submit(self, request: Request, finish: Finish, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Queue a request, whose `finish` is called from the engine's thread.
+
+        A request that is cancelled before its turn ends with `RequestCancelled`. Raises `Overloaded`.
+        """
+        lane = request.lane
+        with self._changed:
+            if self._closing or self._held[lane] >= self._max_requests:
+                reason = "is closing" if self._closing else f"holds {self._max_requests} requests of lane {lane}"
+                raise Overloaded(f"this server {reason}: ask again later")
+            self._held[lane] += 1
+            self._inbox.append((request, lambda outcome: self._finished(lane, finish, outcome), is_cancelled))
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Finish what was queued, then stop the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _finished(self, lane: str, finish: Finish, outcome: Result | Exception) -> None:
+        with self._changed:
+            self._held[lane] -= 1
+        finish(outcome)
+
+    def _run(self) -> None:
+        busy = False
+        while self._take(wait=not busy):
+            busy = self._engine.work()
+
+    def _take(self, *, wait: bool) -> bool:
+        """Give the engine what has come; with `wait`, only once something has. False when closed and idle."""
+        with self._changed:
+            while wait and not self._inbox and not self._closing:
+                self._changed.wait()
+            taken = list(self._inbox)
+            self._inbox.clear()
+            over = wait and self._closing and not taken
+        for request, finish, is_cancelled in taken:
+            self._engine.submit(request, finish, is_cancelled)
+        return not over
