@@ -69,7 +69,7 @@ async def like_for_like() -> list[str]:
         ]
         await _take_turns(course, ours, peers)
         await _probe([c for c in [*ours, *peers] if c.group == 1])
-    lines = [_describe(course), *expected, "Both: 30 s windows, greedy without fallback, text alone.", ""]
+    lines = [*_describe(course), *expected, "- Both: 30 s windows, greedy without fallback, text alone.", ""]
     lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
     return lines + table(("batch", "faster than faster-whisper's faster variant"), _ratios(course, ours, peers, 1.5))
 
@@ -87,18 +87,19 @@ async def deployed() -> list[str]:
         await _take_turns(course, ours, peers)
         await _probe([*ours, *(c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1)])
         errors = await _errors(server)
-    lines = [_describe(course), *expected, "faster-whisper: beam 1, no timestamps, else its defaults.", ""]
+    lines = [*_describe(course), *expected, "- faster-whisper: beam 1, no timestamps, else its defaults.", ""]
     lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
     return lines + table(("as deployed", ""), _deployed_ratios(course, ours, peers)) + errors
 
 
-def _describe(course: Course) -> str:
+def _describe(course: Course) -> list[str]:
     joined = sum(len(clip.parts) > 1 for clip in course.clips)
-    return (
-        f"{len(course.clips)} English clips, {course.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; {joined} "
-        f"are neighbouring clips of one speaker joined with 0.4 s of silence. One clip: {course.probe_s:.0f} s, alone, "
-        f"{N_PROBES} times. Both sides take turns; medians of the rounds. Peak memory: without the client."
-    )
+    return [
+        f"- {len(course.clips)} English clips, {course.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; {joined} "
+        "are neighbouring clips of one speaker joined with 0.4 s of silence.",
+        f"- One clip: {course.probe_s:.0f} s, alone, {N_PROBES} times.",
+        f"- Both sides have {THREADS} threads and take turns; medians of the rounds. Peak memory: without the client.",
+    ]
 
 
 def _throughput(course: Course, contestant: Contestant) -> float:

@@ -69,7 +69,7 @@ def expectation(server: Server, course: Course, n_rows: int) -> str:
     texts = [Text.expected(clip, floor.work.spec.windows_s) for clip in course.clips]
     at_floor = course.duration_s / sum(floor.seconds(texts, n_rows))
     return (
-        f"Expected before the run, {n_rows} at a time: {at_floor * REACH:.0f} audio s per s, "
+        f"- Expected before the run, {n_rows} at a time: {at_floor * REACH:.0f} audio s per s, "
         f"{REACH:.0%} of the floor's {at_floor:.0f} (operations and bytes over this machine's ceilings)."
     )
 
@@ -93,7 +93,8 @@ async def floor() -> list[str]:
 
 async def _mix(floor: Floor, server: Server, pcm: dict[str, Pcm], n_rows: int) -> list[object]:
     is_full = floor.work.spec.windows_s == FULL_WINDOW
-    what = f"{len(pcm)} clips, {n_rows} at a time, {'30 s windows' if is_full else 'as deployed'}"
+    clips = f"{len(pcm)} clips" if len(pcm) > 1 else "one clip"
+    what = f"{clips}, {n_rows} at a time, {'30 s windows' if is_full else 'as deployed'}"
     say(what)
     walls_s = []
     for _ in range(3):
