@@ -8,18 +8,18 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import soundfile
-from clips import BenchClip, Pcm, mixed_clips, recorded_clips, word_error_rate
-from ours import Server, serving, settings
+from clips import recorded_clips, word_error_rate
+from course import PROBE, Course
+from floor import FULL_WINDOW, GREEDY, expectation
+from ours import Server, serving
 from peer import Mode, Peer, peer
 from reference import reference_texts
 from report import THREADS, say, spread, table, verdict
-from whisperline_local.assets import demo_speech
 
 ROUNDS = 3
 CLOSE_TO_BEST = 0.85  # of the best throughput: who is slower in the first round takes no part in the others
 MAX_PEER_ERROR_PERCENT = 20
-PROBE, N_PROBES = "probe", 20
+N_PROBES = 20
 PAUSE_S = 0.3  # after each probe: OpenMP's threads of the peer go on spinning for 0.2 s
 LIKE = {
     "beam_size": 1,
@@ -28,7 +28,6 @@ LIKE = {
     "without_timestamps": True,
     "condition_on_previous_text": False,
 }
-GREEDY = {"temperature": 0.0}
 WORDS = {"timestamps": True, "words": True}
 IN_FLIGHT = 16
 FASTEST = {"beam_size": 1, "without_timestamps": True}
@@ -56,45 +55,12 @@ class Contestant:
         return statistics.median(self.walls_s)
 
 
-@dataclass(frozen=True)
-class Course:
-    """What is run: clips, and one clip of about 11 s for latency."""
-
-    clips: list[BenchClip]
-    pcm: dict[str, Pcm]
-
-    @classmethod
-    async def mixed(cls) -> "Course":
-        clips = mixed_clips()
-        probe, _ = soundfile.read(await demo_speech(settings()), dtype="int16")
-        return cls(clips, {PROBE: probe} | {clip.id: clip.read() for clip in clips})
-
-    @property
-    def names(self) -> list[str]:
-        return [clip.id for clip in self.clips]
-
-    @property
-    def duration_s(self) -> float:
-        return sum(clip.duration_s for clip in self.clips)
-
-    def throughput(self, contestant: Contestant) -> float:
-        return self.duration_s / contestant.wall_s
-
-    def describe(self) -> str:
-        joined = sum(len(clip.parts) > 1 for clip in self.clips)
-        probe_s = len(self.pcm[PROBE]) / 16000
-        return (
-            f"{len(self.clips)} English clips, {self.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; {joined} "
-            f"are neighbouring clips of one speaker joined with 0.4 s of silence. One clip: {probe_s:.0f} s, alone, "
-            f"{N_PROBES} times. Both sides take turns; medians of the rounds. Peak memory: without the client."
-        )
-
-
 async def like_for_like() -> list[str]:
     """30 s windows, greedy, no timestamps, no voice activity filter, at equal batch sizes."""
     course = await Course.mixed()
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(serving(windows_s=(30,)))
+        server = await stack.enter_async_context(serving(windows_s=FULL_WINDOW))
+        expected = [expectation(server, course, n) for n in (1, 8, 16)]
         ours = [_ours(server, course, n, GREEDY) for n in (1, 8, 16)]
         modes = [Mode("sequential", kind, options=LIKE) for kind in COMPUTE_TYPES]
         modes += [Mode("pipeline", kind, batch=batch, options=LIKE) for batch in (8, 16) for kind in COMPUTE_TYPES]
@@ -103,7 +69,7 @@ async def like_for_like() -> list[str]:
         ]
         await _take_turns(course, ours, peers)
         await _probe([c for c in [*ours, *peers] if c.group == 1])
-    lines = [course.describe(), "Both: 30 s windows, greedy without fallback, text alone.", ""]
+    lines = [*_describe(course), *expected, "- Both: 30 s windows, greedy without fallback, text alone.", ""]
     lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
     return lines + table(("batch", "faster than faster-whisper's faster variant"), _ratios(course, ours, peers, 1.5))
 
@@ -113,6 +79,7 @@ async def deployed() -> list[str]:
     course = await Course.mixed()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving())
+        expected = [expectation(server, course, IN_FLIGHT)]
         ours = [_ours(server, course, IN_FLIGHT, options) for options in ({}, WORDS)]
         shapes = [(kind, batch, n) for kind, batch in (("sequential", 1), ("pipeline", 8)) for n in (1, 2)]
         modes = [Mode(kind, c, n, batch, FASTEST) for c in COMPUTE_TYPES for kind, batch, n in shapes]
@@ -120,9 +87,23 @@ async def deployed() -> list[str]:
         await _take_turns(course, ours, peers)
         await _probe([*ours, *(c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1)])
         errors = await _errors(server)
-    lines = [course.describe(), "faster-whisper: beam 1, no timestamps, else its defaults.", ""]
+    lines = [*_describe(course), *expected, "- faster-whisper: beam 1, no timestamps, else its defaults.", ""]
     lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
     return lines + table(("as deployed", ""), _deployed_ratios(course, ours, peers)) + errors
+
+
+def _describe(course: Course) -> list[str]:
+    joined = sum(len(clip.parts) > 1 for clip in course.clips)
+    return [
+        f"- {len(course.clips)} English clips, {course.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; {joined} "
+        "are neighbouring clips of one speaker joined with 0.4 s of silence.",
+        f"- One clip: {course.probe_s:.0f} s, alone, {N_PROBES} times.",
+        f"- Both sides have {THREADS} threads and take turns; medians of the rounds. Peak memory: without the client.",
+    ]
+
+
+def _throughput(course: Course, contestant: Contestant) -> float:
+    return course.duration_s / contestant.wall_s
 
 
 def _ours(server: Server, course: Course, in_flight: int, options: dict[str, Any]) -> Contestant:
@@ -191,7 +172,7 @@ async def _probe(contestants: list[Contestant]) -> None:
 def _row(course: Course, contestant: Contestant) -> list[str]:
     error = word_error_rate(course.clips, contestant.texts)
     latency = spread(contestant.latencies_s) if contestant.latencies_s else "- | -"
-    figures = [f"{course.throughput(contestant):.1f}", f"{error:.2f} %", latency, f"{contestant.peak_mb:.0f}"]
+    figures = [f"{_throughput(course, contestant):.1f}", f"{error:.2f} %", latency, f"{contestant.peak_mb:.0f}"]
     return [contestant.name, str(len(contestant.walls_s)), *figures]
 
 
@@ -199,7 +180,7 @@ def _ratios(course: Course, ours: list[Contestant], peers: list[Contestant], lea
     rows = []
     for contestant in ours:
         best = _best(peers, contestant.group)
-        ratio = course.throughput(contestant) / course.throughput(best)
+        ratio = _throughput(course, contestant) / _throughput(course, best)
         rows.append([str(contestant.group), f"{verdict(ratio, least=least)} ({best.name})"])
     return rows
 
@@ -209,7 +190,7 @@ def _deployed_ratios(course: Course, ours: list[Contestant], peers: list[Contest
     soonest = min((p for p in peers if p.latencies_s), key=lambda peer: statistics.median(peer.latencies_s))
     rows = []
     for contestant in ours:
-        ratio = course.throughput(contestant) / course.throughput(fastest)
+        ratio = _throughput(course, contestant) / _throughput(course, fastest)
         share = statistics.median(contestant.latencies_s) / statistics.median(soonest.latencies_s)
         rows.append([f"{contestant.name}: throughput, times that of {fastest.name}", verdict(ratio, least=6.0)])
         rows.append([f"{contestant.name}: one clip, share of the time of {soonest.name}", verdict(share, most=0.4)])

@@ -18,7 +18,7 @@ import tritonclient.grpc.aio as triton
 from clips import CHECKOUT, Pcm
 from whisperline_local import LocalSettings, Stack
 from whisperline_local.models import export_model, exported_repository
-from whisperline_local.triton import MODEL
+from whisperline_local.triton import MODEL, model_repository
 
 CACHE = CHECKOUT / ".state" / "cache"
 PORT_OFFSET = 22_000
@@ -33,6 +33,12 @@ class Server:
 
     stack: Stack
     client: triton.InferenceServerClient
+
+    @property
+    def version(self) -> Path:
+        """The folder of the version that is served."""
+        (manifest,) = model_repository(self.stack.settings).glob(f"{MODEL}/*/manifest.json")
+        return manifest.parent
 
     async def ask(self, audio: Pcm, options: Options) -> Answer:
         """One request on a stream of its own; raises `RuntimeError` where it is refused."""

@@ -8,6 +8,7 @@ DEAD_LETTERS = Counter("whisperline_transcriber_dead_letters_total", "Records th
 STALE = Counter("whisperline_transcriber_stale_records_total", "Records of sessions that are over or unknown")
 SUPERSEDED = Counter("whisperline_transcriber_superseded_total", "Decisions that another process had made first")
 RETRIES = Counter("whisperline_transcriber_triton_retries_total", "Requests to Triton that were sent again")
+REROUTED = Counter("whisperline_transcriber_rerouted_total", "Requests whose model version had just been unloaded")
 SESSIONS = Gauge("whisperline_transcriber_sessions", "Sessions in memory")
 BUFFERED = Gauge("whisperline_transcriber_buffered_seconds", "Audio in memory")
 LAG = Gauge("whisperline_transcriber_lag_records", "Records not yet read", ["partition"])

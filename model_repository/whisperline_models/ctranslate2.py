@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whisperline_models.checkpoint import Checkpoint, Dimensions, Source
+from whisperline_models.checkpoint import Checkpoint, Dimensions, Source, alignment_heads, with_first_merge
 from whisperline_models.errors import SourceError
 from whisperline_models.hashing import sha256_of_file
 
@@ -72,15 +72,16 @@ def load(folder: Path, name: str) -> Checkpoint:
     if any(v.dtype in (np.int8, np.int16) and v.ndim for v in variables.values()):
         raise SourceError(f"{folder}: quantised weights cannot be exported, convert to float16 or float32")
     tensors = dict(_rename(variables))
-    heads = json.loads((folder / "config.json").read_text()).get("alignment_heads", [])
+    heads = json.loads((folder / "config.json").read_text()).get("alignment_heads")
     n_audio_head, n_text_head = (_heads(variables, part) for part in ("encoder", "decoder"))
+    dimensions = Dimensions.of(tensors, n_audio_head, n_text_head)
     return Checkpoint(
         name=name,
         source=Source("ctranslate2", str(folder), sha256_of_file(folder / "model.bin")),
-        dimensions=Dimensions.of(tensors, n_audio_head, n_text_head),
+        dimensions=dimensions,
         tensors=tensors,
-        tokenizer_json=(folder / "tokenizer.json").read_bytes(),
-        alignment_heads=tuple((int(layer), int(head)) for layer, head in heads),
+        tokenizer_json=with_first_merge((folder / "tokenizer.json").read_bytes()),
+        alignment_heads=alignment_heads(heads, dimensions),
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from whisperline_models.checkpoint import Checkpoint, Dimensions, Source
+from whisperline_models.checkpoint import Checkpoint, Dimensions, Source, alignment_heads, with_first_merge
 from whisperline_models.errors import SourceError
 from whisperline_models.hashing import sha256_of_file
 
@@ -63,8 +63,8 @@ def load(folder: Path, name: str) -> Checkpoint:
         source=Source("huggingface", str(folder), sha256_of_files(paths)),
         dimensions=dimensions,
         tensors=tensors,
-        tokenizer_json=(folder / "tokenizer.json").read_bytes(),
-        alignment_heads=_alignment_heads(folder, config, dimensions),
+        tokenizer_json=with_first_merge((folder / "tokenizer.json").read_bytes()),
+        alignment_heads=alignment_heads(_named_heads(folder, config), dimensions),
     )
 
 
@@ -189,12 +189,8 @@ def _rename(paths: Iterable[Path]) -> Iterable[tuple[str, NDArray[np.float32]]]:
                 raise SourceError(f"{path}: {name} is no weight of Whisper") from error
 
 
-def _alignment_heads(folder: Path, config: dict[str, Any], dims: Dimensions) -> tuple[tuple[int, int], ...]:
-    """The heads that the model names; else all of the later half, as the reference does."""
+def _named_heads(folder: Path, config: dict[str, Any]) -> list[list[int]] | None:
+    """The alignment heads that the model's configuration names."""
     generation = folder / "generation_config.json"
     named = json.loads(generation.read_text()).get("alignment_heads") if generation.is_file() else None
-    heads = named or config.get("alignment_heads")
-    if heads:
-        return tuple((int(layer), int(head)) for layer, head in heads)
-    layers = range(dims.n_text_layer // 2, dims.n_text_layer)
-    return tuple((layer, head) for layer in layers for head in range(dims.n_text_head))
+    return named or config.get("alignment_heads")

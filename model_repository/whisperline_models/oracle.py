@@ -1,9 +1,9 @@
-"""The reference's side of the parity check: a script for an environment that has torch, run by `parity.py`.
+"""The reference's side of the parity check: a script for an environment that has torch, run by `reference.py`.
 
     python oracle.py FOLDER
 
-FOLDER holds `job.json`, `audio.npz` and a Hugging Face model; the answers are written beside them. It imports
-nothing of this project, so that no mistake is shared.
+FOLDER holds `job.json`, and for questions about audio `audio.npz` and a Hugging Face model; the answers are written
+beside them. It imports nothing of this project, so that no mistake is shared.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +36,64 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)  # more wait for each other where the processor is shared
     torch.set_grad_enabled(False)
     job = json.loads((folder / "job.json").read_text())
-    audio = np.load(folder / "audio.npz")
-    transformers_model = _load_transformers(folder)
-    clips = [audio[name] for name in job["clips"]]
-    features = WhisperFeatureExtractor(feature_size=job["n_mels"])
-    mels = [features(clip, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features for clip in clips]
-    languages = job["languages"]
-    answers: dict[str, Any] = {
-        "tokens": [_greedy(transformers_model, *row) for row in zip(mels, languages, strict=True)]
-    }
-    sampled = list(zip(mels, answers["tokens"], clips, languages, strict=True))[: job["n_deep"]]
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    reference, exact = _load_openai(folder), copy.deepcopy(transformers_model).double()
-    answers["timed"], answers["words"] = [], []
-    for index, (mel, tokens, clip, language) in enumerate(sampled):
-        arrays[f"mel_{index}"] = mel.numpy()
-        arrays.update({f"{k}_{index}": v for k, v in _outputs(transformers_model, exact, mel, tokens["all"]).items()})
-        answers["timed"].append(_decode_timed(reference, mel, language))
-        answers["words"].append(_align(reference, mel, tokens["text"], clip, language))
-    np.savez(folder / "answers.npz", **arrays)
+    answers = _answer_texts(job["texts"]) if "texts" in job else _answer_questions(folder, job)
     (folder / "answers.json").write_text(json.dumps(answers))
+
+
+def _answer_questions(folder: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
+    oracle = _Oracle(folder, job)
+    with np.load(folder / "audio.npz") as audio:
+        answers = [oracle.answer(index, question, audio[str(index)]) for index, question in enumerate(job["questions"])]
+    np.savez(folder / "answers.npz", **oracle.arrays)
+    return answers
+
+
+def _answer_texts(texts: list[str]) -> dict[str, Any]:
+    """The tokens of each kind of vocabulary, by openai-whisper, and these texts as prompts."""
+    kinds = {"english": (False, 99), "multilingual": (True, 99), "cantonese": (True, 100)}
+    return {kind: _vocabulary(get_tokenizer(many, num_languages=n), texts) for kind, (many, n) in kinds.items()}
+
+
+def _vocabulary(tokenizer: Any, texts: list[str]) -> dict[str, Any]:
+    names = ("sot", "eot", "no_speech", "no_timestamps", "timestamp_begin", "translate", "transcribe", "sot_prev")
+    never = [getattr(tokenizer, name) for name in ("transcribe", "translate", "sot", "sot_prev", "sot_lm", "no_speech")]
+    return {
+        **{name: getattr(tokenizer, name) for name in names},
+        "languages": dict(sorted(zip(tokenizer.all_language_codes, tokenizer.all_language_tokens, strict=True))),
+        "suppressed": sorted({*tokenizer.non_speech_tokens, *never}),
+        "blank": [*tokenizer.encode(" "), tokenizer.eot],
+        "texts": [[text, tokenizer.encode(f" {text.strip()}")] for text in texts],
+    }
+
+
+class _Oracle:
+    """Both references over the same weights; `arrays` are what does not go into JSON."""
+
+    def __init__(self, folder: Path, job: dict[str, Any]) -> None:
+        self.transformers = _load_transformers(folder)
+        self.exact = copy.deepcopy(self.transformers).double()
+        self.openai = _load_openai(folder, job)
+        self.features = WhisperFeatureExtractor(feature_size=job["dimensions"]["n_mels"])
+        self.arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    def answer(self, index: int, question: dict[str, Any], audio: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """What each reference gives for one question, as far as `wants` names it."""
+        wants = question["wants"]
+        answer: dict[str, Any] = {}
+        mel = self.features(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
+        language = question["language"] or "en"
+        if {"greedy", "outputs", "words"} & set(wants):
+            answer["greedy"] = _greedy(self.transformers, mel, language, question["sample_length"])
+        if "outputs" in wants:
+            found = _outputs(self.transformers, self.exact, mel, answer["greedy"]["all"])
+            self.arrays |= {f"{name}_{index}": value for name, value in {"mel": mel.numpy(), **found}.items()}
+        if "decode" in wants:
+            answer["decode"] = _decode(self.openai, mel, question)
+        if "words" in wants:
+            answer["words"] = _align(self.openai, mel, answer["greedy"]["text"], audio, language)
+        if "ladder" in wants:
+            answer["ladder"] = _ladder(self.openai, audio, language)
+        return answer
 
 
 def _load_transformers(folder: Path) -> Any:
@@ -67,13 +106,12 @@ def _load_transformers(folder: Path) -> Any:
     return model.eval()
 
 
-def _greedy(model: Any, mel: Any, language: str) -> dict[str, list[int]]:
+def _greedy(model: Any, mel: Any, language: str, sample_length: int) -> dict[str, list[int]]:
     """Greedy tokens over 30 s without timestamps: `text` alone, and `all` with prompt."""
     settings = model.generation_config
     options = {"language": language, "task": "transcribe"} if settings.is_multilingual else {}
-    out = model.generate(mel, return_timestamps=False, do_sample=False, num_beams=1, max_new_tokens=224, **options)[
-        0
-    ].tolist()
+    greedy = {"return_timestamps": False, "do_sample": False, "num_beams": 1, "max_new_tokens": sample_length}
+    out = model.generate(mel, **greedy, **options)[0].tolist()
     prompt = [settings.decoder_start_token_id]
     if settings.is_multilingual:
         prompt += [settings.lang_to_id[f"<|{language}|>"], settings.task_to_id["transcribe"]]
@@ -94,10 +132,9 @@ def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, n
     }
 
 
-def _load_openai(folder: Path) -> Any:
+def _load_openai(folder: Path, job: dict[str, Any]) -> Any:
     """openai-whisper over the same weights, its own names for them in `openai.npz`."""
     weights = np.load(folder / "openai.npz")
-    job = json.loads((folder / "job.json").read_text())
     model = whisper.model.Whisper(whisper.model.ModelDimensions(**job["dimensions"]))
     missing = model.load_state_dict({k: torch.from_numpy(weights[k]) for k in weights}, strict=False)
     if missing.unexpected_keys or set(missing.missing_keys) - {"decoder.mask", "alignment_heads"}:
@@ -109,15 +146,62 @@ def _load_openai(folder: Path) -> Any:
     return model.eval()
 
 
-def _decode_timed(model: Any, mel: Any, language: str) -> dict[str, Any]:
-    """The reference's greedy decoding with timestamps over 30 s, no fallback."""
-    options = whisper.DecodingOptions(language=language, temperature=0.0, fp16=False)
+def _decode(model: Any, mel: Any, question: dict[str, Any]) -> dict[str, Any]:
+    """The reference's greedy decoding over 30 s with the question's options, no fallback."""
+    options = whisper.DecodingOptions(
+        language=question["language"],
+        task=question["task"],
+        prompt=question["prompt"] or None,
+        without_timestamps=not question["timestamps"],
+        sample_len=question["sample_length"],
+        temperature=0.0,
+        fp16=False,
+    )
     result = whisper.decode(model, mel[0], options)
+    heard = model.detect_language(mel[0])[1] if model.is_multilingual else {"en": 1.0}
     return {
+        "language": result.language,
+        "language_probability": heard[result.language],
         "tokens": result.tokens,
+        "text": result.text,
         "avg_logprob": result.avg_logprob,
         "no_speech_prob": result.no_speech_prob,
         "compression_ratio": result.compression_ratio,
+    }
+
+
+class _Decided(Exception):
+    """The reference has gone on from its first attempt."""
+
+
+def _ladder(model: Any, audio: Any, language: str) -> dict[str, Any]:
+    """How `transcribe` judges its first attempt: whether it falls back to a temperature, or takes it for silence.
+
+    The audio is padded here, so that `transcribe` sees the same spectrogram as `decode` does.
+    """
+    attempts: list[Any] = []
+    temperatures: list[float] = []
+
+    def decode(segment: Any, options: Any) -> Any:
+        temperatures.append(options.temperature)
+        if attempts:
+            raise _Decided
+        attempts.append(result := whisper.decode(model, segment, options))
+        return result
+
+    model.decode = decode
+    options = {"language": language, "condition_on_previous_text": False, "fp16": False}
+    with suppress(_Decided):
+        whisper.transcribe(model, whisper.pad_or_trim(audio), temperature=(0.0, 0.2), **options)
+    del model.decode
+    (first,) = attempts
+    return {
+        "falls_back": temperatures[1:] == [0.2],
+        "silent": first.no_speech_prob > 0.6 and first.avg_logprob <= -1.0,
+        "tokens": first.tokens,
+        "avg_logprob": first.avg_logprob,
+        "no_speech_prob": first.no_speech_prob,
+        "compression_ratio": first.compression_ratio,
     }
 
 

@@ -1,29 +1,26 @@
 """Holds an export against the reference: encoder, decoder, greedy text, timestamps and word times.
 
-The reference runs in another environment (`oracle.py`); this side exports the same weights in float32 and
+The reference runs in another environment (`reference.py`); this side exports the same weights in float32 and
 compares on the same clips.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisperline_models import huggingface
 from whisperline_models.engine.decoding import Task
 from whisperline_models.engine.log_mel import log_mel
 from whisperline_models.engine.transcription import FULL_WINDOW_S, Engine
-from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ParityError
 from whisperline_models.export import export_version
+from whisperline_models.reference import Answers, Question, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
 # torch's own float32 is up to 0.002 away (tiny.en, one channel), and one may not ask for less
 TOLERANCE = 1e-3
 _BATCH = 16
+_DEEP = ("greedy", "outputs", "decode", "words")
 
 
 @dataclass(frozen=True)
@@ -69,65 +67,35 @@ class Parity:
 
 def check(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch: Path, n_deep: int) -> Parity:
     """Compare on these clips; `python` is the oracle's interpreter. Raises `ParityError` where it cannot run."""
-    if not python.is_file():
-        raise ParityError(f"{python} is not there: make the oracle's environment with `make .tools/oracle/.installed`")
     audio = [clip.read().astype(np.float32) / 32768 for clip in clips]
-    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
-    huggingface.save(checkpoint, scratch, vocabulary)
-    _write_job(checkpoint, clips, audio, scratch, n_deep)
-    _run_oracle(python, scratch)
+    questions = [
+        Question(clip.language, _DEEP if index < n_deep else ("greedy",), timestamps=True)
+        for index, clip in enumerate(clips)
+    ]
+    answers = ask(checkpoint, list(zip(audio, questions, strict=True)), python, scratch)
     engine = Engine(export_version(checkpoint, scratch / "version", "float32"))
-    return _compare(engine, clips, audio, scratch)
+    return _compare(engine, clips, audio, answers)
 
 
-def _write_job(
-    checkpoint: Checkpoint,
-    clips: Sequence[Clip],
-    audio: Sequence[NDArray[np.float32]],
-    folder: Path,
-    n_deep: int,
-) -> None:
-    np.savez(folder / "openai.npz", **checkpoint.tensors)
-    names = [str(index) for index in range(len(clips))]
-    np.savez(folder / "audio.npz", **dict(zip(names, audio, strict=True)))
-    job = {
-        "clips": names,
-        "languages": [clip.language for clip in clips],
-        "n_mels": checkpoint.dimensions.n_mels,
-        "n_deep": min(n_deep, len(clips)),
-        "dimensions": vars(checkpoint.dimensions),
-        "alignment_heads": checkpoint.alignment_heads,
-    }
-    (folder / "job.json").write_text(json.dumps(job))
-
-
-def _run_oracle(python: Path, folder: Path) -> None:
-    script = Path(__file__).with_name("oracle.py")
-    done = subprocess.run([python, script, folder], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise ParityError(f"the oracle failed with {done.returncode}:\n{done.stderr[-2000:]}")
-
-
-def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], folder: Path) -> Parity:
-    answers = json.loads((folder / "answers.json").read_text())
-    arrays = np.load(folder / "answers.npz")
-    deep = range(len(answers["timed"]))
+def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], answers: Answers) -> Parity:
+    rows, arrays = answers.rows, answers.arrays
+    deep = [index for index, row in enumerate(rows) if "decode" in row]
     greedy = _decode(engine, clips, audio, timed=False)
     timed = _decode(engine, clips[: len(deep)], audio, timed=True)
-    wanted = [answer["text"] for answer in answers["tokens"]]
-    wanted_timed = [answer["tokens"] for answer in answers["timed"]]
-    outputs = [_outputs(engine, arrays[f"mel_{i}"], answers["tokens"][i]["all"]) for i in deep]
+    wanted = [row["greedy"]["text"] for row in rows]
+    wanted_timed = [rows[index]["decode"]["tokens"] for index in deep]
+    outputs = [outputs_of(engine, arrays[f"mel_{i}"], rows[i]["greedy"]["all"]) for i in deep]
     return Parity(
         n_clips=len(clips),
         n_deep=len(deep),
-        mel_error=max(_gap(arrays[f"mel_{i}"][0], _mel(engine, audio[i])) for i in deep),
+        mel_error=max(_gap(arrays[f"mel_{i}"][0], spectrogram(engine, audio[i])) for i in deep),
         encoder_error=max(_gap(arrays[f"hidden_{i}"], outputs[i][0]) for i in deep),
         oracle_encoder_error=max(_gap(arrays[f"hidden_{i}"], arrays[f"hidden_float32_{i}"]) for i in deep),
         decoder_error=max(_gap(arrays[f"logits_{i}"][0], outputs[i][1]) for i in deep),
         differing=_differing(clips, wanted, greedy),
         differing_timed=_differing(clips[: len(deep)], wanted_timed, timed),
         word_errors_s=tuple(
-            gap for i in deep for gap in _word_gaps(engine, clips[i], audio[i], wanted[i], answers["words"][i])
+            gap for i in deep for gap in _word_gaps(engine, clips[i], audio[i], wanted[i], rows[i]["words"])
         ),
     )
 
@@ -143,7 +111,7 @@ def _decode(
     return found
 
 
-def _outputs(
+def outputs_of(
     engine: Engine, mel: NDArray[np.float32], tokens: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Our encoder's hidden state and our decoder's logits for each of these tokens, fed one by one."""
@@ -166,7 +134,8 @@ def _word_gaps(
     return [abs(gap) for start, end, word in ours for gap in (start - word["start"], end - word["end"])]
 
 
-def _mel(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+def spectrogram(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The spectrogram (n_mels, 3000) of audio padded to 30 s."""
     return log_mel(audio, FULL_WINDOW_S, engine.spec.n_mels)
 
 

@@ -50,9 +50,16 @@ class Repository:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise VersionError(f"{self.path} is being changed by another command: wait until it is done") from error
-            for left in (*self.path.glob(f"{UNFINISHED}*"), *self.path.glob(f"{_ASIDE}*")):
-                shutil.rmtree(left, ignore_errors=True)
+            self._sweep()
             yield
+
+    def _sweep(self) -> None:
+        for pattern in (f"{UNFINISHED}*", f"*/{UNFINISHED}*", f"{_ASIDE}*"):
+            for left in self.path.glob(pattern):
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
 
     def versions(self) -> list[int]:
         """The numbers of the versions, ascending."""

@@ -95,6 +95,8 @@ def remove(repository: Repository, servers: Sequence[Server], number: int, drain
     """Unload a version that serves nobody, when it has answered what it had taken, and delete it."""
     with repository.changing():
         repository.folder(number)
+        if repository.versions() == [number]:
+            raise VersionError(f"version {number} is the last one: publish and promote another first")
         before = repository.routing()
         after = before.without(number)
         _drain(before, drain_s, tell)

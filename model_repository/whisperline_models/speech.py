@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +14,6 @@ from whisperline_models.engine.log_mel import SAMPLE_RATE
 from whisperline_models.errors import SourceError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 
@@ -46,6 +45,21 @@ def read_manifest(folder: Path, languages: set[str], longest_s: float = 30.0) ->
         for row in rows
         if row["language"] in languages and row["duration_s"] <= longest_s
     ]
+
+
+# of Debian's packages asterisk-core-sounds-{fr,es,it}-wav: studio voices at 8 kHz, in the band of a telephone
+PROMPTS_DIR = Path("/usr/share/asterisk/sounds")
+_VOICES = {"fr": "fr_CA_f_June", "es": "es_MX_f_Allison", "it": "it_IT_m_Carlo"}
+
+
+def read_prompts(language: str, n_clips: int, folder: Path = PROMPTS_DIR) -> list[Clip]:
+    """Telephone prompts of 2.5 to 30 s in a language, spread over the set; none where the folder lacks them."""
+    clips = [
+        Clip(f"{language}/{path.stem}", path, language, "", duration_s)
+        for path in sorted((folder / _VOICES[language]).glob("*.wav"))
+        if 2.5 <= (duration_s := soundfile.info(path).duration) <= 30
+    ]
+    return clips[:: max(1, len(clips) // n_clips)][:n_clips]
 
 
 def _resample(samples: NDArray[np.float64], rate: int) -> NDArray[np.float64]:

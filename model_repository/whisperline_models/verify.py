@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_LOSS = 0.003  # of the word error rate, from the version in service
 MOST_WRONG = 0.5  # of the words, where nothing is in service: more is a broken export of any model
+CANDIDATE, IN_SERVICE = "the candidate", "the version in service"
 NO_SPEECH = "zxx"
 LONGEST_S = 600.0  # of clips without speech; the first 30 s are taken
 _TRIAL = Path(__file__).with_name("trial.py")
@@ -85,21 +86,22 @@ def verify(folder: Path, clips: ClipSet, serving: Path | None, advance: Advance)
     where a version does not run.
     """
     manifest = checked(folder)
-    against = None if serving is None else Manifest.read(serving)
     with TemporaryDirectory() as scratch:
         job = _write_job([*clips.spoken, *clips.unspoken], Path(scratch))
-        candidate = score(clips.spoken, clips.unspoken, _run(folder, job, "the candidate", advance))
-        theirs = (
-            None
-            if serving is None
-            else score(clips.spoken, clips.unspoken, _run(serving, job, "the version in service", advance))
-        )
-    gate = _gate(manifest, clips, candidate, theirs, against)
+
+        def trial(version: Path, name: str) -> Score:
+            return score(clips.spoken, clips.unspoken, _run(version, job, name, advance))
+
+        ours = trial(folder, CANDIDATE)
+        served = None if serving is None else (Manifest.read(serving), trial(serving, IN_SERVICE))
+    gate = gate_of(manifest, clips, ours, served)
     manifest.model_copy(update={"gate": gate}).write(folder)
-    return Verdict(gate, candidate, theirs)
+    return Verdict(gate, ours, served and served[1])
 
 
-def _gate(manifest: Manifest, clips: ClipSet, ours: Score, theirs: Score | None, against: Manifest | None) -> Gate:
+def gate_of(manifest: Manifest, clips: ClipSet, ours: Score, served: tuple[Manifest, Score] | None) -> Gate:
+    """Judge a version by its score, and by that of the version in service where there is one."""
+    against, theirs = served or (None, None)
     most = MOST_WRONG if theirs is None else theirs.word_error_rate + MOST_LOSS
     return Gate(
         content=manifest.content,

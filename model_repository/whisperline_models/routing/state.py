@@ -85,11 +85,11 @@ class Rollout:
         """Read what `to_json` wrote. Raises `RolloutError`."""
         try:
             return cls._of(json.loads(text))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RolloutError(f"rollout.json is not the state of a rollout: {error!r}") from error
 
     @classmethod
-    def _of(cls, fields: dict[str, Any]) -> Rollout:
+    def _of(cls, fields: Any) -> Rollout:
         canary = fields.get("canary")
         return cls(
             default=_version(fields["default"]),

@@ -1,0 +1,139 @@
+"""The floor: operations and bytes counted, over what this machine can do at most; and how far we are from it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ceilings import Ceilings
+from clips import BenchClip, Pcm
+from course import PROBE, Course
+from ours import Answer, Server, serving
+from report import milliseconds, say, table
+from work import Linear, Work
+
+FED_TOKENS = 3  # with a text without timestamps: two before it, and its end
+TOKENS_PER_WORD = 1.35
+MARGIN_S = 2.0  # of silence in a window
+REACH = 0.6  # of the floor's speed, reckoned with before a run: rules, copies and gRPC are not in it
+GREEDY = {"temperature": 0.0}  # no second attempt
+FULL_WINDOW = (30,)
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the cost of a request depends on."""
+
+    n_tokens: int
+    window_s: int
+
+    @classmethod
+    def of(cls, answer: Answer) -> "Text":
+        """As it was decoded."""
+        return cls(len(answer["tokens"]), answer["window_s"])
+
+    @classmethod
+    def expected(cls, clip: BenchClip, windows_s: Sequence[int]) -> "Text":
+        """As it may be decoded, to go by its length and its words."""
+        window_s = min((w for w in windows_s if w >= clip.duration_s + MARGIN_S), default=max(windows_s))
+        return cls(round(TOKENS_PER_WORD * len(clip.text.split())), window_s)
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Seconds that no arrangement of the same work can go below on this machine."""
+
+    work: Work
+    ceilings: Ceilings
+
+    def encoder_s(self, window_s: int) -> float:
+        """Of one window: bound by operations."""
+        int8, float32 = (self.work.encoder_pairs(window_s, int8=kind) for kind in (True, False))
+        return int8 / self.ceilings.int8 + float32 / self.ceilings.float32
+
+    def decoder_s(self, texts: Sequence[Text], n_rows: int) -> float:
+        """Of these texts, with so many in each step: bound by bytes, or by operations where they take longer."""
+        n_steps = [text.n_tokens + FED_TOKENS for text in texts]
+        int8, float32 = (self.work.step_pairs(int8=kind) for kind in (True, False))
+        operations_s = sum(n_steps) * (int8 / self.ceilings.int8 + float32 / self.ceilings.float32)
+        weights = self.work.step_bytes * max(*n_steps, sum(n_steps) / n_rows)
+        cached = sum(n * self.work.row_bytes(text.window_s, n / 2) for n, text in zip(n_steps, texts, strict=True))
+        return max(operations_s, (weights + cached) / self.ceilings.bandwidth)
+
+    def seconds(self, texts: Sequence[Text], n_rows: int) -> tuple[float, float]:
+        """Of the encoder and of the decoder."""
+        return sum(self.encoder_s(text.window_s) for text in texts), self.decoder_s(texts, n_rows)
+
+
+def expectation(server: Server, course: Course, n_rows: int) -> str:
+    """What to expect of the throughput, said before anything is run."""
+    floor = Floor(Work.of(server.version), Ceilings.measure())
+    texts = [Text.expected(clip, floor.work.spec.windows_s) for clip in course.clips]
+    at_floor = course.duration_s / sum(floor.seconds(texts, n_rows))
+    return (
+        f"- Expected before the run, {n_rows} at a time: {at_floor * REACH:.0f} audio s per s, "
+        f"{REACH:.0%} of the floor's {at_floor:.0f} (operations and bytes over this machine's ceilings)."
+    )
+
+
+async def floor() -> list[str]:
+    """Count, measure the ceilings, run each mix once more, and say how far it is from its floor."""
+    course = await Course.mixed()
+    say("this machine's ceilings")
+    ceilings = Ceilings.measure()
+    rows, mixed = [], {name: course.pcm[name] for name in course.names}
+    async with serving() as server:
+        own = Floor(Work.of(server.version), ceilings)
+        rows.append(await _mix(own, server, {PROBE: course.pcm[PROBE]}, 1))
+        rows.append(await _mix(own, server, mixed, 16))
+    async with serving(windows_s=FULL_WINDOW) as server:
+        full = Floor(Work.of(server.version), ceilings)
+        rows += [await _mix(full, server, mixed, n) for n in (1, 8, 16)]
+    columns = ("mix", "encoder, ms", "decoder, ms", "floor, ms", "measured, ms", "times the floor")
+    return [*_counted(own.work), *_ceilings(ceilings), "## How far we are from it", "", *table(columns, rows)]
+
+
+async def _mix(floor: Floor, server: Server, pcm: dict[str, Pcm], n_rows: int) -> list[object]:
+    is_full = floor.work.spec.windows_s == FULL_WINDOW
+    clips = f"{len(pcm)} clips" if len(pcm) > 1 else "one clip"
+    what = f"{clips}, {n_rows} at a time, {'30 s windows' if is_full else 'as deployed'}"
+    say(what)
+    walls_s = []
+    for _ in range(3):
+        wall_s, answers = await server.ask_all(pcm, GREEDY if is_full else {}, n_rows)
+        walls_s.append(wall_s)
+    encoder_s, decoder_s = floor.seconds([Text.of(answer) for answer in answers.values()], n_rows)
+    least_s, measured_s = encoder_s + decoder_s, sorted(walls_s)[1]
+    figures = [milliseconds(value) for value in (encoder_s, decoder_s, least_s, measured_s)]
+    return [what, *figures, f"{measured_s / least_s:.2f}"]
+
+
+def _counted(work: Work) -> list[str]:
+    windows = sorted({*work.spec.windows_s, 30})
+    rows = [
+        [f"encoder, {w} s", *(f"{work.encoder_pairs(w, int8=kind) * 2 / 1e9:.2f}" for kind in (True, False)), "-", "-"]
+        for w in windows
+    ]
+    rows += [
+        [
+            f"decoder, a step, {w} s",
+            *(f"{work.step_pairs(int8=kind) * 2 / 1e9:.3f}" for kind in (True, False)),
+            f"{work.step_bytes / 1e6:.1f}",
+            f"{work.row_bytes(w, 30) / 1e6:.1f}",
+        ]
+        for w in windows
+    ]
+    kinds = ", ".join(sorted({_kind(part) for part in (*work.encoder, *work.decoder)}))
+    columns = ("", "int8, 10^9 operations", "float32", "weights, MB", "a row's caches at 30 tokens, MB")
+    return ["## Counted in the graphs", "", f"Operators with weights: {kinds}.", "", *table(columns, rows)]
+
+
+def _kind(part: Linear) -> str:
+    return f"{part.kind} in {'int8' if part.is_int8 else 'float'}"
+
+
+def _ceilings(ceilings: Ceilings) -> list[str]:
+    rows = [
+        ["memory, 10^9 bytes a second", f"{ceilings.bandwidth / 1e9:.1f}"],
+        ["float32 products, 10^9 operations a second", f"{ceilings.float32 * 2 / 1e9:.0f}"],
+        [f"int8 products ({ceilings.int8_kind})", f"{ceilings.int8 * 2 / 1e9:.0f}"],
+    ]
+    return ["## Measured here, at most", "", *table(("ceiling", ""), rows)]

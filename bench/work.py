@@ -1,0 +1,86 @@
+"""The work in a version's graphs: multiply-add pairs by precision, and bytes, read off their nodes and weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from whisperline_models.engine.sessions import ModelSpec
+
+FRAMES_PER_S = 50  # of the encoder
+ATTENTION = {"MultiHeadAttention", "Attention"}
+CACHED_ATTENTION = "GroupQueryAttention"
+INT8 = {np.dtype(np.int8), np.dtype(np.uint8)}
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix product with weights: pairs for one row of its input, bytes as stored, and in which precision."""
+
+    kind: str
+    pairs: int
+    n_bytes: int
+    is_int8: bool
+    rows_per_frame: int  # 2 where a row is a frame of 10 ms, before the second convolution
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a version computes. Bytes are those that must come from memory, not what caches may save."""
+
+    spec: ModelSpec
+    encoder: tuple[Linear, ...]
+    n_attentions: int  # of the encoder: over all frames, in float32
+    decoder: tuple[Linear, ...]
+    cache_bytes: int  # of one element in the decoder's caches
+
+    @classmethod
+    def of(cls, version: Path) -> "Work":
+        """Read a version's folder."""
+        encoder, decoder = (onnx.load(version / f"{name}.onnx") for name in ("encoder", "decoder"))
+        attentions = sum(node.op_type in ATTENTION for node in encoder.graph.node)
+        (cache,) = (value for value in decoder.graph.input if value.name == "cross_key_0")
+        width = numpy_helper.to_array(onnx.TensorProto(dims=[0], data_type=cache.type.tensor_type.elem_type)).itemsize
+        linears = (tuple(_linears(model.graph)) for model in (encoder, decoder))
+        return cls(ModelSpec.read(version), next(linears), attentions, next(linears), width)
+
+    def encoder_pairs(self, window_s: int, *, int8: bool) -> int:
+        """Of one window, in one precision."""
+        n_frames, state = window_s * FRAMES_PER_S, self.spec.n_text_state
+        linear = sum(part.pairs * part.rows_per_frame * n_frames for part in self.encoder if part.is_int8 == int8)
+        return linear + (0 if int8 else self.n_attentions * 2 * n_frames * n_frames * state)
+
+    def step_pairs(self, *, int8: bool) -> int:
+        """Of one row in one step of the decoder, attention left out: it is bound by its bytes."""
+        return sum(part.pairs for part in self.decoder if part.is_int8 == int8)
+
+    @property
+    def step_bytes(self) -> int:
+        """Weights that a step reads, however many rows it has."""
+        return sum(part.n_bytes for part in self.decoder)
+
+    def row_bytes(self, window_s: int, n_tokens: float) -> float:
+        """Keys and values that one row of a step reads: of its window, and of its own tokens."""
+        n_kept = window_s * FRAMES_PER_S + n_tokens
+        return 2 * self.spec.n_text_layer * self.spec.n_text_state * self.cache_bytes * n_kept
+
+
+def _linears(graph: onnx.GraphProto) -> Iterator[Linear]:
+    """Every convolution and matrix product with weights, quantised or not."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:  # weights may pass through nodes that convert them
+        if node.op_type in {"DequantizeLinear", "Cast", "Transpose"} and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]
+    n_convolutions = 0
+    for node in graph.node:
+        stored = [weights[name] for name in node.input if name in weights and len(weights[name].dims) > 1]
+        is_convolution = node.op_type.startswith(("Conv", "QLinearConv"))
+        if stored and (is_convolution or "MatMul" in node.op_type or "Gemm" in node.op_type):
+            n_convolutions += is_convolution
+            codes = max(stored, key=lambda tensor: np.prod(tensor.dims))
+            dtype = numpy_helper.to_array(codes).dtype
+            n_bytes = sum(numpy_helper.to_array(tensor).nbytes for tensor in stored)
+            rows_per_frame = 2 if is_convolution and n_convolutions == 1 else 1
+            yield Linear(node.op_type, int(np.prod(codes.dims)), n_bytes, dtype in INT8, rows_per_frame)

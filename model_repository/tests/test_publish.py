@@ -1,0 +1,288 @@
+"""What may come into service: a whole version, that passed its gate, for exactly what it is."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+from whisperline_models import rollout
+from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.cli import app
+from whisperline_models.errors import GateError, ServerError, SourceError, VersionError
+from whisperline_models.export import export_version
+from whisperline_models.manifest import Gate, Manifest, checked, sums
+from whisperline_models.repository import Repository, in_service
+from whisperline_models.routing.state import Rollout, RolloutError
+from whisperline_models.scoring import Score
+from whisperline_models.servers import Server, resolve
+from whisperline_models.verify import MOST_LOSS, MOST_WRONG, ClipSet, gate_of
+
+NOBODY = "127.0.0.1:1"  # no server listens there
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from whisperline_models.repository import Repository
+
+def die(event, arguments):
+    if event == "os.rename" and "written" in str(arguments[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+Repository(Path(sys.argv[1])).add(Path(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_version(small, tmp_path_factory.mktemp("exported") / "version", "int8")
+
+
+@pytest.fixture
+def staged(exported: Path, tmp_path: Path) -> Path:
+    """A version of one's own to spoil."""
+    return shutil.copytree(exported, tmp_path / "staged")
+
+
+@pytest.fixture
+def repository(exported: Path, tmp_path: Path) -> Repository:
+    """A repository with version 1 in service."""
+    found = Repository(tmp_path / "models")
+    rollout.publish(shutil.copytree(exported, tmp_path / "first"), found, (), "the first", _quiet)
+    return found
+
+
+def _quiet(_line: str) -> None:
+    pass
+
+
+def _pass_gate(folder: Path, repository: Repository, **more: object) -> None:
+    manifest, serving = Manifest.read(folder), in_service(repository)
+    fields = {
+        **{
+            "content": manifest.content,
+            "passed": True,
+            "verified_at": rollout.now(),
+            "set_name": "s",
+            "set_sha256": "",
+        },
+        **{"clips": 1, "audio_s": 1, "word_error_rate": 0.1, "most_word_error_rate": 0.1, "non_speech_clips": 1},
+        **{"heard_in_non_speech": (), "against": serving and serving[1].content, **more},
+    }
+    manifest.model_copy(update={"gate": Gate.model_validate(fields)}).write(folder)
+
+
+def _publish(folder: Path, repository: Repository, *addresses: str, waiver: str | None = None) -> int:
+    return rollout.publish(folder, repository, [Server(address) for address in addresses], waiver, _quiet)
+
+
+def test_a_version_with_its_gate_comes_in_as_the_next(staged: Path, repository: Repository) -> None:
+    """It lies there as it was exported, and no session is on it."""
+    _pass_gate(staged, repository)
+    assert _publish(staged, repository) == 2
+    assert repository.versions() == [1, 2]
+    assert sums(repository.folder(2)) == sums(staged)
+    assert checked(repository.folder(2)).gate is not None
+    assert repository.routing().default == 1
+
+
+def test_without_a_gate_nothing_comes_in(staged: Path, repository: Repository) -> None:
+    """No gate, a failed one, one of other content, one against another version: each refusal says which."""
+    with pytest.raises(GateError, match="has no gate"):
+        _publish(staged, repository)
+    for more, reason in (
+        ({"passed": False}, "has failed its gate"),
+        ({"content": "0"}, "is not what its gate was passed with"),
+        ({"against": None}, "was not held against version 1"),
+    ):
+        _pass_gate(staged, repository, **more)
+        with pytest.raises(GateError, match=reason):
+            _publish(staged, repository)
+    assert repository.versions() == [1]
+
+
+def test_a_first_version_needs_a_gate_too(staged: Path, tmp_path: Path) -> None:
+    """With nothing in service the gate is against nothing; a reason to go without is kept in the manifest."""
+    repository = Repository(tmp_path / "models")
+    with pytest.raises(GateError, match="has no gate"):
+        _publish(staged, repository)
+    assert _publish(staged, repository, waiver="a test") == 1
+    waiver = Manifest.read(repository.folder(1)).waiver
+    assert waiver is not None
+    assert waiver.reason == "a test"
+
+
+def _flip(folder: Path) -> None:
+    path = folder / "decoder.onnx"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _flip,
+        lambda folder: (folder / "engine" / "more.py").write_text(""),
+        lambda folder: (folder / "tokenizer.json").unlink(),
+    ],
+)
+def test_a_version_that_is_not_as_exported_is_refused(
+    staged: Path, repository: Repository, spoil: Callable[[Path], object]
+) -> None:
+    """One bit changed, a file more, a file less: neither gate nor waiver helps."""
+    _pass_gate(staged, repository)
+    spoil(staged)
+    for waiver in (None, "a test"):
+        with pytest.raises(VersionError, match="is not what was exported"):
+            _publish(staged, repository, waiver=waiver)
+    assert repository.versions() == [1]
+
+
+def test_a_gate_does_not_outlive_a_change_of_the_manifest(staged: Path, repository: Repository) -> None:
+    """Windows that were edited in are another version than the one that passed."""
+    _pass_gate(staged, repository)
+    fields = json.loads((staged / "manifest.json").read_text())
+    (staged / "manifest.json").write_text(json.dumps({**fields, "windows_s": [5, 30]}))
+    with pytest.raises(GateError, match="is not what its gate was passed with"):
+        _publish(staged, repository)
+
+
+def test_a_publisher_that_is_killed_leaves_no_version(staged: Path, repository: Repository) -> None:
+    """Killed before the rename, it leaves nothing that Triton sees, and the next one sweeps up."""
+    done = subprocess.run([sys.executable, "-c", CRASH, repository.path, staged], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [path.name for path in repository.path.glob(".unfinished-*/written/manifest.json")] == ["manifest.json"]
+    assert sorted(path.name for path in repository.model.iterdir()) == ["1", "config.pbtxt"]
+    assert _publish(staged, repository, waiver="a test") == 2
+    assert list(repository.path.glob(".unfinished-*")) == []
+
+
+def test_a_version_that_no_server_loads_goes_out_again(staged: Path, repository: Repository) -> None:
+    """The repository is as before, and the number is not used twice."""
+    with pytest.raises(ServerError, match="version 2 is out again"):
+        _publish(staged, repository, NOBODY, waiver="a test")
+    assert repository.versions() == [1]
+    assert _publish(staged, repository, waiver="a test") == 3
+
+
+def test_a_first_version_that_no_server_loads_leaves_an_empty_repository(staged: Path, tmp_path: Path) -> None:
+    """There is no routing to a version that is not there."""
+    repository = Repository(tmp_path / "models")
+    with pytest.raises(ServerError, match="version 1 is out again"):
+        _publish(staged, repository, NOBODY, waiver="a test")
+    assert (repository.versions(), repository.rollout()) == ([], None)
+
+
+def test_another_interface_is_refused(staged: Path, repository: Repository) -> None:
+    """All versions share one config.pbtxt: a version with other tensors cannot stand beside them."""
+    config = (staged / "config.pbtxt").read_text()
+    (staged / "config.pbtxt").write_text(config.replace('name: "audio"', 'name: "samples"'))
+    manifest = Manifest.read(staged)
+    manifest.model_copy(update={"files": sums(staged)}).write(staged)
+    with pytest.raises(VersionError, match="another interface"):
+        _publish(staged, repository, waiver="a test")
+
+
+def test_only_one_command_changes_a_repository(staged: Path, repository: Repository) -> None:
+    """A second one is refused while the first is at work, and says so."""
+    with repository.changing(), pytest.raises(VersionError, match="is being changed by another command"):
+        _publish(staged, Repository(repository.path), waiver="a test")
+
+
+def test_a_canary_must_answer_before_it_gets_sessions(staged: Path, repository: Repository) -> None:
+    """Without a server to ask, or with one that does not answer, or without the version, nothing changes."""
+    _publish(staged, repository, waiver="a test")
+    for servers, number, reason in (
+        ([], 2, "name the servers"),
+        ([Server(NOBODY)], 2, "does not answer"),
+        ([], 7, "has no version 7"),
+    ):
+        with pytest.raises((VersionError, ServerError), match=reason):
+            rollout.start_canary(repository, servers, number, 0.1, _quiet)
+    assert repository.routing().canary is None
+
+
+def test_what_is_in_service_is_not_removed(staged: Path, repository: Repository) -> None:
+    """Not the last version, not the default, not the canary; an idle one goes, and its number with it."""
+    with pytest.raises(VersionError, match="is the last one"):
+        rollout.remove(repository, (), 1, 0, _quiet)
+    _publish(staged, repository, waiver="a test")
+    repository.route(Rollout(1).with_canary(2, 0.1))
+    for number in (1, 2):
+        with pytest.raises(RolloutError, match=r"is the (default|canary)"):
+            rollout.remove(repository, (), number, 0, _quiet)
+    repository.route(Rollout(2, None, (1,)))
+    rollout.remove(repository, (), 1, 0, _quiet)
+    assert (repository.versions(), repository.routing().previous) == ([2], ())
+    assert _publish(staged, repository, waiver="a test") == 3
+
+
+def test_a_version_stays_that_a_server_does_not_let_go(staged: Path, repository: Repository) -> None:
+    """Its folder stands where it stood."""
+    _publish(staged, repository, waiver="a test")
+    with pytest.raises(ServerError, match="version 2 stays"):
+        rollout.remove(repository, [Server(NOBODY)], 2, 0, _quiet)
+    assert sums(repository.folder(2)) == sums(staged)
+
+
+def _score(rate: float, heard: tuple[str, ...] = ()) -> Score:
+    return Score(rate, {"en": rate}, heard, {"clip": (1, 2)})
+
+
+@given(ours=st.floats(0, 2), theirs=st.none() | st.floats(0, 2), heard=st.booleans())
+def test_the_gate_holds_the_error_rate_and_the_silence(
+    exported: Path, ours: float, theirs: float | None, heard: bool
+) -> None:
+    """It passes exactly when the error rate is near the one in service and nothing is heard where nothing is said."""
+    manifest, clips = Manifest.read(exported), ClipSet("set", "0", (), ())
+    said = ("noise: Thank you.",) if heard else ()
+    served = None if theirs is None else (manifest, _score(theirs))
+    gate = gate_of(manifest, clips, _score(ours, said), served)
+    most = MOST_WRONG if theirs is None else theirs + MOST_LOSS
+    assert gate.passed == (ours <= most and not heard)
+    assert gate.content == manifest.content
+
+
+def test_a_version_that_errs_fails_its_gate(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Held to words in a recording of silence, the command shows the table, fails, and `publish` refuses."""
+    folder = export_version(checkpoint, tmp_path / "staged", "int8")
+    for name in ("words", "none"):
+        soundfile.write(tmp_path / f"{name}.wav", np.zeros(16_000, np.int16), 16_000)
+    rows = [
+        {"id": "words", "path": "words.wav", "language": "en", "text": "these words are missing", "duration_s": 1},
+        {"id": "none", "path": "none.wav", "language": "zxx", "text": "", "duration_s": 1},
+    ]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    result = CliRunner().invoke(app, ["verify", str(folder), "--set", str(tmp_path / "manifest.jsonl")])
+    assert result.exit_code == 1
+    assert "100.00%" in result.output
+    assert "does not pass" in result.output
+    with pytest.raises(GateError, match="has failed its gate"):
+        _publish(folder, Repository(tmp_path / "models"))
+
+
+def test_every_machine_behind_a_name_is_meant() -> None:
+    """Names become addresses without doubles; what is none is named."""
+    assert resolve(["127.0.0.1:8001", "127.0.0.1:8001", "[::1]:8001"]) == ["127.0.0.1:8001", "[::1]:8001"]
+    for wrong in ("triton", "triton:", "nowhere.invalid:8001"):
+        with pytest.raises(ServerError):
+            resolve([wrong])
+
+
+def test_a_set_must_hold_both_kinds(tmp_path: Path) -> None:
+    """Without speech, or without clips in which nothing is said, it is no gate."""
+    rows = [{"id": "a", "path": "a.wav", "language": "en", "text": "a word", "duration_s": 1}]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(SourceError, match="has no clip without speech"):
+        ClipSet.read(tmp_path, None, 10)
+    with pytest.raises(SourceError, match="has no speech of up to 30 s in fr"):
+        ClipSet.read(tmp_path, {"fr"}, 10)

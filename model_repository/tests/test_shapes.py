@@ -1,0 +1,50 @@
+"""Official sizes that cannot be had here, by random weights of their shape.
+
+`reference/shapes.json` holds what transformers gave with the same weights: encoder and logits in float64, greedy
+tokens. Where time binds, a size has fewer layers: `whisperline_models.recording.CUTS`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from whisperline_models.engine import rules
+from whisperline_models.engine.transcription import Engine
+from whisperline_models.export import export_version
+from whisperline_models.parity import TOLERANCE, outputs_of, spectrogram
+from whisperline_models.recording import CUTS, cut_checkpoint, shape_audio, thin
+
+OFTEN = ("distil-small.en", "large-v3")  # the others take a gigabyte and seconds each, and differ in width alone
+Recorded = Callable[[str], list[dict[str, Any]]]
+
+
+def _assert_near(ours: np.ndarray, theirs: list[list[float]], name: str) -> None:
+    found = np.array(thin({name: ours})[name])
+    np.testing.assert_allclose(found, theirs, rtol=0, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [*OFTEN, *(pytest.param(n, marks=pytest.mark.oracle) for n in CUTS if n not in OFTEN)])
+def test_any_size_gives_what_the_reference_gives(name: str, recorded: Recorded, cache: Path, tmp_path: Path) -> None:
+    """Spectrogram, encoder and logits are within 1e-3, and each greedy token is the reference's."""
+    theirs = next(row for row in recorded("shapes") if row["shape"] == name)
+    fed = theirs["fed"]
+    engine = Engine(export_version(cut_checkpoint(name, cache), tmp_path / "version", "float32"), threads=2)
+    mel = spectrogram(engine, shape_audio())
+    hidden, logits = outputs_of(engine, mel[None], fed)
+    for kind, ours in (("mel", mel), ("hidden", hidden[0]), ("logits", logits)):
+        _assert_near(ours, theirs[kind], kind)
+    prompt_length = fed.index(engine.vocabulary.no_timestamps) + 1
+    assert _choices(engine, logits[prompt_length - 1 : -1]) == fed[prompt_length:]
+    assert len(set(fed)) > 8
+
+
+def _choices(engine: Engine, logits: np.ndarray) -> list[int]:
+    """What the rules choose at each step of a text without timestamps."""
+    masks = rules.phase_masks(engine.vocabulary)
+    chosen: list[int] = []
+    for row in logits:
+        constraint = rules.constrain(chosen, timed=False, vocabulary=engine.vocabulary)
+        chosen.append(int(rules.apply(row, constraint, masks, engine.vocabulary).argmax()))
+    return chosen

@@ -1,0 +1,47 @@
+"""Run by a test in a network namespace of its own: Triton serves a repository with nobody else to be reached.
+
+`python offline.py REPOSITORY STATE`
+"""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from streams import local_settings
+from whisperline_local import Stack
+from whisperline_models.repository import Repository
+from whisperline_models.servers import Server
+
+SIOCSIFFLAGS = 0x8914
+IFF_UP_RUNNING = 0x41
+
+
+def loopback_up() -> None:
+    """Bring up the only interface there is."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
+
+
+def no_network() -> None:
+    """Fail if there is another interface."""
+    interfaces = [name for _, name in socket.if_nameindex()]
+    assert interfaces == ["lo"], interfaces
+
+
+async def serve(repository: Path, state: Path) -> None:
+    """Start Triton and have the default version answer."""
+    settings = local_settings(state, model_repository=repository)
+    async with Stack(settings, ["triton"]):
+        number = Repository(repository).routing().default
+        with Server(f"127.0.0.1:{settings.port('triton_grpc_port')}") as server:
+            seconds = await asyncio.to_thread(server.check, number)
+    sys.stdout.write(f"version {number} answers in {seconds:.2f} s\n")
+
+
+if __name__ == "__main__":
+    no_network()
+    loopback_up()
+    asyncio.run(serve(Path(sys.argv[1]), Path(sys.argv[2])))

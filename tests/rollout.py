@@ -1,0 +1,91 @@
+"""A load of requests on Triton while versions come and go, and the commands that move them."""
+
+import asyncio
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from streams import Samples
+from whisperline_transcriber.triton import Priority, Request, Triton, TritonError
+
+KEEP_S = 0.5  # the routing is held for so long
+DEADLINE_S = 60.0
+LANES = (Priority.LIVE_FINAL, Priority.LIVE_PARTIAL, Priority.FILE)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request that was answered: by which version, and when it was sent."""
+
+    session: str
+    version: str
+    began_s: float
+
+
+class Load:
+    """`workers` requests under way at any time, of all lanes, each of the next session in turn."""
+
+    def __init__(self, address: str, clips: Sequence[Samples], sessions: Sequence[str], workers: int) -> None:
+        self.answers: list[Answer] = []
+        self.failures: list[str] = []
+        self._triton = Triton(address, "whisper", KEEP_S)
+        self._turns = itertools.count()
+        self._clips, self._sessions, self._workers = clips, sessions, workers
+        self._tasks: list[asyncio.Task[None]] = []
+        self._answered = asyncio.Condition()
+
+    async def __aenter__(self) -> Self:
+        await self._triton.__aenter__()
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._workers)]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._triton.__aexit__(kind, error, trace)
+
+    async def next_answers(self, n: int) -> list[Answer]:
+        """Return `n` answers and more to requests that are sent when the routing of now is known everywhere."""
+        known_s = time.monotonic() + KEEP_S
+
+        def since() -> list[Answer]:
+            return [answer for answer in self.answers if answer.began_s > known_s]
+
+        async with self._answered:
+            await self._answered.wait_for(lambda: len(since()) >= n or len(self.failures) > n)
+        return since()
+
+    async def _work(self) -> None:
+        while True:
+            turn = next(self._turns)
+            session, clip = self._sessions[turn % len(self._sessions)], self._clips[turn % len(self._clips)]
+            lane = LANES[turn % len(LANES)]
+            request = Request(session, lane, "en", words=lane is Priority.LIVE_FINAL, deadline_s=DEADLINE_S)
+            began_s = time.monotonic()
+            try:
+                transcript = await self._triton.transcribe(clip, request)
+                self.answers.append(Answer(session, transcript.version, began_s))
+            except TritonError as error:
+                self.failures.append(f"{session}, {lane.name}: {error}")
+            async with self._answered:
+                self._answered.notify_all()
+
+
+async def models(*arguments: str | int | Path, fails: bool = False) -> str:
+    """Run a command of `whisperline models`; return what it said. `fails`: it must refuse."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "whisperline_models", *map(str, arguments)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said = (await process.communicate())[0].decode()
+    assert (process.returncode == 1) == fails, said
+    return said

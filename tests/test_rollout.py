@@ -1,0 +1,190 @@
+"""Versions of the model come into service and go, under load, on real Triton: no request fails."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+import soundfile
+from rollout import Answer, Load, models
+from streams import CACHE, RATE, Samples, local_settings
+from test_pipeline import BECKETT, JFK
+from whisperline_local import Stack
+from whisperline_models.manifest import Manifest, sums
+from whisperline_models.routing.state import Rollout
+from whisperline_transcriber.metrics import REROUTED
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+PORT_OFFSET = 21_000
+SESSIONS = [f"session-{number}" for number in range(60)]
+WORKERS = 8
+SOME = 16  # answers
+SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Place:
+    """A repository that Triton serves, a version that may follow, and a set of speech for its gate."""
+
+    stack: Stack
+    repository: Path
+    candidate: Path
+    speech: Path
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.stack.settings.port('triton_grpc_port')}"
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        return ("--repository", str(self.repository), "--triton", self.address)
+
+    @property
+    def rollout(self) -> Rollout:
+        return Rollout.from_json((self.repository / "whisper_rollout/rollout.json").read_text())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory, demo_clip: Path) -> AsyncIterator[Place]:
+    """Triton with version 1 (tiny.en, int8), and the same weights in float32 to follow it."""
+    folder = tmp_path_factory.mktemp("rollout")
+    repository, candidate = folder / "models", folder / "candidate"
+    await models("init", "tiny.en", "--repository", repository, "--cache", CACHE)
+    await models("export", "tiny.en", "--output", candidate, "--precision", "float32", "--cache", CACHE)
+    settings = local_settings(folder / "state", port_offset=PORT_OFFSET, model_repository=repository)
+    async with Stack(settings, ["triton"]) as stack:
+        yield Place(stack, repository, candidate, _speech_set(folder / "spoken", demo_clip))
+
+
+def _speech_set(folder: Path, demo_clip: Path) -> Path:
+    """The demo's sentence, and noise in which nothing is said."""
+    folder.mkdir()
+    noise = np.random.default_rng(3).normal(0, 300, 5 * RATE).astype(np.int16)
+    soundfile.write(folder / "noise.wav", noise, RATE)
+    rows = [
+        {"id": "demo", "path": str(demo_clip), "language": "en", "text": _said(demo_clip), "duration_s": 11.0},
+        {"id": "noise", "path": "noise.wav", "language": "zxx", "text": "", "duration_s": 5.0},
+    ]
+    (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def _said(demo_clip: Path) -> str:
+    return JFK if demo_clip.name == "jfk.wav" else BECKETT
+
+
+@pytest.fixture(scope="module")
+def clips(demo_clip: Path) -> list[Samples]:
+    """Pieces of the demo's speech, 2 to 5 s."""
+    demo = soundfile.read(demo_clip, dtype="int16")[0]
+    return [demo[at * RATE : (at + 2 + at % 4) * RATE] for at in range(6)]
+
+
+async def test_versions_come_and_go_without_a_failed_request(
+    place: Place, clips: list[Samples], figure: Callable[[str], None]
+) -> None:
+    """Publish, canary, rollback, promote and removal under load: every answer names the version that was to give it."""
+    rerouted = REROUTED._value.get()
+    async with Load(place.address, clips, SESSIONS, WORKERS) as load:
+
+        async def expect(step: str, n: int, of: Rollout) -> list[Answer]:
+            found = await load.next_answers(n)
+            assert load.failures == []
+            assert [(a.session, a.version) for a in found] == [
+                (a.session, str(of.version_of(a.session))) for a in found
+            ]
+            figure(f"rollout: {step}: {dict(Counter(f'version {answer.version}' for answer in found))}")
+            return found
+
+        await expect("one version", SOME, Rollout(1))
+        assert "has no gate" in await models("publish", place.candidate, *place.where, fails=True)
+        await models("verify", place.candidate, "--set", place.speech, "--against", place.repository)
+        await models("publish", place.candidate, *place.where)
+        await expect("published 2", SOME, Rollout(1))
+
+        await models("canary", 2, "--share", f"{SHARE:.0%}", *place.where)
+        on_trial = Rollout(1).with_canary(2, SHARE)
+        found = await expect("canary 20 %", len(SESSIONS), on_trial)
+        share = len({a.session for a in found if a.version == "2"}) / len({a.session for a in found})
+        figure(f"rollout: the canary has {share:.0%} of {len(SESSIONS)} sessions")
+        assert abs(share - SHARE) < 0.1
+        assert "is the canary" in await models("remove", 2, *place.where, fails=True)
+        assert "is the default" in await models("remove", 1, *place.where, fails=True)
+
+        await models("rollback", *place.where)
+        await expect("rolled back the canary", SOME, Rollout(1))
+        await models("canary", 2, *place.where)
+        await models("promote", *place.where)
+        await expect("promoted 2", SOME, Rollout(2))
+        await models("rollback", *place.where)
+        await expect("rolled back to 1", SOME, Rollout(1))
+        await models("canary", 2, *place.where)
+        await models("promote", *place.where)
+        await models("remove", 1, "--drain-s", "0", *place.where)
+        await expect("promoted 2 again, removed 1", SOME, Rollout(2))
+        assert "the last" in await models("remove", 2, *place.where, fails=True)
+
+        broken = _broken(place)
+        said = await models("publish", broken, "--without-gate", "to see it fail", *place.where, fails=True)
+        assert "cannot load whisper" in said
+        assert "version 3 is out again" in said
+        await expect("a broken version", SOME, Rollout(2))
+        figure(
+            f"rollout: {len(load.answers)} requests answered, {len(load.failures)} failed, "
+            f"{REROUTED._value.get() - rerouted:.0f} sent on from a version that had gone"
+        )
+    assert sorted(path.name for path in (place.repository / "whisper").iterdir()) == ["2", "config.pbtxt"]
+
+
+def _broken(place: Place) -> Path:
+    """A version that is whole by its manifest and cannot be loaded."""
+    folder = shutil.copytree(place.candidate, place.candidate.with_name("broken"))
+    (folder / "model.py").write_text("raise ValueError('broken on purpose')\n")
+    manifest = Manifest.read(folder)
+    manifest.model_copy(update={"files": sums(folder)}).write(folder)
+    return folder
+
+
+async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clips: list[Samples]) -> None:
+    """A file that cannot be read changes nothing; what is in the file is in force after a restart."""
+    file = place.repository / "whisper_rollout/rollout.json"
+    before = place.rollout
+    async with Load(place.address, clips, SESSIONS, 2) as load:
+        file.write_text("{")
+        assert {answer.version for answer in await load.next_answers(5)} == {str(before.default)}
+        assert load.failures == []
+    assert "is not the state of a rollout" in place.stack.log("triton").read_text()
+    file.write_text(before.to_json())
+    place.stack.kill("triton")
+    await place.stack.wait_healthy("triton")
+    async with Load(place.address, clips, SESSIONS, 2) as load:
+        assert {answer.version for answer in await load.next_answers(5)} == {str(before.default)}
+
+
+async def test_triton_starts_from_a_copied_repository_without_a_network(place: Place, tmp_path: Path) -> None:
+    """In a network of its own, with nothing but itself to reach, a copy of the repository serves."""
+    alone = ("unshare", "--map-root-user", "--net")
+    if not _works(*alone, "true"):
+        pytest.skip("this machine cannot make a network namespace (unshare --map-root-user --net)")
+    copied = shutil.copytree(place.repository, tmp_path / "models")
+    process = await asyncio.create_subprocess_exec(
+        *(*alone, sys.executable, str(Path(__file__).with_name("offline.py")), str(copied), str(tmp_path / "state")),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said = (await process.communicate())[0].decode()
+    assert process.returncode == 0, said
+    assert f"version {place.rollout.default} answers" in said
+
+
+def _works(*command: str) -> bool:
+    return shutil.which(command[0]) is not None and not subprocess.run(command, check=False).returncode
