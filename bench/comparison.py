@@ -95,8 +95,8 @@ async def deployed() -> list[str]:
 def _describe(course: Course) -> list[str]:
     joined = sum(len(clip.parts) > 1 for clip in course.clips)
     return [
-        f"- {len(course.clips)} English clips, {course.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; {joined} "
-        "are neighbouring clips of one speaker joined with 0.4 s of silence.",
+        f"- {len(course.clips)} English clips, {course.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; "
+        f"{joined} are neighbouring clips of one speaker joined with 0.4 s of silence.",
         f"- One clip: {course.probe_s:.0f} s, alone, {N_PROBES} times.",
         f"- Both sides have {THREADS} threads and take turns; medians of the rounds. Peak memory: without the client.",
     ]
