@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Self
 
 from streams import Samples
-from whisperline_transcriber.triton import Priority, Request, Triton, TritonError
+from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
 
 KEEP_S = 0.5  # the routing is held for so long
 DEADLINE_S = 60.0
-LANES = (Priority.LIVE_FINAL, Priority.LIVE_PARTIAL, Priority.FILE)
+LANES = tuple(Lane)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Load:
             turn = next(self._turns)
             session, clip = self._sessions[turn % len(self._sessions)], self._clips[turn % len(self._clips)]
             lane = LANES[turn % len(LANES)]
-            request = Request(session, lane, "en", words=lane is Priority.LIVE_FINAL, deadline_s=DEADLINE_S)
+            request = Request(session, lane, "en", words=lane is Lane.FINAL, deadline_s=DEADLINE_S)
             began_s = time.monotonic()
             try:
                 transcript = await self._triton.transcribe(clip, request)

@@ -15,7 +15,7 @@ from whisperline_transcriber import metrics
 from whisperline_transcriber.audio import Samples
 from whisperline_transcriber.segmentation import SAMPLES_PER_MS
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.triton import Priority, Request, Transcript, Triton, TritonError
+from whisperline_transcriber.triton import Lane, Request, Transcript, Triton, TritonError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Decoder:
 
         A segment that Triton refuses (because of its options) has an empty transcript: its session goes on.
         """
-        lane = Priority.FILE if options.priority == "file" else Priority.LIVE_FINAL
+        lane = Lane.FILE if options.priority == "file" else Lane.FINAL
         request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
         async with self._finals:
             for attempt in range(1_000_000):
@@ -70,7 +70,7 @@ class Decoder:
 
     async def partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
         """Return what an open segment says so far; None if Triton does not answer in time."""
-        lane = Priority.LIVE_PARTIAL
+        lane = Lane.PARTIAL
         request = Request(session_id, lane, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
         self._partials += 1
         try:
@@ -84,7 +84,7 @@ class Decoder:
             self._partials -= 1
 
     async def _ask(self, audio: Samples, request: Request) -> Transcript:
-        lane = request.priority.name.lower()
+        lane = request.lane.value
         began_s = time.monotonic()
         with metrics.IN_FLIGHT.labels(lane).track_inprogress():
             transcript = await self._triton.transcribe(audio, request)

@@ -1,8 +1,9 @@
 """Asking Triton: one request is one piece of audio and needs nothing of any other, so a retry is harmless."""
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,12 +18,12 @@ from whisperline_transcriber.audio import Samples
 from whisperline_transcriber.rollout import Rollout, RoutingError
 
 
-class Priority(IntEnum):
-    """Triton's queue priorities: the lowest number goes first."""
+class Lane(StrEnum):
+    """Whose turn it is in Triton: those of the first go first."""
 
-    LIVE_FINAL = 1
-    LIVE_PARTIAL = 2
-    FILE = 3
+    FINAL = "final"  # of live speech
+    PARTIAL = "partial"  # of live speech
+    FILE = "file"
 
 
 class TritonError(Exception):
@@ -65,7 +66,7 @@ class Request:
     """How a piece of audio is to be transcribed; the session decides which version of the model does it."""
 
     session_id: str
-    priority: Priority
+    lane: Lane
     language: str | None
     words: bool
     deadline_s: float
@@ -82,7 +83,8 @@ _CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
-_PERMANENT = (str(grpc.StatusCode.INVALID_ARGUMENT),)
+_PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT,)
+_STATUS = {"triton_grpc_error": "true"}  # errors come as the status of the stream
 
 
 class Triton:
@@ -122,23 +124,32 @@ class Triton:
             raise TritonError(str(error), retriable=True) from error
 
     async def _ask(self, audio: Samples, request: Request, version: str) -> Transcript:
+        """Ask a version in a stream of its own: the model batches by itself, and unary calls cannot."""
+        asked = {"model_name": self._model, "model_version": version, "inputs": _inputs(audio, request)}
+        answers = self._client.stream_infer(_once(asked), stream_timeout=request.deadline_s, headers=_STATUS)
         try:
-            result = await self._client.infer(
-                self._model,
-                _inputs(audio, request),
-                model_version=version,
-                priority=int(request.priority),
-                client_timeout=request.deadline_s,
-            )
-            return Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
-        except InferenceServerException as error:
-            raise TritonError(str(error), retriable=error.status() not in _PERMANENT) from error
-        except (grpc.RpcError, ValidationError, IndexError, AttributeError) as error:
+            async for result, error in answers:
+                if error is not None:
+                    raise TritonError(str(error), retriable=True)
+                return Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
+        except grpc.aio.AioRpcError as error:
+            raise TritonError(error.details() or str(error), retriable=error.code() not in _PERMANENT) from error
+        except (InferenceServerException, ValidationError, IndexError, AttributeError) as error:
             raise TritonError(f"no usable answer: {error}", retriable=True) from error
+        raise TritonError("no answer before the end of the stream", retriable=True)
+
+
+async def _once(item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    yield item
 
 
 def _inputs(audio: Samples, request: Request) -> list[Any]:
-    options = {"language": request.language, "timestamps": request.words, "words": request.words}
+    options = {
+        "language": request.language,
+        "timestamps": request.words,
+        "words": request.words,
+        "lane": request.lane.value,
+    }
     samples = triton.InferInput("audio", [1, len(audio)], "INT16")
     samples.set_data_from_numpy(audio.reshape(1, -1))
     option = triton.InferInput("options", [1, 1], "BYTES")

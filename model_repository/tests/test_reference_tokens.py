@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from whisperline_models.engine.decoding import Task
-from whisperline_models.engine.transcription import FULL_WINDOW_S, Engine
+from whisperline_models.engine.jobs import FULL_WINDOW_S
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.transcription import Engine
 from whisperline_models.speech import Clip
 
 RECORDED: dict[str, list[int]] = json.loads(Path(__file__).with_name("reference_tokens.json").read_text())
@@ -26,7 +27,7 @@ def test_greedy_text_is_the_references_token_for_token(exact: Engine, english: l
     found = {}
     for at in range(0, len(clips), BATCH):
         batch = clips[at : at + BATCH]
-        windows = [exact.window(clip.read().astype(np.float32) / 32_768, FULL_WINDOW_S) for clip in batch]
-        decoded = exact.decode([Task(window, "en", timed=False) for window in windows])
+        requests = [Request(clip.read().astype(np.float32) / 32_768, "en") for clip in batch]
+        decoded = exact.decode([exact.task(request, FULL_WINDOW_S) for request in requests])
         found |= {clip.id: list(each.tokens) for clip, each in zip(batch, decoded, strict=True)}
     assert found == {clip.id: RECORDED[clip.id] for clip in clips}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from whisperline_models.engine.requests import Request, RequestError
-from whisperline_models.engine.transcription import attempts
+from whisperline_models.engine.jobs import attempts
+from whisperline_models.engine.requests import TEMPERATURES, Request, RequestError
 
 AUDIO = np.zeros(16000, np.int16)
 LANGUAGES = ("en", "fr")
@@ -115,10 +115,10 @@ def test_any_value_is_read_or_refused(options: dict[str, object]) -> None:
 )
 def test_the_window_is_the_smallest_with_a_margin(seconds: float, window_s: int) -> None:
     """Two seconds stay free behind the audio, where thirty allow it."""
-    assert attempts(round(seconds * 16000), (30, 12, 20, 15))[0].window_s == window_s
+    assert attempts(round(seconds * 16000), (30, 12, 20, 15), (0.0,))[0].window_s == window_s
 
 
 def test_the_ladder_goes_over_the_full_window_to_the_temperatures() -> None:
     """After the small window come 30 s, greedy and then sampled ever more freely."""
-    ladder = [(attempt.window_s, attempt.temperature) for attempt in attempts(16000, (12, 30))]
+    ladder = [(attempt.window_s, attempt.temperature) for attempt in attempts(16000, (12, 30), TEMPERATURES)]
     assert ladder == [(12, 0.0), (30, 0.0), (30, 0.2), (30, 0.4), (30, 0.6), (30, 0.8), (30, 1.0)]

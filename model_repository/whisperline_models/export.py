@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Precision = Literal["float32", "int8"]
 
-WINDOWS_S = (12, 15, 20, 30)
+WINDOWS_S = (10, 15, 20, 30)
 _PACKAGE = Path(__file__).parent
 _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whisperline_models.engine.decoding import Task
-from whisperline_models.engine.log_mel import log_mel
-from whisperline_models.engine.transcription import FULL_WINDOW_S, Engine
+from whisperline_models.engine.jobs import FULL_WINDOW_S
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.transcription import Engine
 from whisperline_models.errors import ParityError
 from whisperline_models.export import export_version
 from whisperline_models.reference import Answers, Question, ask
@@ -106,7 +106,8 @@ def _decode(
     found: list[list[int]] = []
     for at in range(0, len(clips), _BATCH):
         rows = zip(clips[at : at + _BATCH], audio[at : at + _BATCH], strict=False)
-        tasks = [Task(engine.window(samples, FULL_WINDOW_S), clip.language, timed) for clip, samples in rows]
+        asked = [Request(samples, clip.language, timestamps=timed) for clip, samples in rows]
+        tasks = [engine.task(request, FULL_WINDOW_S) for request in asked]
         found += [list(decoded.tokens) for decoded in engine.decode(tasks)]
     return found
 
@@ -116,7 +117,7 @@ def outputs_of(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Our encoder's hidden state and our decoder's logits for each of these tokens, fed one by one."""
     (hidden,) = engine.sessions.encoder.run(["hidden"], {"mel": mel})
-    return hidden, engine.force(engine.encode(mel[0]), tokens)
+    return hidden, engine.force(engine.encode(mel)[:, 0], tokens)
 
 
 def _word_gaps(
@@ -136,7 +137,7 @@ def _word_gaps(
 
 def spectrogram(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float32]:
     """The spectrogram (n_mels, 3000) of audio padded to 30 s."""
-    return log_mel(audio, FULL_WINDOW_S, engine.spec.n_mels)
+    return engine.mel(audio, FULL_WINDOW_S)
 
 
 def _gap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

@@ -1,4 +1,4 @@
-"""Whisper's log-mel spectrogram as an ONNX graph: a product with the windowed Fourier basis, another with the filters."""
+"""Whisper's log-mel spectrogram as an ONNX graph: a product with the Fourier basis, another with the filters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def build_spectrogram(n_mels: int) -> onnx.ModelProto:
     hops, padding = graph.input("hops", FLOAT, ["B", "n_hops", HOP]), graph.input("padding", INT64, [1])
     spectrum = graph.op("MatMul", _frames(graph, hops), graph.weight("fourier", _windowed_fourier()))
     squares = graph.op("Mul", spectrum, spectrum)
-    energy = graph.op("MatMul", squares, graph.weight("filters", np.repeat(_mel_filters(n_mels), 2, axis=0)))
+    energy = graph.op("MatMul", squares, graph.weight("filters", np.repeat(mel_filters(n_mels), 2, axis=0)))
     bounded = graph.op("Max", energy, graph.scalar(10.0**_FLOOR))
     decades = graph.op("Mul", graph.op("Log", bounded), graph.scalar(float(1 / np.log(10))))
     heard = graph.op("Transpose", decades, perm=[0, 2, 1])
@@ -45,8 +45,7 @@ def _frames(graph: GraphBuilder, hops: str) -> str:
     axes = graph.integers(1, 2)
     ends = [(-2, HOP), (-1, HOP), (np.iinfo(np.int64).max, N_FFT - HOPS_AFTER * HOP)]
     parts = [
-        graph.op("Slice", hops, graph.integers(start, 0), graph.integers(*end), axes)
-        for start, end in enumerate(ends)
+        graph.op("Slice", hops, graph.integers(start, 0), graph.integers(*end), axes) for start, end in enumerate(ends)
     ]
     return graph.op("Concat", *parts, axis=2)
 
@@ -58,7 +57,7 @@ def _windowed_fourier() -> NDArray[np.float32]:
     return np.stack([basis.real, basis.imag], axis=2).reshape(N_FFT, -1).astype(np.float32)
 
 
-def _mel_filters(n_mels: int) -> NDArray[np.float32]:
+def mel_filters(n_mels: int) -> NDArray[np.float32]:
     """Triangles (N_FFT // 2 + 1, n_mels) on Slaney's mel scale, of equal area, as `librosa.filters.mel` makes them."""
     corners = _mel_to_hz(np.linspace(0.0, float(_hz_to_mel(SAMPLE_RATE / 2)), n_mels + 2))
     bins = np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)

@@ -33,6 +33,7 @@ MAX_NO_SPEECH_PROB_SPARSE = 0.5
 NO_SPEECH_PROB_NEARLY_SURE = 0.9
 MIN_AVG_LOGPROB_IN_DOUBT = -0.9
 MIN_AVG_LOGPROB_IN_GREAT_DOUBT = -0.3
+MIN_AVG_LOGPROB_SPARSE = -0.7  # few tokens for their length are held to this even where speech seems likely
 
 
 class Verdict(Enum):
@@ -57,9 +58,11 @@ def judge(decoded: Decoded, text: str, text_tokens: Sequence[int], audio_s: floa
 
 def _least_logprob(no_speech_prob: float, s_per_token: float) -> float:
     """The mean below which a text is held to be no speech."""
-    sparse = s_per_token > SPARSE_S_PER_TOKEN and no_speech_prob > MAX_NO_SPEECH_PROB_SPARSE
-    if sparse or no_speech_prob > NO_SPEECH_PROB_NEARLY_SURE:
+    sparse = s_per_token > SPARSE_S_PER_TOKEN
+    if (sparse and no_speech_prob > MAX_NO_SPEECH_PROB_SPARSE) or no_speech_prob > NO_SPEECH_PROB_NEARLY_SURE:
         return MIN_AVG_LOGPROB_IN_GREAT_DOUBT
+    if sparse:
+        return MIN_AVG_LOGPROB_SPARSE
     return MIN_AVG_LOGPROB_IN_DOUBT if no_speech_prob > MAX_NO_SPEECH_PROB else -inf
 
 

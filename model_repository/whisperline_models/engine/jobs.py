@@ -152,10 +152,9 @@ class Job:
         self.part.window, self.part.window_s = window, self.window_s
         self._decode(vocabulary)
 
-    def take_decoded(self, vocabulary: Vocabulary) -> bool:
+    def take_decoded(self, decoded: Decoded, vocabulary: Vocabulary) -> bool:
         """Judge what the row gave and go on to what is next; True when nothing is left to decode or to align."""
-        assert self.row is not None
-        self.part.take(self.row.decoded(), vocabulary)
+        self.part.take(decoded, vocabulary)
         if not self.part.settled:
             if self.part.needs_window:
                 self.stage = Stage.ENCODE

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int8)": np.int8}
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8,
+}
 _CUDA = "CUDAExecutionProvider"
 
 
@@ -53,7 +57,7 @@ class Device:
         """The GPU of this index where this ONNX Runtime can use one, else the processor."""
         if _CUDA not in onnxruntime.get_available_providers():
             return cls(np, on_gpu=False)
-        import cupy  # noqa: PLC0415 - only there where onnxruntime-gpu is
+        import cupy  # type: ignore[import-not-found]  # noqa: PLC0415 - only there where onnxruntime-gpu is
 
         cupy.cuda.Device(gpu).use()
         return cls(cupy, on_gpu=True, index=gpu)

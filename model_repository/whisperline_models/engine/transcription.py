@@ -117,12 +117,16 @@ class Engine:
     def warm_up(self) -> None:
         """Decode silence in every window and every size of batch, so that the first request finds all prepared."""
         silence = Request(np.zeros(SAMPLE_RATE, np.float32))
-        windows = [self.window(silence.audio, window_s) for window_s in self.spec.windows_s]
-        task = Task(windows[0], build_prompt(silence, self.vocabulary))
+        task, *_ = [self.task(silence, window_s) for window_s in self.spec.windows_s]
         sizes = {self._device.bucket(n, self._slots.n_slots) for n in range(1, self._slots.n_slots + 1)}
         for size in sorted(sizes if self._device.on_gpu else {1, self._slots.n_slots}):
             self._decoder.step([Row(task, self.vocabulary) for _ in range(size)])
         self._decoder.step([Row(task, self.vocabulary)])
+
+    def task(self, request: Request, window_s: int) -> Task:
+        """The first decoding of a request over a window of this length."""
+        prompt, language = build_prompt(request, self.vocabulary), request.language or "en"
+        return Task(self.window(request.audio, window_s), prompt, language, request.timestamps)
 
     def mel(self, audio: NDArray[np.float32], window_s: int) -> NDArray[np.float32]:
         """The log-mel spectrogram (n_mels, 100 * window_s) of audio (mono 16 kHz, -1..1)."""
@@ -189,7 +193,7 @@ class Engine:
         rows = {id(job.row): job for job in jobs}
         for row in self._decoder.step([job.row for job in jobs if job.row]):
             job = rows[id(row)]
-            if job.take_decoded(self.vocabulary):
+            if job.take_decoded(row.decoded(), self.vocabulary):
                 self._finish(job, self._result(job, ()))
 
     def _align(self, jobs: Sequence[Job]) -> None:

@@ -21,12 +21,8 @@ from engine.transcription import Engine  # type: ignore[import-not-found]
 from engine.worker import Overloaded, Worker  # type: ignore[import-not-found]
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
-ROWS = [1, 2, 4, 8, 12, 16, 24, 32, 64]
-CODES = {
-    RequestError: pb_utils.TritonError.INVALID_ARG,
-    Overloaded: pb_utils.TritonError.UNAVAILABLE,
-    RequestCancelled: pb_utils.TritonError.CANCELLED,
-}
+ROWS = [1.0, 2, 4, 8, 12, 16, 24, 32, 64]
+CODES = {RequestError: "INVALID_ARG", Overloaded: "UNAVAILABLE", RequestCancelled: "CANCELLED"}
 
 
 class TritonPythonModel:
@@ -70,7 +66,7 @@ class TritonPythonModel:
 
 def _send(sender: Any, outcome: Any) -> None:
     if isinstance(outcome, Exception):
-        code = CODES.get(type(outcome), pb_utils.TritonError.INTERNAL)
+        code = getattr(pb_utils.TritonError, CODES.get(type(outcome), "INTERNAL"))
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(outcome), code))
     else:
         output = np.array([[outcome.to_json().encode()]], dtype=np.object_)
