@@ -60,7 +60,7 @@ class Load:
             return [answer for answer in self.answers if answer.began_s > known_s]
 
         async with self._answered:
-            await self._answered.wait_for(lambda: len(since()) >= n or len(self.failures) > n)
+            await self._answered.wait_for(lambda: len(since()) >= n or bool(self.failures))
         return since()
 
     async def _work(self) -> None:
@@ -74,9 +74,14 @@ class Load:
                 transcript = await self._triton.transcribe(clip, request)
                 self.answers.append(Answer(session, transcript.version, began_s))
             except TritonError as error:
-                self.failures.append(f"{session}, {lane.name}: {error}")
-            async with self._answered:
-                self._answered.notify_all()
+                self.failures.append(f"{session}, {lane.name}: {error}")  # the others go on
+                return
+            finally:
+                await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._answered:
+            self._answered.notify_all()
 
 
 async def models(*arguments: str | int | Path, fails: bool = False) -> str:

@@ -30,14 +30,16 @@ NOBODY = "127.0.0.1:1"  # no server listens there
 CRASH = """
 import os, signal, sys
 from pathlib import Path
+from whisperline_models.manifest import Manifest
 from whisperline_models.repository import Repository
 
 def die(event, arguments):
-    if event == "os.rename" and "written" in str(arguments[0]):
+    if event == "os.rename" and str(arguments[0]).endswith("/written"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(die)
-Repository(Path(sys.argv[1])).add(Path(sys.argv[2]))
+source = Path(sys.argv[2])
+Repository(Path(sys.argv[1])).add(source, Manifest.read(source))
 """
 
 

@@ -40,12 +40,10 @@ def publish(folder: Path, repository: Repository, servers: Sequence[Server], wai
         if waiver is None:
             _check_gate(manifest, in_service(repository), folder)
         else:
-            manifest = manifest.model_copy(
-                update={"waiver": Waiver(content=manifest.content, reason=waiver, waived_at=now())}
-            )
-            manifest.write(folder)
+            excuse = Waiver(content=manifest.content, reason=waiver, waived_at=now())
+            manifest = manifest.model_copy(update={"waiver": excuse})
         first = repository.rollout() is None
-        number = repository.add(folder)
+        number = repository.add(folder, manifest)
         if first:
             repository.start_routing(number)
         tell(f"version {number} is in {repository.path}: {manifest.model}, {manifest.precision}")
