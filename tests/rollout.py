@@ -10,11 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import tritonclient.grpc.aio as triton
 from streams import Samples
 from whisperline_transcriber.triton import Priority, Request, Triton, TritonError
 
 KEEP_S = 0.5  # the routing is held for so long
 DEADLINE_S = 60.0
+BATCH = 200  # sessions in a question
 LANES = (Priority.LIVE_FINAL, Priority.LIVE_PARTIAL, Priority.FILE)
 
 
@@ -94,3 +97,17 @@ async def models(*arguments: str | int | Path, fails: bool = False) -> str:
     said = (await process.communicate())[0].decode()
     assert (process.returncode == 1) == fails, said
     return said
+
+
+async def versions_of(address: str, sessions: Sequence[str]) -> list[int]:
+    """Ask Triton which versions serve these sessions."""
+    async with triton.InferenceServerClient(address) as client:
+        asked = [_session_input(sessions[at : at + BATCH]) for at in range(0, len(sessions), BATCH)]
+        results = [await client.infer("whisper_rollout", [each]) for each in asked]
+    return [int(version) for result in results for version in result.as_numpy("version").reshape(-1)]
+
+
+def _session_input(sessions: Sequence[str]) -> triton.InferInput:
+    tensor = triton.InferInput("session", [len(sessions), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[session.encode()] for session in sessions], np.object_))
+    return tensor

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import soundfile
-from rollout import Answer, Load, models
+from rollout import Load, models, versions_of
 from streams import CACHE, RATE, Samples, eventually, local_settings
 from test_pipeline import BECKETT, JFK
 from whisperline_local import Stack
@@ -29,10 +29,21 @@ from whisperline_transcriber.triton import Priority, Request, Triton, TritonErro
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 PORT_OFFSET = 21_000
-SESSIONS = [f"session-{number}" for number in range(60)]
+SESSIONS = [f"session-{number}" for number in range(40)]
 WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
+CANARY = ("canary", "--version", "2", "--share", f"{SHARE:.0%}")
+# what is done, by which commands, and who serves whom afterwards
+STEPS: list[tuple[str, list[tuple[str, ...]], Rollout]] = [
+    ("one version", [], Rollout(1)),
+    ("published", [("publish", "{place.candidate}")], Rollout(1)),
+    ("canary 20 %", [CANARY], Rollout(1).with_canary(2, SHARE)),
+    ("canary rolled back", [("rollback",)], Rollout(1)),
+    ("promoted", [CANARY, ("promote",)], Rollout(2)),
+    ("rolled back to 1", [("rollback",)], Rollout(1)),
+    ("promoted again, 1 removed", [CANARY, ("promote",), ("remove", "1", "--drain-s", "0")], Rollout(2)),
+]
 REQUEST = Request("session", Priority.LIVE_FINAL, "en", words=True, deadline_s=60)
 
 
@@ -103,54 +114,50 @@ def clips(demo_clip: Path) -> list[Samples]:
 async def test_versions_come_and_go_without_a_failed_request(
     place: Place, clips: list[Samples], figure: Callable[[str], None]
 ) -> None:
-    """Publish, canary, rollback, promote and removal under load: every answer names the version that was to give it.
+    """Under load versions come, take sessions, and go: every answer names the version that was to give it.
 
     A version that is there stays in its process while another comes.
     """
+    await models("verify", place.candidate, "--set", place.speech, "--against", place.repository)
     async with Load(place.address, clips, SESSIONS, WORKERS) as load:
-
-        async def expect(step: str, n: int, of: Rollout) -> list[Answer]:
-            found = await load.next_answers(n)
+        processes = place.model_processes
+        for step, commands, routing in STEPS:
+            for command in commands:
+                await models(*(part.format(place=place) for part in command), *place.where)
+            found = await load.next_answers(len(SESSIONS) if routing.canary else SOME)
             assert load.failures == []
-            assert [(a.session, a.version) for a in found] == [
-                (a.session, str(of.version_of(a.session))) for a in found
-            ]
+            expected = [(answer.session, str(routing.version_of(answer.session))) for answer in found]
+            assert [(answer.session, answer.version) for answer in found] == expected
             figure(f"rollout: {step}: {dict(Counter(f'version {answer.version}' for answer in found))}")
-            return found
-
-        await expect("one version", SOME, Rollout(1))
-        await models("verify", place.candidate, "--set", place.speech, "--against", place.repository)
-        before = place.model_processes
-        await models("publish", place.candidate, *place.where)
-        await expect("published 2", SOME, Rollout(1))
-        assert before < place.model_processes
-
-        await models("canary", "--version", 2, "--share", f"{SHARE:.0%}", *place.where)
-        on_trial = Rollout(1).with_canary(2, SHARE)
-        found = await expect("canary 20 %", len(SESSIONS), on_trial)
-        share = len({a.session for a in found if a.version == "2"}) / len({a.session for a in found})
-        figure(f"rollout: the canary has {share:.0%} of {len(SESSIONS)} sessions")
-        assert abs(share - SHARE) < 0.1
-
-        await models("rollback", *place.where)
-        await expect("rolled back the canary", SOME, Rollout(1))
-        await models("canary", "--version", 2, *place.where)
-        await models("promote", *place.where)
-        await expect("promoted 2", SOME, Rollout(2))
-        await models("rollback", *place.where)
-        await expect("rolled back to 1", SOME, Rollout(1))
-        await models("canary", "--version", 2, *place.where)
-        await models("promote", *place.where)
-        await models("remove", 1, "--drain-s", "0", *place.where)
-        await expect("promoted 2 again, removed 1", SOME, Rollout(2))
-
-        broken = _broken(place)
-        said = await models("publish", broken, "--without-gate", "to see it fail", *place.where, fails=True)
-        assert "cannot load whisper" in said
-        assert "version 3 is out again" in said
-        await expect("a broken version", SOME, Rollout(2))
+            if step == "published":
+                assert processes < place.model_processes
         figure(f"rollout: {len(load.answers)} requests answered, {len(load.failures)} failed")
     assert sorted(path.name for path in (place.repository / "whisper").iterdir()) == ["2", "config.pbtxt"]
+
+
+async def test_a_version_that_does_not_load_goes_out_again(place: Place, clips: list[Samples]) -> None:
+    """Its publication fails and says so; who is served does not notice."""
+    routing, versions = place.rollout, Repository(place.repository).versions()
+    async with Load(place.address, clips, SESSIONS, WORKERS) as load:
+        said = await models("publish", _broken(place), "--without-gate", "to fail", *place.where, fails=True)
+        assert "cannot load whisper" in said
+        assert "is out again" in said
+        assert {answer.version for answer in await load.next_answers(SOME)} == {str(routing.default)}
+        assert load.failures == []
+    assert (place.rollout, Repository(place.repository).versions()) == (routing, versions)
+
+
+async def test_the_canary_gets_the_share_that_was_asked_for(place: Place, figure: Callable[[str], None]) -> None:
+    """Of 1000 sessions about a fifth, as Triton itself answers."""
+    repository = Repository(place.repository)
+    routing = repository.routing()
+    try:
+        repository.route(routing.with_canary(routing.default + 1, SHARE))
+        counts = Counter(await versions_of(place.address, [f"caller-{number}" for number in range(1_000)]))
+    finally:
+        repository.route(routing)
+    figure(f"rollout: a canary of {SHARE:.0%} has {counts[routing.default + 1]} of 1000 sessions")
+    assert abs(counts[routing.default + 1] / 1_000 - SHARE) < 0.04
 
 
 def _broken(place: Place) -> Path:

@@ -184,6 +184,13 @@ def test_a_first_version_that_no_server_loads_leaves_an_empty_repository(staged:
     assert (repository.versions(), repository.rollout()) == ([], None)
 
 
+def test_a_repository_that_does_not_say_what_is_in_service_is_refused(staged: Path, repository: Repository) -> None:
+    """With versions but no routing, the new one would get every session at once."""
+    repository.stop_routing()
+    with pytest.raises(VersionError, match="has versions but no whisper_rollout"):
+        _publish(staged, repository, waiver="a test")
+
+
 def test_another_interface_is_refused(staged: Path, repository: Repository) -> None:
     """All versions share one config.pbtxt: a version with other tensors cannot stand beside them."""
     config = (staged / "config.pbtxt").read_text()

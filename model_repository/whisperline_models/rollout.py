@@ -42,7 +42,7 @@ def publish(folder: Path, repository: Repository, servers: Sequence[Server], wai
         else:
             excuse = Waiver(content=manifest.content, reason=waiver, waived_at=now())
             manifest = manifest.model_copy(update={"waiver": excuse})
-        first = repository.rollout() is None
+        first = _is_first(repository)
         number = repository.add(folder, manifest)
         if first:
             repository.start_routing(number)
@@ -113,6 +113,14 @@ def remove(repository: Repository, servers: Sequence[Server], number: int, drain
 def now() -> str:
     """The time in UTC, for a manifest."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_first(repository: Repository) -> bool:
+    if repository.rollout() is not None:
+        return False
+    if repository.versions():
+        raise VersionError(f"{repository.path} has versions but no {ROLLOUT_MODEL}: publish into a new repository")
+    return True
 
 
 def _check_gate(manifest: Manifest, serving: tuple[int, Manifest] | None, folder: Path) -> None:
