@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -93,6 +94,7 @@ async def models(*arguments: str | int | Path, fails: bool = False) -> str:
         *(sys.executable, "-m", "whisperline_models", *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "COLUMNS": "200"},
     )
     said = (await process.communicate())[0].decode()
     assert (process.returncode == 1) == fails, said

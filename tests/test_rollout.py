@@ -33,17 +33,6 @@ SESSIONS = [f"session-{number}" for number in range(40)]
 WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
-CANARY = ("canary", "--version", "2", "--share", f"{SHARE:.0%}")
-# what is done, by which commands, and who serves whom afterwards
-STEPS: list[tuple[str, list[tuple[str, ...]], Rollout]] = [
-    ("one version", [], Rollout(1)),
-    ("published", [("publish", "{place.candidate}")], Rollout(1)),
-    ("canary 20 %", [CANARY], Rollout(1).with_canary(2, SHARE)),
-    ("canary rolled back", [("rollback",)], Rollout(1)),
-    ("promoted", [CANARY, ("promote",)], Rollout(2)),
-    ("rolled back to 1", [("rollback",)], Rollout(1)),
-    ("promoted again, 1 removed", [CANARY, ("promote",), ("remove", "1", "--drain-s", "0")], Rollout(2)),
-]
 REQUEST = Request("session", Priority.LIVE_FINAL, "en", words=True, deadline_s=60)
 
 
@@ -119,20 +108,43 @@ async def test_versions_come_and_go_without_a_failed_request(
     A version that is there stays in its process while another comes.
     """
     await models("verify", place.candidate, "--set", place.speech, "--against", place.repository)
+    old = place.rollout.default
     async with Load(place.address, clips, SESSIONS, WORKERS) as load:
-        processes = place.model_processes
-        for step, commands, routing in STEPS:
-            for command in commands:
-                await models(*(part.format(place=place) for part in command), *place.where)
+
+        async def expect(step: str, routing: Rollout) -> None:
             found = await load.next_answers(len(SESSIONS) if routing.canary else SOME)
             assert load.failures == []
             expected = [(answer.session, str(routing.version_of(answer.session))) for answer in found]
             assert [(answer.session, answer.version) for answer in found] == expected
             figure(f"rollout: {step}: {dict(Counter(f'version {answer.version}' for answer in found))}")
-            if step == "published":
-                assert processes < place.model_processes
+
+        await expect("one version", Rollout(old))
+        processes = place.model_processes
+        await models("publish", place.candidate, *place.where)
+        await expect("published", Rollout(old))
+        assert processes < place.model_processes
+        new = Repository(place.repository).versions()[-1]
+        for step, commands, routing in _steps(str(old), str(new)):
+            for command in commands:
+                await models(*command, *place.where)
+            await expect(step, routing)
+        listed = await models("list", *place.where)
+        assert all(word in listed for word in ("float32", "passed", "default, 100%", "loaded")), listed
         figure(f"rollout: {len(load.answers)} requests answered, {len(load.failures)} failed")
-    assert sorted(path.name for path in (place.repository / "whisper").iterdir()) == ["2", "config.pbtxt"]
+    assert Repository(place.repository).versions() == [new]
+
+
+def _steps(old: str, new: str) -> list[tuple[str, list[tuple[str, ...]], Rollout]]:
+    """What is done, by which commands, and who serves whom afterwards."""
+    canary = ("canary", "--version", new, "--share", f"{SHARE:.0%}")
+    before, after = Rollout(int(old)), Rollout(int(new))
+    return [
+        ("canary", [canary], before.with_canary(int(new), SHARE)),
+        ("canary rolled back", [("rollback",)], before),
+        ("promoted", [canary, ("promote",)], after),
+        ("rolled back", [("rollback",)], before),
+        ("promoted again, the old one removed", [canary, ("promote",), ("remove", old, "--drain-s", "0")], after),
+    ]
 
 
 async def test_a_version_that_does_not_load_goes_out_again(place: Place, clips: list[Samples]) -> None:
