@@ -33,7 +33,7 @@ Addresses = Annotated[
     ),
 ]
 Number = Annotated[int, typer.Argument(min=1, help="the version's number")]
-DRAIN_S = 30.0
+DRAIN_S = 30.0  # longer than a client remembers the routing and a request takes
 
 
 def register(app: typer.Typer) -> None:

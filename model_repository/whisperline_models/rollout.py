@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str], None]
 
-DRAIN_S = 30.0  # longer than a client remembers the routing and a request takes
-
 
 def publish(folder: Path, repository: Repository, servers: Sequence[Server], waiver: str | None, tell: Tell) -> int:
     """Copy a version into the repository as the next one and load it; returns its number.
