@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -10,11 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import tritonclient.grpc.aio as triton
 from streams import Samples
 from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
 
 KEEP_S = 0.5  # the routing is held for so long
 DEADLINE_S = 60.0
+BATCH = 200  # sessions in a question
 LANES = tuple(Lane)
 
 
@@ -60,7 +64,7 @@ class Load:
             return [answer for answer in self.answers if answer.began_s > known_s]
 
         async with self._answered:
-            await self._answered.wait_for(lambda: len(since()) >= n or len(self.failures) > n)
+            await self._answered.wait_for(lambda: len(since()) >= n or bool(self.failures))
         return since()
 
     async def _work(self) -> None:
@@ -74,9 +78,14 @@ class Load:
                 transcript = await self._triton.transcribe(clip, request)
                 self.answers.append(Answer(session, transcript.version, began_s))
             except TritonError as error:
-                self.failures.append(f"{session}, {lane.name}: {error}")
-            async with self._answered:
-                self._answered.notify_all()
+                self.failures.append(f"{session}, {lane.name}: {error}")  # the others go on
+                return
+            finally:
+                await self._tell()
+
+    async def _tell(self) -> None:
+        async with self._answered:
+            self._answered.notify_all()
 
 
 async def models(*arguments: str | int | Path, fails: bool = False) -> str:
@@ -85,7 +94,22 @@ async def models(*arguments: str | int | Path, fails: bool = False) -> str:
         *(sys.executable, "-m", "whisperline_models", *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "COLUMNS": "200"},
     )
     said = (await process.communicate())[0].decode()
     assert (process.returncode == 1) == fails, said
     return said
+
+
+async def versions_of(address: str, sessions: Sequence[str]) -> list[int]:
+    """Ask Triton which versions serve these sessions."""
+    async with triton.InferenceServerClient(address) as client:
+        asked = [_session_input(sessions[at : at + BATCH]) for at in range(0, len(sessions), BATCH)]
+        results = [await client.infer("whisper_rollout", [each]) for each in asked]
+    return [int(version) for result in results for version in result.as_numpy("version").reshape(-1)]
+
+
+def _session_input(sessions: Sequence[str]) -> triton.InferInput:
+    tensor = triton.InferInput("session", [len(sessions), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([[session.encode()] for session in sessions], np.object_))
+    return tensor

@@ -7,28 +7,33 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import pytest_asyncio
 import soundfile
-from rollout import Answer, Load, models
-from streams import CACHE, RATE, Samples, local_settings
+from rollout import Load, models, versions_of
+from streams import CACHE, RATE, Samples, eventually, local_settings
 from test_pipeline import BECKETT, JFK
 from whisperline_local import Stack
 from whisperline_models.manifest import Manifest, sums
+from whisperline_models.repository import Repository
 from whisperline_models.routing.state import Rollout
 from whisperline_transcriber.metrics import REROUTED
+from whisperline_transcriber.triton import Priority, Request, Triton, TritonError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 PORT_OFFSET = 21_000
-SESSIONS = [f"session-{number}" for number in range(60)]
+SESSIONS = [f"session-{number}" for number in range(40)]
 WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
+REQUEST = Request("session", Priority.LIVE_FINAL, "en", words=True, deadline_s=60)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,12 @@ class Place:
     @property
     def where(self) -> tuple[str, ...]:
         return ("--repository", str(self.repository), "--triton", self.address)
+
+    @property
+    def model_processes(self) -> set[int]:
+        """The processes of the versions and of the routing."""
+        server = self.stack.pid("triton")
+        return {child.pid for child in psutil.Process(server).children()}
 
     @property
     def rollout(self) -> Rollout:
@@ -92,57 +103,73 @@ def clips(demo_clip: Path) -> list[Samples]:
 async def test_versions_come_and_go_without_a_failed_request(
     place: Place, clips: list[Samples], figure: Callable[[str], None]
 ) -> None:
-    """Publish, canary, rollback, promote and removal under load: every answer names the version that was to give it."""
-    rerouted = REROUTED._value.get()
+    """Under load versions come, take sessions, and go: every answer names the version that was to give it.
+
+    A version that is there stays in its process while another comes.
+    """
+    await models("verify", place.candidate, "--set", place.speech, "--against", place.repository)
+    old = place.rollout.default
     async with Load(place.address, clips, SESSIONS, WORKERS) as load:
 
-        async def expect(step: str, n: int, of: Rollout) -> list[Answer]:
-            found = await load.next_answers(n)
+        async def expect(step: str, routing: Rollout) -> None:
+            found = await load.next_answers(len(SESSIONS) if routing.canary else SOME)
             assert load.failures == []
-            assert [(a.session, a.version) for a in found] == [
-                (a.session, str(of.version_of(a.session))) for a in found
-            ]
+            expected = [(answer.session, str(routing.version_of(answer.session))) for answer in found]
+            assert [(answer.session, answer.version) for answer in found] == expected
             figure(f"rollout: {step}: {dict(Counter(f'version {answer.version}' for answer in found))}")
-            return found
 
-        await expect("one version", SOME, Rollout(1))
-        assert "has no gate" in await models("publish", place.candidate, *place.where, fails=True)
-        await models("verify", place.candidate, "--set", place.speech, "--against", place.repository)
+        await expect("one version", Rollout(old))
+        processes = place.model_processes
         await models("publish", place.candidate, *place.where)
-        await expect("published 2", SOME, Rollout(1))
+        await expect("published", Rollout(old))
+        assert processes < place.model_processes
+        new = Repository(place.repository).versions()[-1]
+        for step, commands, routing in _steps(str(old), str(new)):
+            for command in commands:
+                await models(*command, *place.where)
+            await expect(step, routing)
+        listed = await models("list", *place.where)
+        assert all(word in listed for word in ("float32", "passed", "default, 100%", "loaded")), listed
+        figure(f"rollout: {len(load.answers)} requests answered, {len(load.failures)} failed")
+    assert Repository(place.repository).versions() == [new]
 
-        await models("canary", 2, "--share", f"{SHARE:.0%}", *place.where)
-        on_trial = Rollout(1).with_canary(2, SHARE)
-        found = await expect("canary 20 %", len(SESSIONS), on_trial)
-        share = len({a.session for a in found if a.version == "2"}) / len({a.session for a in found})
-        figure(f"rollout: the canary has {share:.0%} of {len(SESSIONS)} sessions")
-        assert abs(share - SHARE) < 0.1
-        assert "is the canary" in await models("remove", 2, *place.where, fails=True)
-        assert "is the default" in await models("remove", 1, *place.where, fails=True)
 
-        await models("rollback", *place.where)
-        await expect("rolled back the canary", SOME, Rollout(1))
-        await models("canary", 2, *place.where)
-        await models("promote", *place.where)
-        await expect("promoted 2", SOME, Rollout(2))
-        await models("rollback", *place.where)
-        await expect("rolled back to 1", SOME, Rollout(1))
-        await models("canary", 2, *place.where)
-        await models("promote", *place.where)
-        await models("remove", 1, "--drain-s", "0", *place.where)
-        await expect("promoted 2 again, removed 1", SOME, Rollout(2))
-        assert "the last" in await models("remove", 2, *place.where, fails=True)
+def _steps(old: str, new: str) -> list[tuple[str, list[tuple[str, ...]], Rollout]]:
+    """What is done, by which commands, and who serves whom afterwards."""
+    canary = ("canary", "--version", new, "--share", f"{SHARE:.0%}")
+    before, after = Rollout(int(old)), Rollout(int(new))
+    return [
+        ("canary", [canary], before.with_canary(int(new), SHARE)),
+        ("canary rolled back", [("rollback",)], before),
+        ("promoted", [canary, ("promote",)], after),
+        ("rolled back", [("rollback",)], before),
+        ("promoted again, the old one removed", [canary, ("promote",), ("remove", old, "--drain-s", "0")], after),
+    ]
 
-        broken = _broken(place)
-        said = await models("publish", broken, "--without-gate", "to see it fail", *place.where, fails=True)
+
+async def test_a_version_that_does_not_load_goes_out_again(place: Place, clips: list[Samples]) -> None:
+    """Its publication fails and says so; who is served does not notice."""
+    routing, versions = place.rollout, Repository(place.repository).versions()
+    async with Load(place.address, clips, SESSIONS, WORKERS) as load:
+        said = await models("publish", _broken(place), "--without-gate", "to fail", *place.where, fails=True)
         assert "cannot load whisper" in said
-        assert "version 3 is out again" in said
-        await expect("a broken version", SOME, Rollout(2))
-        figure(
-            f"rollout: {len(load.answers)} requests answered, {len(load.failures)} failed, "
-            f"{REROUTED._value.get() - rerouted:.0f} sent on from a version that had gone"
-        )
-    assert sorted(path.name for path in (place.repository / "whisper").iterdir()) == ["2", "config.pbtxt"]
+        assert "is out again" in said
+        assert {answer.version for answer in await load.next_answers(SOME)} == {str(routing.default)}
+        assert load.failures == []
+    assert (place.rollout, Repository(place.repository).versions()) == (routing, versions)
+
+
+async def test_the_canary_gets_the_share_that_was_asked_for(place: Place, figure: Callable[[str], None]) -> None:
+    """Of 1000 sessions about a fifth, as Triton itself answers."""
+    repository = Repository(place.repository)
+    routing = repository.routing()
+    try:
+        repository.route(routing.with_canary(routing.default + 1, SHARE))
+        counts = Counter(await versions_of(place.address, [f"caller-{number}" for number in range(1_000)]))
+    finally:
+        repository.route(routing)
+    figure(f"rollout: a canary of {SHARE:.0%} has {counts[routing.default + 1]} of 1000 sessions")
+    assert abs(counts[routing.default + 1] / 1_000 - SHARE) < 0.04
 
 
 def _broken(place: Place) -> Path:
@@ -152,6 +179,20 @@ def _broken(place: Place) -> Path:
     manifest = Manifest.read(folder)
     manifest.model_copy(update={"files": sums(folder)}).write(folder)
     return folder
+
+
+async def test_who_asks_a_version_that_has_gone_is_sent_on(place: Place, clips: list[Samples]) -> None:
+    """A client that remembers too long asks the routing again, and gets its answer."""
+    rerouted = REROUTED._value.get()
+    async with Triton(place.address, "whisper", rollout_keep_s=3_600) as triton:
+        before = (await triton.transcribe(clips[0], REQUEST)).version
+        await models("publish", place.candidate, "--without-gate", "another of the same", *place.where)
+        after = Repository(place.repository).versions()[-1]
+        await models("canary", "--version", after, "--share", "100%", *place.where)
+        await models("promote", *place.where)
+        await models("remove", before, "--drain-s", "0", *place.where)
+        assert (await triton.transcribe(clips[0], REQUEST)).version == str(after)
+    assert REROUTED._value.get() == rerouted + 1
 
 
 async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clips: list[Samples]) -> None:
@@ -166,8 +207,14 @@ async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clip
     file.write_text(before.to_json())
     place.stack.kill("triton")
     await place.stack.wait_healthy("triton")
-    async with Load(place.address, clips, SESSIONS, 2) as load:
-        assert {answer.version for answer in await load.next_answers(5)} == {str(before.default)}
+    async with Triton(place.address, "whisper", rollout_keep_s=0) as triton:
+
+        async def served() -> bool:
+            with suppress(TritonError):  # the connection is tried again after a pause
+                return (await triton.transcribe(clips[0], REQUEST)).version == str(before.default)
+            return False
+
+        await eventually(served, f"version {before.default} to serve again")
 
 
 async def test_triton_starts_from_a_copied_repository_without_a_network(place: Place, tmp_path: Path) -> None:

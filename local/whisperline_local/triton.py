@@ -70,7 +70,7 @@ def triton_service(settings: LocalSettings) -> Service:
         start_limit_s=120.0,
         stop_limit_s=EXIT_LIMIT_S + 5.0,
         unready_limit_s=3.0,
-        hint=""
+        hint=f"{settings.model_repository} must hold {' and '.join(MODELS)}: see `whisperline models init`."
         if settings.model_repository
         else f"If the model is broken: remove {exported_repository(settings)}, it will be exported anew.",
     )

@@ -70,6 +70,12 @@ def recorded() -> Callable[[str], list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="session")
+def speech_dir() -> Path:
+    """Where the clips of recorded speech are, if they are."""
+    return SPEECH_DIR
+
+
+@pytest.fixture(scope="session")
 def cache() -> Path:
     """Where fetched weights are kept."""
     return CACHE

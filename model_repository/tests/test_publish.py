@@ -30,14 +30,16 @@ NOBODY = "127.0.0.1:1"  # no server listens there
 CRASH = """
 import os, signal, sys
 from pathlib import Path
+from whisperline_models.manifest import Manifest
 from whisperline_models.repository import Repository
 
 def die(event, arguments):
-    if event == "os.rename" and "written" in str(arguments[0]):
+    if event == "os.rename" and str(arguments[0]).endswith("/written"):
         os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(die)
-Repository(Path(sys.argv[1])).add(Path(sys.argv[2]))
+source = Path(sys.argv[2])
+Repository(Path(sys.argv[1])).add(source, Manifest.read(source))
 """
 
 
@@ -180,6 +182,13 @@ def test_a_first_version_that_no_server_loads_leaves_an_empty_repository(staged:
     with pytest.raises(ServerError, match="version 1 is out again"):
         _publish(staged, repository, NOBODY, waiver="a test")
     assert (repository.versions(), repository.rollout()) == ([], None)
+
+
+def test_a_repository_that_does_not_say_what_is_in_service_is_refused(staged: Path, repository: Repository) -> None:
+    """With versions but no routing, the new one would get every session at once."""
+    repository.stop_routing()
+    with pytest.raises(VersionError, match="has versions but no whisper_rollout"):
+        _publish(staged, repository, waiver="a test")
 
 
 def test_another_interface_is_refused(staged: Path, repository: Repository) -> None:

@@ -33,7 +33,7 @@ Addresses = Annotated[
     ),
 ]
 Number = Annotated[int, typer.Argument(min=1, help="the version's number")]
-DRAIN_S = 30.0
+DRAIN_S = 30.0  # longer than a client remembers the routing and a request takes
 
 
 def register(app: typer.Typer) -> None:
@@ -56,13 +56,15 @@ def publish(
         number = rollout.publish(folder, opened, servers, without_gate, tell)
         default = opened.routing().default
         share = (
-            "serves every session" if default == number else f"gets no sessions yet: `canary {number}` gives it some"
+            "serves every session"
+            if default == number
+            else f"gets no sessions yet: `canary --version {number}` gives it some"
         )
         tell(f"version {number} {share}")
 
 
 def canary(
-    number: Number,
+    number: Annotated[int, typer.Option("--version", min=1, help="the version's number")],
     share: Annotated[str, typer.Option(help="of sessions, as 10% or 0.1")] = "10%",
     repository: RepositoryPath = settings.repository,
     triton: Addresses = [],  # noqa: B006 - typer copies it

@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ml_dtypes  # noqa: F401 - with it NumPy knows bfloat16, in which some weights are stored
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from whisperline_models.checkpoint import Checkpoint, Dimensions, Source, alignment_heads, with_first_merge
 from whisperline_models.errors import SourceError
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from whisperline_models.engine.vocabulary import Vocabulary
 
 _FILES = ("config.json", "generation_config.json", "tokenizer.json")
+_WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")  # and no other precisions
 _PLAIN = {
     "encoder.conv1": "encoder.conv1",
     "encoder.conv2": "encoder.conv2",
@@ -71,15 +74,14 @@ def load(folder: Path, name: str) -> Checkpoint:
 def save(checkpoint: Checkpoint, folder: Path, vocabulary: Vocabulary) -> None:
     """Write a folder that `load` and `WhisperForConditionalGeneration.from_pretrained` read."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {_their_name(k): v for k, v in checkpoint.tensors.items()}, folder / "model.safetensors", {"format": "pt"}
-    )
+    save_file({their_name(k): v for k, v in checkpoint.tensors.items()}, folder / "model.safetensors", {"format": "pt"})
     (folder / "config.json").write_text(json.dumps(_config(checkpoint.dimensions, vocabulary)))
     (folder / "generation_config.json").write_text(json.dumps(_generation_config(checkpoint, vocabulary)))
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
 
 
-def _their_name(name: str) -> str:
+def their_name(name: str) -> str:
+    """The name of a weight in `transformers`."""
     if name in _POSITIONS:
         return f"model.{_POSITIONS[name]}"
     part, _, kind = name.rpartition(".")
@@ -150,7 +152,7 @@ def download(repo_id: str, cache: Path) -> Path:
     from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415
 
     try:
-        folder = Path(snapshot_download(repo_id, cache_dir=cache, allow_patterns=[*_FILES, "model*.safetensors*"]))
+        folder = Path(snapshot_download(repo_id, cache_dir=cache, allow_patterns=[*_FILES, *_WEIGHTS]))
         paths = weight_files(folder)
         recorded = HfApi().get_paths_info(repo_id, [path.name for path in paths], revision=folder.name)
     except OSError as error:
@@ -180,13 +182,14 @@ def sha256_of_files(paths: Iterable[Path]) -> str:
 
 def _rename(paths: Iterable[Path]) -> Iterable[tuple[str, NDArray[np.float32]]]:
     for path in paths:
-        for name, value in load_file(path).items():
-            if name == "proj_out.weight":  # the same as the token embedding
-                continue
-            try:
-                yield _our_name(name), value.astype(np.float32)
-            except KeyError as error:
-                raise SourceError(f"{path}: {name} is no weight of Whisper") from error
+        with safe_open(path, "numpy") as weights:  # read one by one: a large model is not held twice
+            for name in weights.keys():  # noqa: SIM118 - it is no mapping
+                if name == "proj_out.weight":  # the same as the token embedding
+                    continue
+                try:
+                    yield _our_name(name), weights.get_tensor(name).astype(np.float32)
+                except KeyError as error:
+                    raise SourceError(f"{path}: {name} is no weight of Whisper") from error
 
 
 def _named_heads(folder: Path, config: dict[str, Any]) -> list[list[int]] | None:

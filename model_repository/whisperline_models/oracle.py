@@ -107,7 +107,7 @@ def _load_transformers(folder: Path) -> Any:
 
 
 def _greedy(model: Any, mel: Any, language: str, sample_length: int) -> dict[str, list[int]]:
-    """Greedy tokens over 30 s without timestamps: `text` alone, and `all` with prompt."""
+    """Greedy tokens over 30 s without timestamps: `text` alone, and `all` with prompt and whatever else was chosen."""
     settings = model.generation_config
     options = {"language": language, "task": "transcribe"} if settings.is_multilingual else {}
     greedy = {"return_timestamps": False, "do_sample": False, "num_beams": 1, "max_new_tokens": sample_length}
@@ -116,8 +116,9 @@ def _greedy(model: Any, mel: Any, language: str, sample_length: int) -> dict[str
     if settings.is_multilingual:
         prompt += [settings.lang_to_id[f"<|{language}|>"], settings.task_to_id["transcribe"]]
     prompt.append(settings.no_timestamps_token_id)
-    text = [token for token in out if token < settings.eos_token_id]
-    return {"text": text, "all": prompt + text}
+    chosen = out[len(prompt) :] if out[: len(prompt)] == prompt else out
+    chosen = [token for token in chosen if token != settings.eos_token_id]
+    return {"text": [token for token in chosen if token < settings.eos_token_id], "all": prompt + chosen}
 
 
 def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, np.ndarray[Any, Any]]:

@@ -87,7 +87,7 @@ def _ladder(settings: ModelSettings) -> Rows:
     taken = {"en": 10, "de": 8, "fr": 8, "es": 3, "ja": 2, "zh": 1}
     clips = [clip for code, n in taken.items() for clip in read_manifest(settings.speech_dir, {code})[::4][:n]]
     clips += read_manifest(settings.speech_dir, {"zxx"})
-    asked = [(clip, Question("en", ("ladder",))) for clip in clips]
+    asked = [(clip, Question("en", ("ladder",), timestamps=True)) for clip in clips]
     return _ask_about_clips(load_checkpoint("tiny.en", settings.cache), asked, settings)
 
 

@@ -19,7 +19,7 @@ from tritonclient.grpc import model_config_pb2
 
 from whisperline_models.errors import VersionError
 from whisperline_models.folders import UNFINISHED, flush_entry, write_whole, written_beside
-from whisperline_models.manifest import Manifest
+from whisperline_models.manifest import Manifest, checked
 from whisperline_models.routing.state import Rollout
 
 if TYPE_CHECKING:
@@ -91,15 +91,22 @@ class Repository:
         """Put a routing in force, now: Triton's model reads it with the next request."""
         write_whole(self._rollout_file, replace(rollout, changed_unix_s=time.time()).to_json())
 
-    def add(self, source: Path) -> int:
-        """Copy a version in as the next number; returns it. Raises `VersionError` where its interface is another."""
+    def add(self, source: Path, manifest: Manifest) -> int:
+        """Copy a version in as the next number, with this manifest; returns the number.
+
+        `source` may be read-only. Raises `VersionError` where its interface is another or the copy has other sums.
+        """
         self._check_interface(source)
         number = self._next_number()
         self.model.mkdir(exist_ok=True)
         if not (self.model / CONFIG).exists():
             write_whole(self.model / CONFIG, (source / CONFIG).read_text())
         with written_beside(self.model / str(number), self.path) as written:
-            shutil.copytree(source, written, dirs_exist_ok=True)
+            for name in manifest.files:
+                (written / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, written / name)
+            manifest.write(written)
+            checked(written)
         return number
 
     def start_routing(self, number: int) -> None:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Tell = Callable[[str], None]
 
-DRAIN_S = 30.0  # longer than a client remembers the routing and a request takes
-
 
 def publish(folder: Path, repository: Repository, servers: Sequence[Server], waiver: str | None, tell: Tell) -> int:
     """Copy a version into the repository as the next one and load it; returns its number.
@@ -40,12 +38,10 @@ def publish(folder: Path, repository: Repository, servers: Sequence[Server], wai
         if waiver is None:
             _check_gate(manifest, in_service(repository), folder)
         else:
-            manifest = manifest.model_copy(
-                update={"waiver": Waiver(content=manifest.content, reason=waiver, waived_at=now())}
-            )
-            manifest.write(folder)
-        first = repository.rollout() is None
-        number = repository.add(folder)
+            excuse = Waiver(content=manifest.content, reason=waiver, waived_at=now())
+            manifest = manifest.model_copy(update={"waiver": excuse})
+        first = _is_first(repository)
+        number = repository.add(folder, manifest)
         if first:
             repository.start_routing(number)
         tell(f"version {number} is in {repository.path}: {manifest.model}, {manifest.precision}")
@@ -115,6 +111,14 @@ def remove(repository: Repository, servers: Sequence[Server], number: int, drain
 def now() -> str:
     """The time in UTC, for a manifest."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_first(repository: Repository) -> bool:
+    if repository.rollout() is not None:
+        return False
+    if repository.versions():
+        raise VersionError(f"{repository.path} has versions but no {ROLLOUT_MODEL}: publish into a new repository")
+    return True
 
 
 def _check_gate(manifest: Manifest, serving: tuple[int, Manifest] | None, folder: Path) -> None:

@@ -14,7 +14,7 @@ class ModelSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_MODEL_", frozen=True)
 
     cache: Path = Path.home() / ".cache" / "whisperline"  # what was fetched
-    repository: Path = Path("models")  # the Triton model repository that exports go to
+    repository: Path = Path("models")  # the Triton model repository that versions are published to
     speech_dir: Path = Field(Path("speech"), validation_alias=AliasChoices("WHISPERLINE_SPEECH_DIR"))
     oracle_python: Path = Field(
         Path(".tools/oracle/bin/python"), validation_alias=AliasChoices("WHISPERLINE_ORACLE_PYTHON")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from whisperline_models import ctranslate2, huggingface, packages
 from whisperline_models.checkpoint import Checkpoint, Source
+from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import SourceError
 
 
@@ -18,6 +19,10 @@ def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Chec
     checkpoint = _load(source, cache)
     if sha256 is not None and checkpoint.source.sha256 != sha256.lower():
         raise SourceError(f"{source}: the weights' sha256 is {checkpoint.source.sha256}, not {sha256}")
+    try:
+        Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    except ValueError as error:
+        raise SourceError(f"{source}: {error}") from error
     return checkpoint
 
 
