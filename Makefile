@@ -47,8 +47,8 @@ bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and me
 bench-memory: .venv/.installed ## Memory over 20,000 requests, and with up to 256 at a time
 	@$(RUN)/python bench/memory.py
 
-bench-serving-gpu: .venv/.installed ## large-v3-turbo on this machine's NVIDIA GPU
-	@$(RUN)/python bench/serving_gpu.py
+bench-serving-gpu: .venv/.installed $(if $(shell command -v nvidia-smi),.tools/gpu/.installed) ## large-v3-turbo on this machine's NVIDIA GPU (MODEL= for trained weights)
+	@PYTHONPATH=$(CURDIR)/.tools/gpu $(RUN)/python bench/serving_gpu.py $(MODEL)
 
 lock: $(POETRY) ## Resolve every project's dependencies anew
 	@for project in $(PROJECTS) .; do echo "locking $$project"; $(POETRY) lock --project $$project || exit 1; done
@@ -85,4 +85,9 @@ $(POETRY):
 	@echo "installing faster-whisper into .tools/peer"
 	@$(PYTHON) -m venv .tools/peer
 	@.tools/peer/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.tools/gpu/.installed: bench/gpu-requirements.txt
+	@echo "installing ONNX Runtime for CUDA into .tools/gpu (2 GB)"
+	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/gpu -r $<
 	@touch $@

@@ -24,7 +24,7 @@ from whisperline_models.manifest import Manifest, sums
 from whisperline_models.repository import Repository
 from whisperline_models.routing.state import Rollout
 from whisperline_transcriber.metrics import REROUTED
-from whisperline_transcriber.triton import Priority, Request, Triton, TritonError
+from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -33,7 +33,7 @@ SESSIONS = [f"session-{number}" for number in range(40)]
 WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
-REQUEST = Request("session", Priority.LIVE_FINAL, "en", words=True, deadline_s=60)
+REQUEST = Request("session", Lane.FINAL, "en", words=True, deadline_s=60)
 
 
 @dataclass(frozen=True)
