@@ -1,0 +1,47 @@
+"""Weights of any shape whose text is known beforehand: for speed where no trained ones are at hand.
+
+Everything is computed as with trained weights. But at every position the positional embedding outweighs the rest, and
+points to the embedding of the token that the script has there: so the text has the length that is wanted, the guards
+find nothing to object to, and an answer can be checked.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.shapes import SHAPES, random_checkpoint
+
+SEED = 1
+FIRST_TOKEN = 1000  # an ordinary piece of text, as those after it are
+EMBEDDED = 2.0  # norm of a scripted token's embedding: others have about 3, but point anywhere
+POSITIONED = 2000.0  # norm of a position's: attention and feed-forward layers add about a hundred
+
+
+def scripted_checkpoint(shape: str, n_tokens: int, tokenizer_json: bytes) -> Checkpoint:
+    """An official shape whose every text is `n_tokens` long, without timestamps; any tokenizer of its kind will do."""
+    checkpoint = random_checkpoint(shape, SHAPES[shape], tokenizer_json, SEED)
+    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    n_prompt = 4 if vocabulary.is_multilingual else 2  # start, language, task, no timestamps
+    script = [*script_of(n_tokens), vocabulary.end]
+    directions = _directions(len(script), checkpoint.dimensions.n_text_state)
+    tokens = checkpoint.tensors["decoder.token_embedding.weight"].copy()
+    positions = checkpoint.tensors["decoder.positional_embedding"].copy()
+    tokens[script] = EMBEDDED * directions
+    positions[n_prompt - 1 : n_prompt - 1 + len(script)] = POSITIONED * directions
+    edited = {"decoder.token_embedding.weight": tokens, "decoder.positional_embedding": positions}
+    return replace(checkpoint, tensors={**checkpoint.tensors, **edited})
+
+
+def script_of(n_tokens: int) -> list[int]:
+    """The tokens of every text."""
+    return list(range(FIRST_TOKEN, FIRST_TOKEN + n_tokens))
+
+
+def _directions(n: int, size: int) -> NDArray[np.float32]:
+    """Random unit vectors (n, size) without a mean, which a layer norm would take away."""
+    drawn = np.random.default_rng(SEED).standard_normal((n, size)).astype(np.float32)
+    centred = drawn - drawn.mean(axis=1, keepdims=True)
+    unit: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    return unit
