@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import soundfile
-from clips import SAMPLE_RATE, BenchClip, Pcm, mixed_clips
+from clips import N_CLIPS, SAMPLE_RATE, BenchClip, Pcm, mixed_clips
 from ours import settings
 from whisperline_local.assets import demo_speech
 
@@ -18,9 +18,9 @@ class Course:
     pcm: dict[str, Pcm]
 
     @classmethod
-    async def mixed(cls) -> "Course":
+    async def mixed(cls, n_clips: int = N_CLIPS) -> "Course":
         """The clips of `mixed_clips`, and the demo's."""
-        clips = mixed_clips()
+        clips = mixed_clips(n_clips)
         probe, _ = soundfile.read(await demo_speech(settings()), dtype="int16")
         return cls(clips, {PROBE: probe} | {clip.id: clip.read() for clip in clips})
 

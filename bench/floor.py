@@ -85,8 +85,9 @@ async def floor() -> list[str]:
         rows.append(await _mix(own, server, {PROBE: course.pcm[PROBE]}, 1))
         rows.append(await _mix(own, server, mixed, 16))
     async with serving(windows_s=FULL_WINDOW) as server:
+        fewer = dict(list(mixed.items())[::2])
         full = Floor(Work.of(server.version), ceilings)
-        rows += [await _mix(full, server, mixed, n) for n in (1, 8, 16)]
+        rows += [await _mix(full, server, fewer, n) for n in (1, 8, 16)]
     columns = ("mix", "encoder, ms", "decoder, ms", "floor, ms", "measured, ms", "times the floor")
     return [*_counted(own.work), *_ceilings(ceilings), "## How far we are from it", "", *table(columns, rows)]
 
@@ -98,7 +99,7 @@ async def _mix(floor: Floor, server: Server, pcm: dict[str, Pcm], n_rows: int) -
     say(what)
     walls_s = []
     for _ in range(3):
-        wall_s, answers = await server.ask_all(pcm, GREEDY if is_full else {}, n_rows)
+        wall_s, answers = await server.ask_all(list(pcm.items()), GREEDY if is_full else {}, n_rows)
         walls_s.append(wall_s)
     encoder_s, decoder_s = floor.seconds([Text.of(answer) for answer in answers.values()], n_rows)
     least_s, measured_s = encoder_s + decoder_s, sorted(walls_s)[1]

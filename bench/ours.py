@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +50,12 @@ class Server:
             return answer
         raise RuntimeError("a request got no answer")
 
-    async def ask_all(self, clips: dict[str, Pcm], options: Options, in_flight: int) -> tuple[float, dict[str, Answer]]:
+    async def ask_all(
+        self, clips: Sequence[tuple[str, Pcm]], options: Options, in_flight: int
+    ) -> tuple[float, dict[str, Answer]]:
         """Seconds for all clips, and their answers, with so many requests at work at every moment."""
         answers: dict[str, Answer] = {}
-        waiting = iter(clips.items())
+        waiting = iter(clips)
         began_s = time.perf_counter()
         await asyncio.gather(*(self._ask_next(waiting, options, answers) for _ in range(in_flight)))
         return time.perf_counter() - began_s, answers
