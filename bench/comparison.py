@@ -11,7 +11,7 @@ from typing import Any
 
 from clips import recorded_clips, word_error_rate
 from course import PROBE, Course
-from floor import FULL_WINDOW, GREEDY, expectation
+from floor import FULL_WINDOW, GREEDY, expectations
 from ours import Server, serving
 from peer import Mode, Peer, peer
 from reference import reference_texts
@@ -64,7 +64,7 @@ async def like_for_like() -> list[str]:
     course = await Course.mixed(N_LIKE_CLIPS)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(windows_s=FULL_WINDOW))
-        expected = [expectation(server, course, n) for n in (1, 8, 16)]
+        expected = expectations(server, course, (1, 8, 16))
         ours = [_ours(server, course, n, GREEDY) for n in (1, 8, 16)]
         modes = [Mode("sequential", kind, options=LIKE) for kind in COMPUTE_TYPES]
         modes += [Mode("pipeline", kind, batch=batch, options=LIKE) for batch in (8, 16) for kind in COMPUTE_TYPES]
@@ -83,7 +83,7 @@ async def deployed() -> list[str]:
     course = await Course.mixed()
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving())
-        expected = [expectation(server, course, IN_FLIGHT)]
+        expected = expectations(server, course, [IN_FLIGHT])
         ours = [_ours(server, course, IN_FLIGHT, options) for options in ({}, WORDS)]
         shapes = [(kind, batch, n) for kind, batch in (("sequential", 1), ("pipeline", 8)) for n in (1, 2)]
         modes = [Mode(kind, c, n, batch, FASTEST) for c in COMPUTE_TYPES for kind, batch, n in shapes]

@@ -63,15 +63,16 @@ class Floor:
         return sum(self.encoder_s(text.window_s) for text in texts), self.decoder_s(texts, n_rows)
 
 
-def expectation(server: Server, course: Course, n_rows: int) -> str:
+def expectations(server: Server, course: Course, rows_at_a_time: Sequence[int]) -> list[str]:
     """What to expect of the throughput, said before anything is run."""
     floor = Floor(Work.of(server.version), Ceilings.measure())
     texts = [Text.expected(clip, floor.work.spec.windows_s) for clip in course.clips]
-    at_floor = course.duration_s / sum(floor.seconds(texts, n_rows))
-    return (
-        f"- Expected before the run, {n_rows} at a time: {at_floor * REACH:.0f} audio s per s, "
-        f"{REACH:.0%} of the floor's {at_floor:.0f} (operations and bytes over this machine's ceilings)."
-    )
+    at_floor = {n: course.duration_s / sum(floor.seconds(texts, n)) for n in rows_at_a_time}
+    return [
+        f"- Expected before the run, {n} at a time: {value * REACH:.0f} audio s per s, {REACH:.0%} of the {value:.0f} "
+        "at the floor (operations and bytes over this machine's ceilings)."
+        for n, value in at_floor.items()
+    ]
 
 
 async def floor() -> list[str]:
