@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -46,6 +48,25 @@ def test_a_row_does_not_depend_on_its_batch(
     batch = data.draw(st.lists(st.sampled_from(range(len(rows))), min_size=2, max_size=6))
     together = served.transcribe([rows[index][0] for index in batch])
     assert [_said(result) for result in together] == [_said(rows[index][1]) for index in batch]
+
+
+def test_a_row_that_leaves_for_a_better_lane_goes_on_where_it_was(
+    served: Engine, rows: list[tuple[Request, Result]]
+) -> None:
+    """Files under way give way to a live final after any number of units, and still say what they say alone."""
+    (first, first_alone), (second, second_alone), (live, live_alone) = rows[-1], rows[-2], rows[0]
+    for units in (3, 9, 14):
+        said: dict[str, Result] = {}
+        for name, request in (("first", first), ("second", second)):
+            served.submit(replace(request, lane="file"), partial(said.__setitem__, name))  # type: ignore[arg-type]
+        for _ in range(units):
+            served.work()
+        served.submit(replace(live, lane="final"), partial(said.__setitem__, "live"))  # type: ignore[arg-type]
+        while served.work():
+            pass
+        assert next(iter(said)) == "live"
+        alone = {"live": live_alone, "first": first_alone, "second": second_alone}
+        assert {name: _said(result) for name, result in said.items()} == {n: _said(r) for n, r in alone.items()}
 
 
 def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Result]]) -> None:

@@ -1,0 +1,134 @@
+"""Whose turn it is: lanes, full batches, bounds, and that everybody is served in the end."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from whisperline_models.engine.schedule import LANES, PATIENCE_S, Scheduler, Stage, Unit
+
+SLOTS = 4
+FINAL, PARTIAL, FILE = range(len(LANES))
+
+
+@dataclass(eq=False)
+class Job:
+    """A job that decodes for `steps` and is then aligned."""
+
+    rank: int
+    steps: int = 3
+    window_s: int = 10
+    stage: Stage = Stage.ENCODE
+
+    def work(self) -> bool:
+        """Go on by one unit; True when done."""
+        if self.stage is Stage.ALIGN:
+            return True
+        if self.stage is Stage.DECODE:
+            self.steps -= 1
+        self.stage = Stage.DECODE if self.steps > 0 else Stage.ALIGN
+        return False
+
+
+def do(schedule: Scheduler[Job], now_s: float = 0.0) -> Unit[Job] | None:
+    """Do the next unit of work."""
+    unit = schedule.next(now_s)
+    for job in unit.jobs if unit else []:
+        if job.work():
+            schedule.remove(job)
+    return unit
+
+
+jobs = st.lists(st.builds(Job, rank=st.sampled_from(range(3)), steps=st.integers(1, 6)), max_size=30)
+schedules = st.builds(Scheduler[Job], st.integers(1, 5), shares=st.booleans(), encoded_together=st.integers(1, 3))
+
+
+@settings(deadline=None)
+@given(schedule=schedules, arrivals=st.lists(jobs, max_size=5), gaps=st.integers(0, 9))
+def test_every_job_is_done_and_slots_are_never_exceeded(
+    schedule: Scheduler[Job], arrivals: list[list[Job]], gaps: int
+) -> None:
+    """Whenever jobs come: a step has at most a row a slot, and the active are at most that many for each lane."""
+    everybody = [job for batch in arrivals for job in batch]
+    for batch in arrivals:
+        for job in batch:
+            schedule.add(job, 0.0)
+        for _ in range(gaps):
+            do(schedule)
+    for _ in range(len(everybody) * 9):
+        unit = do(schedule)
+        assert len(schedule.active) <= len(LANES) * schedule.n_slots
+        assert unit is None or unit.stage is not Stage.DECODE or 1 <= len(unit.jobs) <= schedule.n_slots
+    assert schedule.next(0.0) is None
+    assert all(job.stage is Stage.ALIGN for job in everybody)
+
+
+@given(files=st.integers(1, 9), steps=st.integers(1, 9), before=st.integers(0, 12))
+def test_a_live_final_waits_for_one_unit_at_most(files: int, steps: int, before: int) -> None:
+    """From its arrival to its end, every unit is the live final's, however many files are under way."""
+    schedule = Scheduler[Job](SLOTS)
+    for _ in range(files):
+        schedule.add(Job(FILE, steps=50), 0.0)
+    for _ in range(before):
+        do(schedule)
+    final = Job(FINAL, steps)
+    schedule.add(final, 0.0)
+    while final in schedule.active or final in schedule.waiting[FINAL]:
+        unit = do(schedule)
+        assert unit is not None
+        assert unit.jobs == [final]
+
+
+@given(ranks=st.permutations([FILE, FINAL, PARTIAL, FILE, FINAL]))
+def test_lanes_go_in_their_order_and_jobs_in_the_order_of_arrival(ranks: list[int]) -> None:
+    """With one slot, jobs end by lane and then as they came."""
+    schedule, arrived = Scheduler[Job](1), [Job(rank) for rank in ranks]
+    for job in arrived:
+        schedule.add(job, 0.0)
+    done = []
+    while unit := do(schedule):
+        done += [job for job in unit.jobs if job not in schedule.active]
+    assert done == sorted(arrived, key=lambda job: job.rank)
+
+
+@pytest.mark.parametrize("rank", [PARTIAL, FILE])
+def test_a_lane_that_waits_for_long_has_its_turn(rank: int) -> None:
+    """Under live finals without end, a lower lane gets a unit each time its patience is over, and one only."""
+    schedule = Scheduler[Job](SLOTS)
+    schedule.add(Job(FINAL, steps=1000), 0.0)
+    schedule.add(Job(rank), 0.0)
+    late_s = PATIENCE_S[LANES[rank]] + 0.1
+    turns = [do(schedule, now_s) for now_s in (0.0, 0.1, late_s, late_s + 0.1, 2 * late_s + 0.1)]
+    assert [unit.jobs[0].rank for unit in turns if unit] == [FINAL, FINAL, rank, FINAL, rank]
+
+
+def test_windows_are_encoded_first_so_that_steps_are_full() -> None:
+    """Of one lane, all that find a slot are encoded before the first step, and that step is for all of them."""
+    schedule = Scheduler[Job](SLOTS)
+    for _ in range(SLOTS + 1):
+        schedule.add(Job(FINAL), 0.0)
+    units = [do(schedule) for _ in range(SLOTS + 1)]
+    assert [unit.stage for unit in units if unit] == [Stage.ENCODE] * SLOTS + [Stage.DECODE]
+    assert units[-1] is not None
+    assert len(units[-1].jobs) == SLOTS
+
+
+def test_only_windows_of_one_length_are_encoded_together() -> None:
+    """A batch of spectrograms has one shape."""
+    schedule = Scheduler[Job](SLOTS, shares=True, encoded_together=3)
+    for window_s in (10, 10, 30, 10):
+        schedule.add(Job(FINAL, window_s=window_s), 0.0)
+    units = [do(schedule) for _ in range(3)]
+    assert [[job.window_s for job in unit.jobs] for unit in units if unit] == [[10, 10], [30], [10]]
+
+
+def test_lanes_share_a_step_where_that_costs_nothing() -> None:
+    """With `shares`, a file's rows stay in the steps of a live final; its next window waits for a step."""
+    schedule = Scheduler[Job](SLOTS, shares=True)
+    schedule.add(Job(FILE, steps=9), 0.0)
+    do(schedule)
+    schedule.add(Job(FINAL), 0.0)
+    schedule.add(Job(FILE), 0.0)
+    units = [do(schedule) for _ in range(3)]
+    seen = [(unit.stage, [job.rank for job in unit.jobs]) for unit in units if unit]
+    assert seen == [(Stage.ENCODE, [FINAL]), (Stage.DECODE, [FINAL, FILE]), (Stage.ENCODE, [FILE])]
