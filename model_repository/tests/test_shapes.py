@@ -5,6 +5,7 @@ tokens. Where time binds, a size has fewer layers: `whisperline_models.recording
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
 from whisperline_models.parity import TOLERANCE, outputs_of, spectrogram
 from whisperline_models.recording import CUTS, cut_checkpoint, shape_audio, thin
+from whisperline_models.shapes import cut
 
 OFTEN = ("distil-small.en", "large-v3")  # the others take a gigabyte and seconds each, and differ in width alone
+DEEP = 28  # layers of the width of large-v3: 2.2 GB
 Recorded = Callable[[str], list[dict[str, Any]]]
 
 
@@ -48,3 +51,24 @@ def _choices(engine: Engine, logits: np.ndarray) -> list[int]:
         constraint = rules.constrain(chosen, timed=False, vocabulary=engine.vocabulary)
         chosen.append(int(rules.apply(row, constraint, masks, engine.vocabulary).argmax()))
     return chosen
+
+
+@pytest.mark.oracle  # writes and reads three gigabytes
+def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
+    """An encoder of over 2 GB gives what it gives without the layers that add nothing: 27 of 28 write zeros."""
+    shallow = cut_checkpoint("large-v3", cache)
+    blocks = [name for name in shallow.tensors if name.startswith("encoder.blocks.0.")]
+    idle = {
+        name.replace(".0.", f".{layer}.", 1): np.zeros_like(shallow.tensors[name])
+        for name in blocks
+        for layer in range(1, DEEP)
+    }
+    dimensions = cut(shallow.dimensions, DEEP, shallow.dimensions.n_text_layer)
+    deep = replace(shallow, tensors={**shallow.tensors, **idle}, dimensions=dimensions)
+    mel = np.random.default_rng(0).standard_normal((1, 128, 200), np.float32)
+    hidden = []
+    for name, checkpoint in (("deep", deep), ("shallow", shallow)):
+        folder = export_version(checkpoint, tmp_path / name, "float32")
+        hidden.append(Engine(folder, threads=2).sessions.encoder.run(["hidden"], {"mel": mel})[0])
+    assert (tmp_path / "deep" / "encoder.weights").stat().st_size > 2**31
+    np.testing.assert_array_equal(*hidden)

@@ -45,8 +45,9 @@ def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
 
 def _write_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
-    for name, graph in graphs.build(checkpoint, vocabulary, precision).items():
-        onnx.save(graph, folder / f"{name}.onnx")
+    for name, graph in graphs.build(checkpoint, vocabulary, precision):
+        # weights lie beside the graph: protobuf holds no more than 2 GB, and these are mapped, not read
+        onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
     for name in ("model.py", "config.pbtxt"):
         shutil.copyfile(_PACKAGE / "serving" / name, folder / name)

@@ -16,6 +16,8 @@ from whisperline_models.onnx_builder import BOOL, FLOAT, INT32, INT64, Arithmeti
 from whisperline_models.spectrogram import build_spectrogram
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import onnx
     from numpy.typing import NDArray
 
@@ -69,15 +71,15 @@ _ARITHMETIC = {
 }
 
 
-def build(checkpoint: Checkpoint, vocabulary: Vocabulary, precision: Precision) -> dict[str, onnx.ModelProto]:
-    """Every graph of a version by its name."""
+def build(
+    checkpoint: Checkpoint, vocabulary: Vocabulary, precision: Precision
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Every graph of a version with its name, one after the other: all together, a large model's fill the memory."""
     many_rows, few_rows = _ARITHMETIC[precision]
-    return {
-        "spectrogram": build_spectrogram(checkpoint.dimensions.n_mels),
-        "encoder": build_encoder(checkpoint, many_rows),
-        "decoder": build_decoder(checkpoint, vocabulary, few_rows),
-        "aligner": build_aligner(checkpoint, few_rows),
-    }
+    yield "spectrogram", build_spectrogram(checkpoint.dimensions.n_mels)
+    yield "encoder", build_encoder(checkpoint, many_rows)
+    yield "decoder", build_decoder(checkpoint, vocabulary, few_rows)
+    yield "aligner", build_aligner(checkpoint, few_rows)
 
 
 def build_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:

@@ -136,10 +136,10 @@ class GraphBuilder:
         return self.op("LayerNormalization", *inputs, outputs=outputs, axis=-1, epsilon=1e-5)
 
     def model(self) -> onnx.ModelProto:
-        """The graph as a model that ONNX Runtime loads."""
-        graph = helper.make_graph(
-            self.nodes, self.name, self.inputs, self.outputs, initializer=list(self.weights.values())
-        )
+        """The graph as a model that ONNX Runtime loads; the builder is empty after it."""
+        graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, [])
+        while self.weights:  # each is copied, and not held twice for longer than that
+            graph.initializer.append(self.weights.pop(next(iter(self.weights))))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="whisperline")
 

@@ -6,7 +6,7 @@ compares on the same clips.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whisperline_models.checkpoint import Checkpoint
+    from whisperline_models.engine.decoding import Decoded
     from whisperline_models.speech import Clip
 
 # of encoder and decoder outputs in float32, from what float64 gives: single elements are so ill-conditioned that
@@ -80,8 +81,9 @@ def check(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch: 
 def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], answers: Answers) -> Parity:
     rows, arrays = answers.rows, answers.arrays
     deep = [index for index, row in enumerate(rows) if "decode" in row]
-    greedy = _decode(engine, clips, audio, timed=False)
-    timed = _decode(engine, clips[: len(deep)], audio, timed=True)
+    asked = [Request(samples, clip.language) for samples, clip in zip(audio, clips, strict=True)]
+    greedy = [list(decoded.tokens) for decoded in decode(engine, asked)]
+    timed = [list(d.tokens) for d in decode(engine, [replace(asked[index], timestamps=True) for index in deep])]
     wanted = [row["greedy"]["text"] for row in rows]
     wanted_timed = [rows[index]["decode"]["tokens"] for index in deep]
     outputs = [outputs_of(engine, arrays[f"mel_{i}"], rows[i]["greedy"]["all"]) for i in deep]
@@ -94,42 +96,35 @@ def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.f
         decoder_error=max(_gap(arrays[f"logits_{i}"][0], outputs[i][1]) for i in deep),
         differing=_differing(clips, wanted, greedy),
         differing_timed=_differing(clips[: len(deep)], wanted_timed, timed),
-        word_errors_s=tuple(
-            gap for i in deep for gap in _word_gaps(engine, clips[i], audio[i], wanted[i], rows[i]["words"])
-        ),
+        word_errors_s=tuple(gap for i in deep for gap in word_gaps(engine, asked[i], wanted[i], rows[i]["words"])),
     )
 
 
-def _decode(
-    engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], *, timed: bool
-) -> list[list[int]]:
-    found: list[list[int]] = []
-    for at in range(0, len(clips), _BATCH):
-        rows = zip(clips[at : at + _BATCH], audio[at : at + _BATCH], strict=False)
-        asked = [Request(samples, clip.language, timestamps=timed) for clip, samples in rows]
-        tasks = [engine.task(request, FULL_WINDOW_S) for request in asked]
-        found += [list(decoded.tokens) for decoded in engine.decode(tasks)]
+def decode(engine: Engine, requests: Sequence[Request]) -> list[Decoded]:
+    """Decode each request over 30 s, greedily and without guards, as the reference's `decode` does."""
+    found: list[Decoded] = []
+    for at in range(0, len(requests), _BATCH):
+        found += engine.decode([engine.task(request, FULL_WINDOW_S) for request in requests[at : at + _BATCH]])
     return found
 
 
 def outputs_of(
     engine: Engine, mel: NDArray[np.float32], tokens: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Our encoder's hidden state and our decoder's logits for each of these tokens, fed one by one."""
+    """Our encoder's state for a spectrogram (1, n_mels, 3000), and our logits for tokens that are fed one by one."""
     (hidden,) = engine.sessions.encoder.run(["hidden"], {"mel": mel})
     return hidden, engine.force(engine.encode(mel)[:, 0], tokens)
 
 
-def _word_gaps(
-    engine: Engine, clip: Clip, audio: NDArray[np.float32], tokens: list[int], words: list[dict[str, Any]]
-) -> list[float]:
-    """How far starts and ends of the words are from the reference's, in seconds."""
+def word_gaps(engine: Engine, request: Request, tokens: list[int], words: list[dict[str, Any]]) -> list[float]:
+    """How far starts and ends of words are from the reference's, in seconds; `tokens` are the text."""
     if not words:
         return []
-    starts_s = engine.token_starts(engine.window(audio, FULL_WINDOW_S), tokens, clip.language, audio.size)
-    split = engine.vocabulary.split_words(tokens, clip.language)
+    language = request.language or "en"
+    starts_s = engine.token_starts(engine.window(request.audio, FULL_WINDOW_S), tokens, language, request.audio.size)
+    split = engine.vocabulary.split_words(tokens, language)
     if [text for text, _ in split] != [word["word"] for word in words]:
-        raise ParityError(f"{clip.id}: the words are split differently: {split} and {words}")
+        raise ParityError(f"the words are split differently: {split} and {words}")
     bounds = np.cumsum([0, *(len(ids) for _, ids in split)])
     ours = zip(starts_s[bounds[:-1]], starts_s[bounds[1:]], words, strict=True)
     return [abs(gap) for start, end, word in ours for gap in (start - word["start"], end - word["end"])]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whisperline_models.checkpoint import Checkpoint, Dimensions, Source, alignment_heads
+from whisperline_models.engine.vocabulary import N_TIMESTAMPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +109,7 @@ def _draw(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDA
         gain = _SHARPNESS**0.5
     if name == "decoder.token_embedding.weight":
         gain = _LOGIT_SPREAD
+        drawn[-N_TIMESTAMPS:] *= np.float32(0.1)  # hardly ever chosen: at timestamps transformers begins anew
     if name == "decoder.positional_embedding":
         gain = shape[1] ** 0.5  # else one token is repeated: the others weigh little beside the audio
     return drawn * np.float32(gain / np.sqrt(drawn[0].size))

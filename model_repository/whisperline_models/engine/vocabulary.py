@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MULTILINGUAL_FROM = 51865  # the vocabulary size from which a model is multilingual, as in the reference
-_N_TIMESTAMPS = 1501  # from 0.00 to 30.00, every 20 ms
+N_TIMESTAMPS = 1501  # from 0.00 to 30.00, every 20 ms
 UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # languages written without spaces
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _SYMBOLS = [
@@ -36,8 +36,8 @@ class Vocabulary:
         """Raises `ValueError` for a tokenizer that lacks Whisper's special tokens, or has them at other places."""
         vocabulary = cls(Tokenizer.from_str(tokenizer_json.decode()), n_vocab)
         _ = vocabulary.suppressed, vocabulary.languages
-        if vocabulary.timestamp_begin + _N_TIMESTAMPS != n_vocab:
-            n_wanted = vocabulary.timestamp_begin + _N_TIMESTAMPS
+        if vocabulary.timestamp_begin + N_TIMESTAMPS != n_vocab:
+            n_wanted = vocabulary.timestamp_begin + N_TIMESTAMPS
             raise ValueError(
                 f"the tokenizer is for {n_wanted} tokens, the model has {n_vocab}: it is not of these weights"
             )

@@ -1,0 +1,69 @@
+"""Rows of many kinds in one batch: languages, tasks, prompts, lanes and temperatures, each row's own."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.engine.requests import Request, Result
+from whisperline_models.engine.transcription import Engine
+from whisperline_models.export import export_version
+from whisperline_models.speech import Clip, read_manifest
+
+OPTIONS: list[tuple[str, dict[str, object]]] = [  # of a clip in this language
+    ("en", {"language": "en", "words": True}),
+    ("en", {"prompt": "Minutes taken by Dr. Ott.", "timestamps": True, "lane": "file"}),
+    ("fr", {}),
+    ("fr", {"language": "fr", "task": "translate", "lane": "file"}),
+    ("es", {"hotwords": ["Ott", "Whisperline"], "prompt": "So far. " * 120}),
+    ("es", {"language": "es", "temperature": 0, "lane": "partial"}),
+    ("de", {"language": "en", "temperature": [0.6, 0.8], "timestamps": True}),
+    ("ja", {"words": True, "timestamps": True}),
+    ("zxx", {"lane": "partial"}),
+]
+
+
+@pytest.fixture(scope="module")
+def base(multilingual: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The multilingual model as it is served."""
+    return Engine(export_version(multilingual, tmp_path_factory.mktemp("base") / "version", "int8"), threads=2)
+
+
+@pytest.fixture(scope="module")
+def rows(base: Engine, speech_dir: Path, english: list[Clip]) -> list[tuple[Request, Result]]:
+    """A request of each kind, with what it gives alone."""
+    clips = {code: read_manifest(speech_dir, {code}, longest_s=14) for code, _ in OPTIONS}
+    requests = [
+        Request.parse(clips[code][index].read(), json.dumps(options).encode(), base.vocabulary.languages)
+        for index, (code, options) in zip((0, 4, 1, 2, 1, 2, 0, 0, 0), OPTIONS, strict=True)
+    ]
+    return [(request, base.transcribe([request])[0]) for request in requests]
+
+
+@given(batch=st.lists(st.sampled_from(range(len(OPTIONS))), min_size=2, max_size=9))
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_row_is_what_it_is_alone(base: Engine, rows: list[tuple[Request, Result]], batch: list[int]) -> None:
+    """Whatever kinds share the batch, in whatever order and number: every field of a row's result is the same."""
+    together = base.transcribe([rows[index][0] for index in batch])
+    assert together == [rows[index][1] for index in batch]
+
+
+def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]]) -> None:
+    """The same request again gives the same, sampled text too."""
+    again = [base.transcribe([request])[0] for request, _ in rows[-4:]]
+    assert again == [result for _, result in rows[-4:]]
+
+
+def test_each_row_is_under_its_own_options(rows: list[tuple[Request, Result]]) -> None:
+    """Languages are heard, a translation is English, words are timed where asked for, and noise gives no text."""
+    english, prompted, french, translated, *_, japanese, noise = [result for _, result in rows]
+    assert (english.language, prompted.language, french.language, japanese.language) == ("en", "en", "fr", "ja")
+    assert len(english.words) == len(english.text.split())
+    assert not prompted.words
+    assert translated.text.isascii()
+    assert translated.language == "fr"
+    assert noise.text == ""
+    assert np.isfinite([result.avg_logprob for _, result in rows]).all()
