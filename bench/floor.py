@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ceilings import Ceilings
-from clips import BenchClip, Pcm
+from clips import SAMPLE_RATE, BenchClip, Pcm
 from course import PROBE, Course
 from ours import Answer, Server, serving
 from report import milliseconds, say, table
@@ -24,17 +24,18 @@ class Text:
 
     n_tokens: int
     window_s: int
+    audio_s: float
 
     @classmethod
-    def of(cls, answer: Answer) -> "Text":
+    def of(cls, answer: Answer, audio: Pcm) -> "Text":
         """As it was decoded."""
-        return cls(len(answer["tokens"]), answer["window_s"])
+        return cls(len(answer["tokens"]), answer["window_s"], len(audio) / SAMPLE_RATE)
 
     @classmethod
     def expected(cls, clip: BenchClip, windows_s: Sequence[int]) -> "Text":
         """As it may be decoded, to go by its length and its words."""
         window_s = min((w for w in windows_s if w >= clip.duration_s + MARGIN_S), default=max(windows_s))
-        return cls(round(TOKENS_PER_WORD * len(clip.text.split())), window_s)
+        return cls(round(TOKENS_PER_WORD * len(clip.text.split())), window_s, clip.duration_s)
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ class Floor:
     work: Work
     ceilings: Ceilings
 
-    def encoder_s(self, window_s: int) -> float:
-        """Of one window: bound by operations."""
-        int8, float32 = (self.work.encoder_pairs(window_s, int8=kind) for kind in (True, False))
+    def encoder_s(self, text: Text) -> float:
+        """Of one window, its spectrogram included: bound by operations."""
+        int8, float32 = (self.work.encoder_pairs(text.window_s, int8=kind) for kind in (True, False))
+        float32 += self.work.spectrogram_pairs(text.audio_s)
         return int8 / self.ceilings.int8 + float32 / self.ceilings.float32
 
     def decoder_s(self, texts: Sequence[Text], n_rows: int) -> float:
@@ -60,7 +62,7 @@ class Floor:
 
     def seconds(self, texts: Sequence[Text], n_rows: int) -> tuple[float, float]:
         """Of the encoder and of the decoder."""
-        return sum(self.encoder_s(text.window_s) for text in texts), self.decoder_s(texts, n_rows)
+        return sum(self.encoder_s(text) for text in texts), self.decoder_s(texts, n_rows)
 
 
 def expectations(server: Server, course: Course, rows_at_a_time: Sequence[int]) -> list[str]:
@@ -102,7 +104,7 @@ async def _mix(floor: Floor, server: Server, pcm: dict[str, Pcm], n_rows: int) -
     for _ in range(3):
         wall_s, answers = await server.ask_all(list(pcm.items()), GREEDY if is_full else {}, n_rows)
         walls_s.append(wall_s)
-    encoder_s, decoder_s = floor.seconds([Text.of(answer) for answer in answers.values()], n_rows)
+    encoder_s, decoder_s = floor.seconds([Text.of(answer, pcm[name]) for name, answer in answers.items()], n_rows)
     least_s, measured_s = encoder_s + decoder_s, sorted(walls_s)[1]
     figures = [milliseconds(value) for value in (encoder_s, decoder_s, least_s, measured_s)]
     return [what, *figures, f"{measured_s / least_s:.2f}"]

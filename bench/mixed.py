@@ -4,12 +4,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from clips import Pcm, clips_near, mixed_clips
 from ours import Server, serving
-from report import milliseconds, say, spread, table
+from report import milliseconds, percentile, say, spread, table, verdict
 
-SENTENCE_S, EVERY_S, RUN_S = 3.0, 0.5, 40.0
+SENTENCE_S, EVERY_S, RUN_S = 3.0, 0.5, 30.0
 N_SENTENCES = 16  # different ones, in turn
 N_FILES = 4
 FILES_AT_A_TIME = (0, 1, 4)
@@ -21,23 +22,95 @@ async def mixed() -> list[str]:
     """Latency of live sentences beside no, one and four files at a time."""
     sentences = [clip.read() for clip in clips_near(SENTENCE_S, N_SENTENCES)]
     files = sorted((clip.read() for clip in mixed_clips()), key=len)[-N_FILES:]
-    measured: dict[int, list[float]] = {}
-    rows = []
     async with serving() as server:
         await asyncio.gather(*(server.ask(audio, LIVE) for audio in [*sentences, *files]))  # warm-up
-        for at_a_time in FILES_AT_A_TIME:
-            say(f"{RUN_S:.0f} s of live sentences beside {at_a_time} files at a time")
-            async with _files(server, files, at_a_time) as seconds_done:
-                measured[at_a_time] = await _live(server, sentences)
-            rows.append(_row(at_a_time, measured[at_a_time], sum(seconds_done)))
-    columns = ("files at a time", "sentences", "p50, ms", "p95, ms", "longest, ms", "files, audio s per s")
-    about = f"A sentence of about {SENTENCE_S:.0f} s every {EVERY_S} s (lane final), with words; files of 25 to 28 s."
-    return [about, "", *table(columns, rows)]
+        async with _Observed(server) as alone:
+            await asyncio.gather(*(server.ask(audio, FILE) for audio in files))
+        units_s = {stage: alone.mean_s("whisper_unit_seconds", stage) for stage in ("encode", "decode", "align")}
+        runs = [await _run(server, sentences, files, at_a_time) for at_a_time in FILES_AT_A_TIME]
+    columns = (
+        "files at a time",
+        "sentences",
+        "p50, ms",
+        "p95, ms",
+        "longest, ms",
+        "mean wait, ms",
+        "files, audio s per s",
+    )
+    units = ", ".join(f"{stage} {milliseconds(unit_s)} ms" for stage, unit_s in units_s.items())
+    return [
+        f"- A sentence of about {SENTENCE_S:.0f} s every {EVERY_S} s (lane final), with words; files of 25 to 28 s.",
+        "- Wait: from a sentence's arrival to its first unit of work, as Triton's metrics have it.",
+        f"- Units of work of a file, which nothing interrupts, on average: {units}.",
+        "",
+        *table(columns, [run.row() for run in runs]),
+        *_delays(runs, max(units_s.values())),
+    ]
 
 
-def _row(at_a_time: int, latencies_s: list[float], audio_s: float) -> list[object]:
-    longest = milliseconds(max(latencies_s))
-    return [at_a_time, len(latencies_s), spread(latencies_s), longest, f"{audio_s / RUN_S:.1f}"]
+def _delays(runs: list["_Run"], unit_s: float) -> list[str]:
+    """By how many of a file's longest units the files delay a sentence, in the middle and at the end."""
+    alone, *others = runs
+    return [
+        f"- {run.at_a_time} files delay a sentence, in units of {milliseconds(unit_s)} ms: wait "
+        f"{verdict((run.wait_s - alone.wait_s) / unit_s, most=1.0)}, p50 "
+        f"{(run.percentile_s(50) - alone.percentile_s(50)) / unit_s:.2f}, p95 "
+        f"{(run.percentile_s(95) - alone.percentile_s(95)) / unit_s:.2f}."
+        for run in others
+    ]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What live sentences met beside so many files."""
+
+    at_a_time: int
+    latencies_s: list[float]
+    wait_s: float
+    files_s: float
+
+    def percentile_s(self, per_cent: int) -> float:
+        return percentile(self.latencies_s, per_cent)
+
+    def row(self) -> list[object]:
+        longest, wait = milliseconds(max(self.latencies_s)), milliseconds(self.wait_s)
+        figures = [spread(self.latencies_s), longest, wait, f"{self.files_s / RUN_S:.1f}"]
+        return [self.at_a_time, len(self.latencies_s), *figures]
+
+
+class _Observed:
+    """Triton's histograms over a block."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._grown: dict[str, float] = {}
+
+    async def __aenter__(self) -> "_Observed":
+        self._before = await self._server.metrics()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        after = await self._server.metrics()
+        self._grown = {name: value - self._before.get(name, 0.0) for name, value in after.items()}
+
+    def mean_s(self, family: str, label: str) -> float:
+        """The mean of what a histogram with this value of a label has seen."""
+        total, count = (
+            sum(
+                value
+                for name, value in self._grown.items()
+                if name.startswith(f"{family}_{part}") and f'"{label}"' in name
+            )
+            for part in ("sum", "count")
+        )
+        return total / count
+
+
+async def _run(server: Server, sentences: list[Pcm], files: list[Pcm], at_a_time: int) -> _Run:
+    say(f"{RUN_S:.0f} s of live sentences beside {at_a_time} files at a time")
+    async with _Observed(server) as observed, _files(server, files, at_a_time) as seconds_done:
+        latencies_s = await _live(server, sentences)
+    return _Run(at_a_time, latencies_s, observed.mean_s("whisper_queue_seconds", "final"), sum(seconds_done))
 
 
 async def _live(server: Server, sentences: list[Pcm]) -> list[float]:

@@ -12,6 +12,9 @@ from whisperline_models.engine.sessions import ModelSpec
 FRAMES_PER_S = 50  # of the encoder
 ATTENTION = {"MultiHeadAttention", "Attention"}
 CACHED_ATTENTION = "GroupQueryAttention"
+GRAPHS = ("spectrogram", "encoder", "decoder")
+PRODUCTS = ("MatMul", "Gemm", "Conv")
+FIRST_CONVOLUTION = "encoder.conv1"  # the only product over frames of 10 ms
 INT8 = {np.dtype(np.int8), np.dtype(np.uint8)}
 
 
@@ -31,6 +34,7 @@ class Work:
     """What a version computes. Bytes are those that must come from memory, not what caches may save."""
 
     spec: ModelSpec
+    spectrogram: tuple[Linear, ...]  # its rows are frames of 10 ms
     encoder: tuple[Linear, ...]
     n_attentions: int  # of the encoder: over all frames, in float32
     decoder: tuple[Linear, ...]
@@ -39,14 +43,18 @@ class Work:
     @classmethod
     def of(cls, version: Path) -> "Work":
         """Read a version's folder."""
-        encoder, decoder = (onnx.load(version / f"{name}.onnx") for name in ("encoder", "decoder"))
+        spectrogram, encoder, decoder = (onnx.load(version / f"{name}.onnx") for name in GRAPHS)
         attentions = sum(node.op_type in ATTENTION for node in encoder.graph.node)
         (cache,) = (value for value in decoder.graph.input if value.name == "cross_key_0")
         width = numpy_helper.to_array(onnx.TensorProto(dims=[0], data_type=cache.type.tensor_type.elem_type)).itemsize
-        linears = (tuple(_linears(model.graph)) for model in (encoder, decoder))
-        return cls(ModelSpec.read(version), next(linears), attentions, next(linears), width)
+        spectra, encoders, decoders = (tuple(_linears(model.graph)) for model in (spectrogram, encoder, decoder))
+        return cls(ModelSpec.read(version), spectra, encoders, attentions, decoders, width)
 
-    def encoder_pairs(self, window_s: int, *, int8: bool) -> int:
+    def spectrogram_pairs(self, audio_s: float) -> float:
+        """Of audio of this length, in float32; its window's silence costs nothing."""
+        return sum(part.pairs for part in self.spectrogram) * 2 * FRAMES_PER_S * audio_s
+
+    def encoder_pairs(self, window_s: int, *, int8: bool) -> float:
         """Of one window, in one precision."""
         n_frames, state = window_s * FRAMES_PER_S, self.spec.n_text_state
         linear = sum(part.pairs * part.rows_per_frame * n_frames for part in self.encoder if part.is_int8 == int8)
@@ -73,14 +81,11 @@ def _linears(graph: onnx.GraphProto) -> Iterator[Linear]:
     for node in graph.node:  # weights may pass through nodes that convert them
         if node.op_type in {"DequantizeLinear", "Cast", "Transpose"} and node.input[0] in weights:
             weights[node.output[0]] = weights[node.input[0]]
-    n_convolutions = 0
     for node in graph.node:
         stored = [weights[name] for name in node.input if name in weights and len(weights[name].dims) > 1]
-        is_convolution = node.op_type.startswith(("Conv", "QLinearConv"))
-        if stored and (is_convolution or "MatMul" in node.op_type or "Gemm" in node.op_type):
-            n_convolutions += is_convolution
+        if stored and any(kind in node.op_type for kind in PRODUCTS):
             codes = max(stored, key=lambda tensor: np.prod(tensor.dims))
-            dtype = numpy_helper.to_array(codes).dtype
+            is_int8 = numpy_helper.to_array(codes).dtype in INT8
             n_bytes = sum(numpy_helper.to_array(tensor).nbytes for tensor in stored)
-            rows_per_frame = 2 if is_convolution and n_convolutions == 1 else 1
-            yield Linear(node.op_type, int(np.prod(codes.dims)), n_bytes, dtype in INT8, rows_per_frame)
+            rows_per_frame = 2 if any(name.startswith(FIRST_CONVOLUTION) for name in node.input) else 1
+            yield Linear(node.op_type, int(np.prod(codes.dims)), n_bytes, is_int8, rows_per_frame)
