@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whisperline_models.engine.rules import NEVER, phase_masks
-from whisperline_models.onnx_builder import BOOL, FLOAT, INT32, INT64, Arithmetic, GraphBuilder
+from whisperline_models.onnx_builder import BOOL, FLOAT, FLOAT16, INT32, INT64, Arithmetic, GraphBuilder
 from whisperline_models.spectrogram import build_spectrogram
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from whisperline_models.checkpoint import Checkpoint
+    from whisperline_models.checkpoint import Checkpoint, Dimensions
     from whisperline_models.engine.vocabulary import Vocabulary
 
     Precision = Literal["float32", "float16", "int8"]
@@ -162,12 +162,16 @@ def build_decoder(
     token, position = graph.input("token", INT64, ["B"]), graph.input("position", INT32, ["B"])
     n_frames = graph.input("n_frames", INT32, ["B"])
     x = _embed(whisper, token, position)
-    lengths = _Lengths.of(graph, position, n_frames)
+    lengths = _Lengths.of(graph, position, n_frames, dims)
     for layer in range(dims.n_text_layer):
         x = _decoder_block(whisper, x, layer, lengths)
     x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
     logits = graph.output("logits", FLOAT, ["B", dims.n_vocab])
-    graph.linear(x, "decoder.projection", whisper.tensor("decoder.token_embedding.weight"), None, output=logits)
+    projection = whisper.tensor("decoder.token_embedding.weight")
+    if graph.float == FLOAT:
+        graph.linear(x, "decoder.projection", projection, None, output=logits)
+    else:
+        graph.op("Cast", graph.linear(x, "decoder.projection", projection, None), outputs=[logits], to=FLOAT)
     choose(graph, logits, vocabulary)
     return graph.model()
 
@@ -180,9 +184,12 @@ class _Lengths:
     frames: tuple[str, str]
 
     @classmethod
-    def of(cls, graph: GraphBuilder, position: str, n_frames: str) -> _Lengths:
+    def of(cls, graph: GraphBuilder, position: str, n_frames: str, dims: Dimensions) -> _Lengths:
         one = graph.scalar(np.int32(1))
         frames = graph.op("Sub", n_frames, one)
+        if graph.float == FLOAT16:  # on a GPU the most there can be: a length from the step would end its capture
+            most = (graph.scalar(np.int32(dims.n_text_ctx)), graph.scalar(np.int32(dims.n_audio_ctx)))
+            return cls((position, most[0]), (frames, most[1]))
         max_tokens = graph.op("Add", graph.op("ReduceMax", position, keepdims=0), one)
         return cls((position, max_tokens), (frames, graph.op("ReduceMax", n_frames, keepdims=0)))
 
@@ -203,7 +210,8 @@ def _decoder_block(whisper: _Whisper, x: str, layer: int, lengths: _Lengths) -> 
     x = whisper.graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
     query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
     state = whisper.checkpoint.dimensions.n_text_state
-    last = [whisper.graph.input(f"last_{part}_{layer}", FLOAT, ["B", 1, state]) for part in ("key", "value")]
+    names = [f"last_{part}_{layer}" for part in ("key", "value")]
+    last = [whisper.graph.input(name, whisper.graph.float, ["B", 1, state]) for name in names]
     attended = _attend(whisper, [query, *last], f"cross_{layer}", lengths.frames)
     x = whisper.graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))
     return whisper.mlp(x, block)
@@ -219,8 +227,8 @@ def _attend(whisper: _Whisper, query_key_value: list[str], cache: str, lengths: 
     kind, _, layer = cache.rpartition("_")
     shape: list[int | str] = ["B", dims.n_text_head, f"{kind}_capacity", dims.n_text_state // dims.n_text_head]
     names = [f"{kind}_{part}_{layer}".removeprefix("_") for part in ("key", "value")]
-    caches = [graph.input(name, FLOAT, shape) for name in names]
-    outputs = [f"attended_{cache}", *(graph.output(f"present_{name}", FLOAT, shape) for name in names)]
+    caches = [graph.input(name, graph.float, shape) for name in names]
+    outputs = [f"attended_{cache}", *(graph.output(f"present_{name}", graph.float, shape) for name in names)]
     heads = {"num_heads": dims.n_text_head, "kv_num_heads": dims.n_text_head}
     return graph.fused("GroupQueryAttention", *query_key_value, *caches, *lengths, outputs=outputs, **heads)
 
@@ -281,7 +289,8 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
         if wanted:
             picked = graph.op("Gather", graph.op("Squeeze", weights, graph.integers(0)), graph.integers(*wanted))
             collected.append(picked)
-    graph.op("Concat", *collected, outputs=[graph.output("weights", FLOAT, ["heads", "N", "T"])], axis=0)
+    joined = graph.op("Concat", *collected, axis=0)
+    graph.op("Cast", joined, outputs=[graph.output("weights", FLOAT, ["heads", "N", "T"])], to=FLOAT)
     return graph.model()
 
 
@@ -304,8 +313,8 @@ def _aligner_block(whisper: _Whisper, x: str, layer: int) -> tuple[str, str]:
     x = graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
     query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
     shape: list[int | str] = [1, dims.n_text_head, "T", dims.n_text_state // dims.n_text_head]
-    key, value = (graph.input(f"cross_{part}_{layer}", FLOAT, shape) for part in ("key", "value"))
-    scale = graph.scalar(np.float32((dims.n_text_state // dims.n_text_head) ** -0.5))
+    key, value = (graph.input(f"cross_{part}_{layer}", graph.float, shape) for part in ("key", "value"))
+    scale = graph.parameter("attention_scale", np.array((dims.n_text_state // dims.n_text_head) ** -0.5, np.float32))
     scores = graph.op("MatMul", whisper.heads(query, dims.n_text_head), graph.op("Transpose", key, perm=[0, 1, 3, 2]))
     weights = graph.op("Softmax", graph.op("Mul", scores, scale), axis=-1)
     joined = graph.op("Transpose", graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])

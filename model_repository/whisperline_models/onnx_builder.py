@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 OPSET = 17
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
-FLOAT, INT32, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL
+FLOAT, FLOAT16, INT32, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32, TensorProto.INT64
+BOOL = TensorProto.BOOL
 _MAX_CODE = 63
 
 
