@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .alignment import FRAME_S
@@ -162,7 +162,8 @@ class Job:
                 self._decode(vocabulary)
             return False
         if rest := self.part.rest_samples(vocabulary):
-            self.parts.append(Part(self.request, self._windows_s, rest))
+            heard = replace(self.part.request, language=decoded.language)  # one language a request
+            self.parts.append(Part(heard, self._windows_s, rest))
             self.stage = Stage.ENCODE
             return False
         self.stage = Stage.ALIGN

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from . import requests
     from .decoding import Decoded
     from .schedule import Unit
     from .slots import Window
@@ -159,15 +160,26 @@ class Engine:
         """The logits (N, V) after each of these tokens, fed one by one, before any rule."""
         return self._decoder.force(window, tokens)
 
-    def token_starts(self, window: Window, tokens: Sequence[int], language: str, n_samples: int) -> NDArray[np.float64]:
+    def token_starts(
+        self,
+        window: Window,
+        tokens: Sequence[int],
+        language: str,
+        n_samples: int,
+        task: requests.Task = "transcribe",
+    ) -> NDArray[np.float64]:
         """Where each of these text tokens begins, and last where the text ends: seconds of the window."""
-        vocabulary, host = self.vocabulary, self._device.download(window)
-        prompt = start_tokens(language, "transcribe", vocabulary)
-        fed = np.array([[*prompt, vocabulary.no_timestamps, *tokens, vocabulary.end]], np.int64)
-        wanted = {value.name for value in self.sessions.aligner.get_inputs()} - {"tokens"}
-        names = (f"cross_{part}_{layer}" for layer in range(self.spec.n_text_layer) for part in ("key", "value"))
-        feeds = {name: part[None] for name, part in zip(names, host, strict=True) if name in wanted}
-        (weights,) = self.sessions.aligner.run(["weights"], {"tokens": fed, **feeds})
+        vocabulary, device, aligner = self.vocabulary, self._device, self.sessions.aligner
+        prompt = start_tokens(language, task, vocabulary)
+        fed = device.mirror(np.array([[*prompt, vocabulary.no_timestamps, *tokens, vocabulary.end]], np.int64))
+        names = [f"cross_{part}_{layer}" for layer in range(self.spec.n_text_layer) for part in ("key", "value")]
+        given = {"tokens": fed} | {name: part[None] for name, part in zip(names, window, strict=True)}
+        binding = aligner.io_binding()
+        for value in aligner.get_inputs():
+            device.bind_input(binding, value.name, given[value.name])
+        binding.bind_output("weights")
+        device.run(aligner, binding)
+        (weights,) = binding.copy_outputs_to_cpu()
         n_frames = max(1, n_samples // SAMPLES_PER_FRAME)
         return token_starts(weights[:, :, :n_frames], len(prompt))
 
@@ -241,7 +253,7 @@ class Engine:
         if not spoken:
             return []
         tokens, probabilities = zip(*spoken, strict=True)
-        starts_s = self.token_starts(part.window, tokens, decoded.language, part.audio.size)
+        starts_s = self.token_starts(part.window, tokens, decoded.language, part.audio.size, part.request.task)
         words = self.vocabulary.split_words(tokens, decoded.language)
         return [
             {
