@@ -68,27 +68,30 @@ def warp(cost: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64
     Computed by anti-diagonals, each of which depends on the two before it alone.
     """
     n, m = cost.shape
-    total = np.full((n + 1, m + 1), np.inf)
-    total[0, 0] = 0.0
-    trace = np.zeros((n + 1, m + 1), np.int8)
-    for diagonal in range(2, n + m + 1):
-        i = np.arange(max(1, diagonal - m), min(n, diagonal - 1) + 1)
-        j = diagonal - i
-        both, row, column = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
-        step = np.where((both < row) & (both < column), 0, np.where((row < both) & (row < column), 1, 2))
-        total[i, j] = cost[i - 1, j - 1] + np.choose(step, (both, row, column))
-        trace[i, j] = step
-    return _walk_back(trace)
+    padded = np.full((n, m + n), np.inf)
+    padded[:, :m] = cost
+    diagonals = padded.reshape(-1)[: n * (m + n - 1)].reshape(n, -1).T.copy()  # (d, i): cost[i, d - i]
+    before, last = np.full(n + 1, np.inf), np.full(n + 1, np.inf)  # the two diagonals before, from row -1 on
+    before[0] = 0.0
+    trace = np.empty(diagonals.shape, np.int8)
+    for index, costs in enumerate(diagonals):
+        both, row, column = before[:-1], last[:-1], last[1:]
+        by_both = both < np.minimum(row, column)
+        by_row = (row < both) & (row < column)
+        before, last = last, np.full(n + 1, np.inf)
+        last[1:] = costs + np.where(by_both, both, np.where(by_row, row, column))
+        trace[index] = np.where(by_both, 0, np.where(by_row, 1, 2))
+    return _walk_back(trace.tolist(), n, m)
 
 
-def _walk_back(trace: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    trace[0, :], trace[:, 0] = 2, 1
-    i, j = trace.shape[0] - 1, trace.shape[1] - 1
-    path = []
+def _walk_back(trace: list[list[int]], n: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """From the last cell to the first: 0 leads to the row and column before, 1 to the row, 2 to the column."""
+    i, j = n - 1, m - 1
+    path = [(i, j)]
     while i > 0 or j > 0:
-        path.append((i - 1, j - 1))
-        step = trace[i, j]
+        step = 2 if i == 0 else 1 if j == 0 else trace[i + j][i]
         i, j = i - (step != 2), j - (step != 1)
+        path.append((i, j))
     rows, columns = np.array(path[::-1], np.int64).T
     return rows, columns
 
