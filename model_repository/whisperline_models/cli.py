@@ -37,6 +37,7 @@ class PrecisionChoice(StrEnum):
     """Precisions as the command line offers them."""
 
     FLOAT32 = "float32"
+    FLOAT16 = "float16"
     INT8 = "int8"
 
 

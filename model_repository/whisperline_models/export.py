@@ -9,7 +9,7 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -21,8 +21,8 @@ from whisperline_models.manifest import MANIFEST, sums
 
 if TYPE_CHECKING:
     from whisperline_models.checkpoint import Checkpoint
+    from whisperline_models.graphs import Precision
 
-    Precision = Literal["float32", "int8"]
 
 WINDOWS_S = (10, 15, 20, 30)
 _PACKAGE = Path(__file__).parent
