@@ -8,11 +8,11 @@ from clips import SAMPLE_RATE, BenchClip, Pcm
 from course import PROBE, Course
 from ours import Answer, Server, serving
 from report import milliseconds, say, table
+from whisperline_models.engine.jobs import MARGIN_S
 from work import Linear, Work
 
 FED_TOKENS = 3  # with a text without timestamps: two before it, and its end
 TOKENS_PER_WORD = 1.35
-MARGIN_S = 2.0  # of silence in a window
 REACH = 0.6  # of the floor's speed, reckoned with before a run: rules, copies and gRPC are not in it
 GREEDY = {"temperature": 0.0}  # no second attempt
 FULL_WINDOW = (30,)

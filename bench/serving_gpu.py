@@ -30,7 +30,7 @@ from whisperline_models.export import export_version
 from whisperline_models.sources import load_checkpoint
 
 if TYPE_CHECKING:
-    from whisperline_models.export import Precision
+    from whisperline_models.graphs import Precision
 
 SHAPE, TOKENIZER = "large-v3-turbo", "base"
 LONG_S, LONG_TOKENS = 28.0, 100  # read English has 3.6 tokens a second

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from whisperline_models.graphs import Precision
 
 
-WINDOWS_S = (10, 15, 20, 30)
+# lengths that windows may have: a processor saves with every second, a GPU encodes windows of one length together
+_WINDOWS_S = tuple(range(9, 31))
+_WINDOWS_ON_GPU_S = (10, 15, 20, 30)
 _PACKAGE = Path(__file__).parent
 _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 
@@ -71,7 +73,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, precision: Precision) -> dic
         "model": checkpoint.name,
         "source": {"kind": source.kind, "location": source.location, "sha256": source.sha256},
         "precision": precision,
-        "windows_s": WINDOWS_S,
+        "windows_s": _WINDOWS_ON_GPU_S if precision == "float16" else _WINDOWS_S,
         "dimensions": vars(checkpoint.dimensions),
         "alignment_heads": checkpoint.alignment_heads,
         "tools": {"python": sys.version.split()[0], **{tool: metadata.version(tool) for tool in _TOOLS}},
