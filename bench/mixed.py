@@ -52,7 +52,7 @@ def _delays(runs: list["_Run"], unit_s: float) -> list[str]:
     """By how many of a file's longest units the files delay a sentence, in the middle and at the end."""
     alone, *others = runs
     return [
-        f"- {run.at_a_time} files delay a sentence, in units of {milliseconds(unit_s)} ms: wait "
+        f"- With {run.at_a_time} at a time, files delay a sentence by these parts of {milliseconds(unit_s)} ms: wait "
         f"{verdict((run.wait_s - alone.wait_s) / unit_s, most=1.0)}, p50 "
         f"{(run.percentile_s(50) - alone.percentile_s(50)) / unit_s:.2f}, p95 "
         f"{(run.percentile_s(95) - alone.percentile_s(95)) / unit_s:.2f}."
@@ -110,7 +110,8 @@ async def _run(server: Server, sentences: list[Pcm], files: list[Pcm], at_a_time
     say(f"{RUN_S:.0f} s of live sentences beside {at_a_time} files at a time")
     async with _Observed(server) as observed, _files(server, files, at_a_time) as seconds_done:
         latencies_s = await _live(server, sentences)
-    return _Run(at_a_time, latencies_s, observed.mean_s("whisper_queue_seconds", "final"), sum(seconds_done))
+        files_s = sum(seconds_done)
+    return _Run(at_a_time, latencies_s, observed.mean_s("whisper_queue_seconds", "final"), files_s)
 
 
 async def _live(server: Server, sentences: list[Pcm]) -> list[float]:
