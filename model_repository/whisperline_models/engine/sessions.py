@@ -59,8 +59,14 @@ class Device:
             return cls(np, on_gpu=False)
         import cupy  # type: ignore[import-not-found]  # noqa: PLC0415 - only there where onnxruntime-gpu is
 
-        cupy.cuda.Device(gpu).use()
-        return cls(cupy, on_gpu=True, index=gpu)
+        device = cls(cupy, on_gpu=True, index=gpu)
+        device.use()
+        return device
+
+    def use(self) -> None:
+        """Let this thread's arrays lie here."""
+        if self.on_gpu:
+            self.arrays.cuda.Device(self.index).use()
 
     @property
     def name(self) -> str:

@@ -43,6 +43,7 @@ class Slots:
         self.n_slots = n_slots
         self._decoder, self._device = decoder, device
         self._host = {name: np.zeros((n_slots, *shape), dtype) for name, (dtype, shape) in _ROW_INPUTS.items()}
+        self._host["n_frames"][:] = 1  # of slots that a batch's size brings along, unused
         self._inputs = {name: device.mirror(array) for name, array in self._host.items()}
         head = spec.n_text_state // spec.n_text_head
         own = (n_slots, spec.n_text_head, spec.n_text_ctx, head)

@@ -90,6 +90,7 @@ class Engine:
         What goes wrong in a unit ends the requests that it was for, and no others.
         """
         began_s = time.monotonic()
+        self._device.use()
         unit = self._schedule.next(began_s)
         if unit is None:
             return False
