@@ -6,7 +6,9 @@ requests join those that are under way. The interface is in `config.pbtxt`; an e
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ class TritonPythonModel:
         )
         engine.warm_up()
         self._languages = engine.vocabulary.languages
+        threading.excepthook = _die
         self._worker = Worker(engine, settings.max_requests)
 
     def execute(self, requests: list[Any]) -> None:
@@ -72,6 +75,12 @@ def _send(sender: Any, outcome: Any) -> None:
         output = np.array([[outcome.to_json().encode()]], dtype=np.object_)
         response = pb_utils.InferenceResponse([pb_utils.Tensor("result", output)])
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def _die(args: threading.ExceptHookArgs) -> None:
+    """End the process when the engine's thread has ended: else it would take requests and never answer."""
+    threading.__excepthook__(args)
+    os._exit(1)
 
 
 class Metrics:
