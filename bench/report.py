@@ -65,6 +65,6 @@ def processor() -> str:
 
 def verdict(value: float, *, least: float | None = None, most: float | None = None) -> str:
     """A figure beside its target."""
-    target = f"target {least} or more" if least is not None else f"target {most} or less"
+    target = f"target {least:g} or more" if least is not None else f"target {most:g} or less"
     held = value >= least if least is not None else most is not None and value <= most
     return f"{value:.2f} ({target}: {'held' if held else 'MISSED'})"
