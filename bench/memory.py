@@ -3,7 +3,8 @@
     make bench-memory    # about 20 minutes on two cores
 
 Bounds: after the first SETTLED requests the memory grows by no more than MAX_GROWTH_MB (a long request's arrays come
-and go: samples are averaged); beyond a full batch, a request that waits costs no more than COPIES of its audio and STREAM_MB. The table goes to bench/results/serving-memory.md.
+and go: samples are averaged); beyond a full batch, a request that waits costs no more than COPIES of its audio and
+STREAM_MB. The table goes to bench/results/serving-memory.md.
 """
 
 import asyncio
