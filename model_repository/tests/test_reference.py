@@ -1,0 +1,123 @@
+"""Against what the reference gave on real speech, recorded by `whisperline_models.recording`.
+
+`reference/base.json` is of the multilingual `base`: greedy tokens by transformers; translation, detection, prompts and
+word times by openai-whisper. `reference/ladder.json` tells when its `transcribe` takes greedy text of `tiny.en` for
+good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; what is not there is left out.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from whisperline_models.checkpoint import Checkpoint
+from whisperline_models.engine.guards import Verdict, judge, loops
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.transcription import Engine
+from whisperline_models.export import export_version
+from whisperline_models.parity import decode, word_gaps
+from whisperline_models.speech import Clip, read_manifest, read_prompts
+
+Row = dict[str, Any]
+EVERY = 6  # row of greedy text; all of them take minutes
+MOST_WORD_ERROR_S = 0.1  # median
+PROBABILITY_TOLERANCE = 2e-3
+
+
+@pytest.fixture(scope="module")
+def base(multilingual: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The multilingual model in float32."""
+    return Engine(export_version(multilingual, tmp_path_factory.mktemp("base") / "version", "float32"), threads=2)
+
+
+@pytest.fixture(scope="module")
+def clips(speech_dir: Path) -> dict[str, Clip]:
+    """Every clip that is at hand, by its id."""
+    found = [clip for code in ("fr", "es", "it") for clip in read_prompts(code, n_clips=10_000)]
+    if (speech_dir / "manifest.jsonl").is_file():
+        languages = {"en", "fr", "es", "de", "ja", "zh", "pt", "zxx"}
+        found += read_manifest(speech_dir, languages, longest_s=600)
+    return {clip.id: clip for clip in found}
+
+
+@pytest.fixture
+def rows(recorded: Callable[[str], list[Row]], clips: dict[str, Clip]) -> Callable[[str, str], list[Row]]:
+    """The recorded rows of a kind that have an answer of this name, and whose clips are at hand."""
+
+    def of(kind: str, answer: str) -> list[Row]:
+        found = [row for row in recorded(kind) if answer in row and row["clip"] in clips]
+        return found or pytest.skip("no clip is at hand: see WHISPERLINE_SPEECH_DIR and asterisk-core-sounds-it-wav")
+
+    return of
+
+
+def ask(row: Row, clips: dict[str, Clip], engine: Engine) -> Request:
+    """The row as a request of the interface."""
+    audio = clips[row["clip"]].read()[: 30 * 16_000]
+    return Request.parse(audio, json.dumps(row["options"]).encode(), engine.vocabulary.languages)
+
+
+def _assert_greedy(rows: list[Row], clips: dict[str, Clip], engine: Engine) -> None:
+    decoded = decode(engine, [ask(row, clips, engine) for row in rows])
+    found = {row["clip"]: list(each.tokens) for row, each in zip(rows, decoded, strict=True)}
+    assert found == {row["clip"]: row["greedy"]["text"] for row in rows}
+
+
+def test_other_languages_are_the_references_token_for_token(
+    base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
+) -> None:
+    """Greedy text of every sixth French, Spanish and Italian clip, telephone prompts among them."""
+    _assert_greedy(rows("base", "greedy")[::EVERY], clips, base)
+
+
+@pytest.mark.oracle
+def test_every_recorded_clip_is_the_references_token_for_token(
+    base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
+) -> None:
+    """The same over all of them."""
+    _assert_greedy(rows("base", "greedy"), clips, base)
+
+
+def test_options_give_what_they_give_with_the_reference(
+    base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
+) -> None:
+    """Translation, detected languages, prompts, timestamps, mixed in one batch: tokens and probabilities are equal."""
+    asked = rows("base", "decode")
+    for row, ours in zip(asked, decode(base, [ask(row, clips, base) for row in asked]), strict=True):
+        theirs = row["decode"]
+        assert (ours.language, list(ours.tokens)) == (theirs["language"], theirs["tokens"]), row["clip"]
+        assert ours.avg_logprob == pytest.approx(theirs["avg_logprob"], abs=PROBABILITY_TOLERANCE)
+        assert ours.no_speech_prob == pytest.approx(theirs["no_speech_prob"], abs=PROBABILITY_TOLERANCE)
+
+
+def test_words_are_where_the_reference_hears_them(
+    base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
+) -> None:
+    """Starts and ends are within 100 ms in the median."""
+    asked = [(row, ask(row, clips, base)) for row in rows("base", "words")]
+    gaps = [gap for row, request in asked for gap in word_gaps(base, request, row["greedy"]["text"], row["words"])]
+    assert len(gaps) > 50
+    assert np.median(gaps) <= MOST_WORD_ERROR_S
+
+
+def test_what_the_reference_decodes_again_is_not_taken_for_good(
+    exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
+) -> None:
+    """Our guards refuse what its ladder refuses; what it takes they take too, or hold to be no speech."""
+    vocabulary, asked = exact.vocabulary, rows("ladder", "ladder")
+    requests = [ask(row, clips, exact) for row in asked]
+    for row, request, ours in zip(asked, requests, decode(exact, requests), strict=True):
+        theirs = row["ladder"]
+        text_tokens = [token for token in ours.tokens if token < vocabulary.end]
+        verdict = judge(ours, vocabulary.decode(text_tokens), text_tokens, request.audio.size / 16_000)
+        assert list(ours.tokens) == theirs["tokens"], row["clip"]
+        assert ours.avg_logprob == pytest.approx(theirs["avg_logprob"], abs=PROBABILITY_TOLERANCE)
+        assert ours.no_speech_prob == pytest.approx(theirs["no_speech_prob"], abs=PROBABILITY_TOLERANCE)
+        if theirs["silent"]:
+            assert verdict is Verdict.SILENT, row["clip"]
+        elif theirs["falls_back"]:
+            assert verdict is not Verdict.GOOD, row["clip"]
+        else:
+            assert verdict in {Verdict.GOOD, Verdict.SILENT} or loops(text_tokens), row["clip"]
