@@ -79,8 +79,16 @@ async def like_for_like() -> list[str]:
 
 
 async def deployed() -> list[str]:
-    """16 requests at a time as each would be deployed, one clip alone, and word error rates."""
-    course = await Course.mixed()
+    """As `sentences`, over lengths spread evenly, which are long: half of them need windows of over 16 s."""
+    return await _deployed(await Course.mixed())
+
+
+async def sentences() -> list[str]:
+    """16 requests at a time as each would be deployed, one clip alone, and word error rates: recorded sentences."""
+    return await _deployed(await Course.recorded())
+
+
+async def _deployed(course: Course) -> list[str]:
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving())
         expected = expectations(server, course, [IN_FLIGHT])
@@ -97,10 +105,8 @@ async def deployed() -> list[str]:
 
 
 def _describe(course: Course) -> list[str]:
-    joined = sum(len(clip.parts) > 1 for clip in course.clips)
     return [
-        f"- {len(course.clips)} English clips, {course.duration_s:.0f} s, lengths spread evenly over 2 to 28 s; "
-        f"{joined} are neighbouring clips of one speaker joined with 0.4 s of silence.",
+        f"- {len(course.clips)} English clips, {course.duration_s:.0f} s, {course.lengths}.",
         f"- One clip: {course.probe_s:.0f} s, alone, {N_PROBES} times.",
         f"- Both sides have {THREADS} threads and take turns; medians of the rounds. Peak memory: without the client.",
     ]

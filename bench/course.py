@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import soundfile
-from clips import N_CLIPS, SAMPLE_RATE, BenchClip, Pcm, mixed_clips
+from clips import N_CLIPS, SAMPLE_RATE, BenchClip, Pcm, mixed_clips, recorded_clips
 from ours import settings
 from whisperline_local.assets import demo_speech
 
@@ -15,14 +15,29 @@ class Course:
     """Clips, and their audio by id, with the one clip as `PROBE` beside them."""
 
     clips: list[BenchClip]
+    lengths: str  # how they are distributed, for the report
     pcm: dict[str, Pcm]
 
     @classmethod
     async def mixed(cls, n_clips: int = N_CLIPS) -> "Course":
         """The clips of `mixed_clips`, and the demo's."""
         clips = mixed_clips(n_clips)
+        joined = sum(len(clip.parts) > 1 for clip in clips)
+        how = "neighbouring clips of one speaker joined with 0.4 s of silence"
+        return await cls._of(clips, f"lengths spread evenly over 2 to 28 s; {joined} are {how}")
+
+    @classmethod
+    async def recorded(cls, n_clips: int = 2 * N_CLIPS) -> "Course":
+        """Every so many-th recorded clip, and the demo's: sentences of the lengths that people speak."""
+        clips = recorded_clips()
+        clips = clips[:: len(clips) // n_clips][:n_clips]
+        mean_s = sum(clip.duration_s for clip in clips) / len(clips)
+        return await cls._of(clips, f"2 to 28 s as they were recorded, {mean_s:.1f} s on average")
+
+    @classmethod
+    async def _of(cls, clips: list[BenchClip], lengths: str) -> "Course":
         probe, _ = soundfile.read(await demo_speech(settings()), dtype="int16")
-        return cls(clips, {PROBE: probe} | {clip.id: clip.read() for clip in clips})
+        return cls(clips, lengths, {PROBE: probe} | {clip.id: clip.read() for clip in clips})
 
     @property
     def names(self) -> list[str]:

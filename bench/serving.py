@@ -1,7 +1,7 @@
 """The serving of Whisper, measured beside faster-whisper: speed, accuracy, memory, mixed load, and the floor.
 
     make bench-serving                 # every part, about 18 minutes on two cores
-    make bench-serving PART=deployed   # one: like-for-like, deployed, mixed or floor
+    make bench-serving PART=deployed   # one: like-for-like, sentences, deployed, mixed or floor
 
 Every part writes its table to bench/results/serving-PART.md.
 """
@@ -10,13 +10,14 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 
-from comparison import deployed, like_for_like
+from comparison import deployed, like_for_like, sentences
 from floor import floor
 from mixed import mixed
 from report import heading, say, write
 
 PARTS: dict[str, tuple[str, str, Callable[[], Awaitable[list[str]]]]] = {
     "like-for-like": ("Like for like with faster-whisper", "30 s windows, greedy, no timestamps", like_for_like),
+    "sentences": ("As deployed, beside faster-whisper", "16 requests at a time, recorded sentences", sentences),
     "deployed": ("As deployed, beside faster-whisper", "16 requests at a time, 2 to 28 s", deployed),
     "mixed": ("Live sentences beside files", "one live sentence every half second", mixed),
     "floor": ("The floor, and how far from it we are", "operations and bytes, counted", floor),

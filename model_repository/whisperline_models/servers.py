@@ -100,7 +100,7 @@ class Server:
         except queue.Empty:
             raise ServerError(f"{self.address}: no answer in {ANSWER_LIMIT_S:.0f} s") from None
         finally:
-            self._client.stop_stream(cancel_requests=True)
+            self._client.stop_stream()
         if error is not None:
             raise error
         return result
