@@ -6,6 +6,8 @@
 The table goes to bench/results/serving-gpu.md; where no GPU is found, that is what it says.
 """
 
+from __future__ import annotations
+
 import shutil
 import statistics
 import subprocess
@@ -15,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
@@ -39,7 +41,7 @@ AT_A_TIME = (1, 2, 4, 8, 16, 32, 64)
 ROUNDS, N_PROBES = 3, 20
 LEAST_THROUGHPUT, MOST_LATENCY_MS = 1000.0, 60.0
 OPTIONS = b'{"language": "en", "temperature": 0.0}'
-PRECISION = "float16"
+PRECISION: "Precision" = "float16"
 PROVIDER = "CUDAExecutionProvider"
 
 
@@ -81,7 +83,7 @@ def engine(source: str | None, n_tokens: int, max_batch: int) -> Iterator[Engine
     """A warm engine over an export that is gone afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
         say(f"exporting {source or SHAPE}")
-        folder = export_version(_checkpoint(source, n_tokens), Path(scratch) / "1", cast("Precision", PRECISION))
+        folder = export_version(_checkpoint(source, n_tokens), Path(scratch) / "1", PRECISION)
         say("loading it")
         loaded = Engine(folder, max_batch=max_batch)
         loaded.warm_up()
