@@ -98,8 +98,10 @@ def remove(repository: Repository, servers: Sequence[Server], number: int, drain
         _drain(before, drain_s, tell)
         try:
             with repository.set_aside(number):
-                _each(servers, lambda server: server.load(MODEL))
-                _each(servers, lambda server: server.wait_unloaded(number))
+                for server in servers:
+                    server.load(MODEL)
+                for server in servers:
+                    _wait_unloaded(server, number, tell)
         except ServerError as error:
             _reload(servers, tell)
             raise ServerError(f"{error}\nversion {number} stays") from error
@@ -159,9 +161,9 @@ def _reload(servers: Sequence[Server], tell: Tell) -> None:
             tell(f"not reloaded: {error}")
 
 
-def _each(servers: Sequence[Server], act: Callable[[Server], None]) -> None:
-    for server in servers:
-        act(server)
+def _wait_unloaded(server: Server, number: int, tell: Tell) -> None:
+    if not server.wait_unloaded(number):
+        tell(f"{server.address}: version {number} gets no requests, but its process stays until the server restarts")
 
 
 def _check_answers(servers: Sequence[Server], number: int, tell: Tell) -> None:
