@@ -53,7 +53,7 @@ def _choices(engine: Engine, logits: np.ndarray) -> list[int]:
     return chosen
 
 
-@pytest.mark.oracle  # writes and reads three gigabytes
+@pytest.mark.oracle  # writes three gigabytes, and takes seven of memory
 def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
     """An encoder of over 2 GB gives what it gives without the layers that add nothing: 27 of 28 write zeros."""
     shallow = cut_checkpoint("large-v3", cache)
