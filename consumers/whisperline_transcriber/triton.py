@@ -127,16 +127,22 @@ class Triton:
         """Ask a version in a stream of its own: the model batches by itself, and unary calls cannot."""
         asked = {"model_name": self._model, "model_version": version, "inputs": _inputs(audio, request)}
         answers = self._client.stream_infer(_once(asked), stream_timeout=request.deadline_s, headers=_STATUS)
+        transcript: Transcript | None = None
         try:
-            async for result, error in answers:
+            async for (
+                result,
+                error,
+            ) in answers:  # to its end: to leave earlier is to cancel, which Triton may not forget
                 if error is not None:
                     raise TritonError(str(error), retriable=True)
-                return Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
+                transcript = Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
         except grpc.aio.AioRpcError as error:
             raise TritonError(error.details() or str(error), retriable=error.code() not in _PERMANENT) from error
         except (InferenceServerException, ValidationError, IndexError, AttributeError) as error:
             raise TritonError(f"no usable answer: {error}", retriable=True) from error
-        raise TritonError("no answer before the end of the stream", retriable=True)
+        if transcript is None:
+            raise TritonError("no answer before the end of the stream", retriable=True)
+        return transcript
 
 
 async def _once(item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
