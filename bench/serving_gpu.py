@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
 import numpy as np
 import onnxruntime
@@ -31,9 +31,6 @@ from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
 from whisperline_models.sources import load_checkpoint
 
-if TYPE_CHECKING:
-    from whisperline_models.graphs import Precision
-
 SHAPE, TOKENIZER = "large-v3-turbo", "base"
 LONG_S, LONG_TOKENS = 28.0, 100  # read English has 3.6 tokens a second
 SHORT_S, SHORT_TOKENS = 5.0, 20
@@ -41,7 +38,7 @@ AT_A_TIME = (1, 2, 4, 8, 16, 32, 64)
 ROUNDS, N_PROBES = 3, 20
 LEAST_THROUGHPUT, MOST_LATENCY_MS = 1000.0, 60.0
 OPTIONS = b'{"language": "en", "temperature": 0.0}'
-PRECISION: "Precision" = "float16"
+PRECISION: Final = "float16"
 PROVIDER = "CUDAExecutionProvider"
 
 
