@@ -20,6 +20,7 @@ from report import THREADS, say, spread, table, verdict
 ROUNDS = 3
 CLOSE_TO_BEST = 0.85  # of the best throughput: who is slower in the first round takes no part in the others
 MAX_PEER_ERROR_PERCENT = 20
+MAX_EMPTY_SHARE = 0.03  # of the texts: a guard may find no speech in a noisy clip, and pays for it in words
 N_PROBES = 20
 PAUSE_S = 0.3  # after each probe: OpenMP's threads of the peer go on spinning for 0.2 s
 LIKE = {
@@ -163,7 +164,7 @@ def _check(course: Course, contestant: Contestant) -> None:
     """Refuse a contestant that is fast because it says nothing, or nonsense."""
     empty = [name for name in course.names if not contestant.texts[name]]
     error = word_error_rate(course.clips, contestant.texts)
-    if empty or error > MAX_PEER_ERROR_PERCENT:
+    if len(empty) > MAX_EMPTY_SHARE * len(course.clips) or error > MAX_PEER_ERROR_PERCENT:
         raise SystemExit(
             f"{contestant.name}: {len(empty)} texts are empty, word error rate {error:.1f} %: no comparison"
         )
