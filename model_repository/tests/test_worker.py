@@ -80,3 +80,17 @@ def test_who_has_gone_costs_no_work(worker: Worker) -> None:
     answers.wait(2)
     assert isinstance(answers.outcomes[0], RequestCancelled)
     assert isinstance(answers.outcomes[1], Result)
+
+
+def test_an_answer_that_cannot_be_delivered_disturbs_nobody(worker: Worker) -> None:
+    """What fails while one request is answered is not seen by those that share its steps."""
+    answers = Answers()
+
+    def broken(outcome: Result | Exception) -> None:
+        answers(outcome)
+        raise ConnectionError("gone")
+
+    worker.submit(SILENCE, broken)
+    worker.submit(SILENCE, answers)
+    answers.wait(2)
+    assert all(isinstance(outcome, Result) for outcome in answers.outcomes)

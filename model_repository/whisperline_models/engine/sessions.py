@@ -143,8 +143,8 @@ def _open(path: Path, device: Device, threads: int) -> onnxruntime.InferenceSess
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # threads that spin for work take the processor from other programs, and where it is full from each other
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # between two operators a thread is worth waiting for awake; between two runs others want the processor
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = device.providers(captured=path.stem == "decoder")
     return onnxruntime.InferenceSession(str(path), options, providers=providers)
 

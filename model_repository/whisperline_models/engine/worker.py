@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import Counter, deque
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from .transcription import Engine
 
     Finish = Callable[[Result | Exception], None]
+
+log = logging.getLogger(__name__)
 
 
 class Overloaded(Exception):
@@ -55,7 +58,10 @@ class Worker:
     def _finished(self, lane: str, finish: Finish, outcome: Result | Exception) -> None:
         with self._changed:
             self._held[lane] -= 1
-        finish(outcome)
+        try:
+            finish(outcome)
+        except Exception:  # an answer that cannot be delivered is nobody else's matter
+            log.exception("an answer was not delivered")
 
     def _run(self) -> None:
         busy = False
