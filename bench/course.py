@@ -27,7 +27,7 @@ class Course:
         return await cls._of(clips, f"lengths spread evenly over 2 to 28 s; {joined} are {how}")
 
     @classmethod
-    async def recorded(cls, n_clips: int = 2 * N_CLIPS) -> "Course":
+    async def recorded(cls, n_clips: int = N_CLIPS) -> "Course":
         """Every so many-th recorded clip, and the demo's: sentences of the lengths that people speak."""
         clips = recorded_clips()
         clips = clips[:: len(clips) // n_clips][:n_clips]
