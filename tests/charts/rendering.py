@@ -16,7 +16,7 @@ from referencing import Registry, Resource
 REPOSITORY = Path(__file__).parents[2]
 CHARTS = REPOSITORY / "charts"
 SCHEMAS = Path(__file__).parent / "schemas"  # of custom resources; Kubernetes' own are in kubernetes-validate
-KUBERNETES = "1.33.0"  # the oldest that the charts support: image volumes are on by default from here
+KUBERNETES = "1.35.0"  # the oldest that the charts support: image volumes are on by default from here, not from 1.33
 
 Object = dict[str, Any]
 RenderError = helm_python.HelmError
