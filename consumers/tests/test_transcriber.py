@@ -25,6 +25,7 @@ from whisperline_contracts import (
     decode_event,
     decode_progress,
 )
+from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, SESSION_PROGRESS, TRANSCRIPTIONS
 from whisperline_local import LocalSettings, Stack
 from whisperline_transcriber.progress_log import ProgressLog
@@ -179,8 +180,9 @@ async def test_every_decision_is_in_the_progress_log(stack: Stack, log: Log) -> 
 async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack) -> None:
     """Both learn the same decision, and so does whoever reads the log later: never the one that came second."""
     session_id = uuid.uuid4().hex
-    async with Publisher(stack.kafka_bootstrap) as publisher:
-        owners = [ProgressLog(stack.kafka_bootstrap, publisher) for _ in range(3)]
+    broker = Broker(stack.kafka_bootstrap)
+    async with Publisher(broker) as publisher:
+        owners = [ProgressLog(broker, publisher) for _ in range(3)]
         try:
             for each in owners[:2]:
                 await each.assign([0])

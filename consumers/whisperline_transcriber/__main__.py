@@ -9,7 +9,9 @@ import sys
 import uuid
 
 import uvloop
-from pydantic import ValidationError
+from aiokafka.errors import KafkaConnectionError
+from whisperline_contracts.broker import BrokerRefused
+from whisperline_contracts.settings import WrongSettings
 
 from whisperline_transcriber.health import serve_health
 from whisperline_transcriber.settings import Settings
@@ -27,18 +29,16 @@ async def _run(settings: Settings) -> None:
 
 
 def main() -> int:
-    """Run the transcriber. Exit status: 0 stopped as asked, 1 stopped by dead letters, 2 wrong settings."""
+    """Run the transcriber. Exit status: 0 stopped as asked, 1 no Kafka, or dead letters, 2 wrong settings."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        settings = Settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"WHISPERLINE_TRANSCRIBER_{name}: {problem['msg']}\n")
+        settings = Settings.read()
+    except WrongSettings as error:
+        sys.stderr.write(f"{error}\n")
         return 2
     try:
         uvloop.run(_run(settings))
-    except TooManyDeadLetters as error:
+    except (TooManyDeadLetters, BrokerRefused, KafkaConnectionError) as error:
         logging.getLogger(__name__).critical("%s", error)
         return 1
     return 0

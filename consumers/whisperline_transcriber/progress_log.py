@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from whisperline_contracts import Progress, UnreadableMessage, decode_progress, encode_progress
+from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import SESSION_PROGRESS
 
 from whisperline_transcriber.publisher import Publisher
@@ -20,8 +21,8 @@ class ProgressLog:
     with all partitions, whenever they change. A reader that fails makes `watch` raise.
     """
 
-    def __init__(self, bootstrap: str, publisher: Publisher) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, broker: Broker, publisher: Publisher) -> None:
+        self._broker = broker
         self._publisher = publisher
         self._counted: dict[int, dict[str, Progress]] = {}
         self._waiting: dict[tuple[str, int], asyncio.Future[Progress]] = {}
@@ -75,7 +76,7 @@ class ProgressLog:
         await self._publisher.durably(SESSION_PROGRESS, session_id, None, partition=partition)
 
     async def _follow(self, caught_up: "asyncio.Future[None]") -> None:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+        consumer = AIOKafkaConsumer(**self._broker.client_options(), enable_auto_commit=False)
         await consumer.start()
         try:
             own = [TopicPartition(SESSION_PROGRESS, partition) for partition in self._counted]

@@ -9,6 +9,7 @@ from typing import Any, Self
 from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.errors import KafkaError
 from whisperline_contracts import AudioChunk, DeadLetter, Event, encode_event
+from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, MAX_MESSAGE_BYTES, TRANSCRIPTIONS
 
 from whisperline_transcriber import metrics
@@ -22,9 +23,9 @@ MAX_LIVELY = 2_000  # events that nobody waits for; when so many are under way, 
 class Publisher:
     """An idempotent producer that does not give up: what it returned from is durable."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, broker: Broker) -> None:
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=bootstrap,
+            **broker.client_options(),
             acks="all",
             enable_idempotence=True,
             max_request_size=MAX_MESSAGE_BYTES,
@@ -73,7 +74,8 @@ class Publisher:
         log.error("dead letter: %s[%d]@%d: %s", record.topic, record.partition, record.offset, reason)
 
     async def partitions(self, topic: str) -> set[int]:
-        """Return the partitions that a topic has."""
+        """Ask Kafka which partitions a topic has; the producer writes to all of them from then on."""
+        await self._producer.client.force_metadata_update()
         found: set[int] = await self._producer.partitions_for(topic)
         return found
 

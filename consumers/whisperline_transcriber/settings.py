@@ -3,17 +3,17 @@
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+from whisperline_contracts.settings import DeployableSettings
 
 from whisperline_transcriber.segmentation import Segmentation
 
 
-class Settings(BaseSettings):
+class Settings(DeployableSettings):
     """Every setting, with its unit in its name. The README's table says the same."""
 
-    model_config = SettingsConfigDict(env_prefix="WHISPERLINE_TRANSCRIBER_", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="WHISPERLINE_TRANSCRIBER_")
 
-    kafka_bootstrap: str = "127.0.0.1:9192"
     group: str = "transcriber"
     instance_id: str | None = None  # static membership: a restart within the session timeout moves no partition
     session_timeout_ms: int = Field(default=10_000, ge=6_000)

@@ -56,11 +56,12 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
     async def run(self, stop: asyncio.Event) -> None:
         """Follow the log until `stop` is set; then finish what is closed, commit, and leave the rest to others."""
         settings = self._settings
+        await settings.broker.reach()
         async with AsyncExitStack() as stack:
-            publisher = await stack.enter_async_context(Publisher(settings.kafka_bootstrap))
+            publisher = await stack.enter_async_context(Publisher(settings.broker))
             asked = Triton(settings.triton_url, settings.model, settings.rollout_keep_s)
             triton = await stack.enter_async_context(asked)
-            progress = ProgressLog(settings.kafka_bootstrap, publisher)
+            progress = ProgressLog(settings.broker, publisher)
             stack.push_async_callback(progress.close)
             self._services = Services(settings, publisher, progress, Decoder(triton, settings), self._owner)
             self._reply_partitions = await publisher.partitions(TRANSCRIPTIONS)
@@ -90,7 +91,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
     def _make_consumer(self) -> AIOKafkaConsumer:
         settings = self._settings
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap,
+            **settings.broker.client_options(),
             group_id=settings.group,
             group_instance_id=settings.instance_id,
             enable_auto_commit=False,
@@ -114,7 +115,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _bounds(self, partitions: list[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """Return where partitions begin and end. A consumer that fetches would be told half a second later."""
-        asking = AIOKafkaConsumer(bootstrap_servers=self._settings.kafka_bootstrap)
+        asking = AIOKafkaConsumer(**self._settings.broker.client_options())
         await asking.start()
         try:
             beginnings, ends = await asking.beginning_offsets(partitions), await asking.end_offsets(partitions)
@@ -159,13 +160,18 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _chunk(self, record: ConsumerRecord) -> AudioChunk | None:
         try:
             chunk = AudioChunk.from_record(record.headers, record.value)
-            if chunk.reply_partition not in self._reply_partitions:
+            if not await self._can_reply(chunk.reply_partition):
                 raise UnreadableMessage(f"{TRANSCRIPTIONS} has no partition {chunk.reply_partition} to reply to")
         except UnreadableMessage as error:
             await self._unreadable_record(record, error)
             return None
         self._unreadable[record.partition] = 0
         return chunk
+
+    async def _can_reply(self, partition: int) -> bool:
+        if partition not in self._reply_partitions:  # one that was added while we run?
+            self._reply_partitions = await self._services.publisher.partitions(TRANSCRIPTIONS)
+        return partition in self._reply_partitions
 
     async def _unreadable_record(self, record: ConsumerRecord, error: UnreadableMessage) -> None:
         self._unreadable[record.partition] += 1

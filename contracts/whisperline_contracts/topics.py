@@ -23,29 +23,35 @@ _DAY_MS = 24 * _HOUR_MS
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic: its name, number of partitions, and broker settings (all values are strings, as Kafka has them)."""
+    """One topic: its name, number of partitions, and broker settings (all values are strings, as Kafka has them).
+
+    `keyed`: which partition a key has matters to readers, so the number of partitions must never change.
+    """
 
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+    replication_factor: int = 1
+    keyed: bool = False
 
 
-def topics(audio_partitions: int = 8, reply_partitions: int = 8) -> tuple[Topic, ...]:
+def topics(audio_partitions: int = 8, reply_partitions: int = 8, replication_factor: int = 1) -> tuple[Topic, ...]:
     """Return every topic that Whisperline needs.
 
     `audio_partitions` bounds the number of transcriber processes, `reply_partitions` the number of gateways.
     Neither may be lowered later, and raising `audio_partitions` moves sessions that are under way: see
-    `docs/architecture.md`.
+    `docs/architecture.md`. With a `replication_factor` of three or more, what is acknowledged is on two brokers.
     """
-    size = {"max.message.bytes": str(MAX_MESSAGE_BYTES)}
+    in_sync = "2" if replication_factor > 2 else "1"  # two copies of two would stop writing when one broker restarts
+    size = {"max.message.bytes": str(MAX_MESSAGE_BYTES), "min.insync.replicas": in_sync}
     kept = {**size, "retention.ms": str(_DAY_MS), "message.timestamp.type": "LogAppendTime"}
     dead = {**size, "retention.ms": str(14 * _DAY_MS)}
     # The lag keeps records from being compacted while a former owner could still be writing: see progress.py.
     compacted = {**size, "cleanup.policy": "compact", "min.compaction.lag.ms": str(_HOUR_MS)}
     return (
-        Topic(AUDIO_CHUNKS, audio_partitions, kept),
-        Topic(SESSION_PROGRESS, audio_partitions, compacted),
-        Topic(TRANSCRIPTIONS, reply_partitions, kept),
-        Topic(AUDIO_CHUNKS_DEAD, 1, dead),
-        Topic(TRANSCRIPTIONS_DEAD, 1, dead),
+        Topic(AUDIO_CHUNKS, audio_partitions, kept, replication_factor, keyed=True),
+        Topic(SESSION_PROGRESS, audio_partitions, compacted, replication_factor, keyed=True),
+        Topic(TRANSCRIPTIONS, reply_partitions, kept, replication_factor),
+        Topic(AUDIO_CHUNKS_DEAD, 1, dead, replication_factor),
+        Topic(TRANSCRIPTIONS_DEAD, 1, dead, replication_factor),
     )

@@ -5,7 +5,7 @@ import logging
 import sys
 
 import uvloop
-from pydantic import ValidationError
+from whisperline_contracts.settings import WrongSettings
 
 from whisperline_gateway.app import create_app
 from whisperline_gateway.gateway import Gateway
@@ -19,11 +19,9 @@ log = logging.getLogger("whisperline.gateway")
 def main() -> int:
     """Run the gateway; return the exit status: 0 after a signal, 1 if it could not start or had to stop."""
     try:
-        settings = Settings()
-    except ValidationError as error:
-        for problem in error.errors():
-            name = "_".join(str(part) for part in problem["loc"]).upper()
-            print(f"WHISPERLINE_GATEWAY_{name}: {problem['msg']}", file=sys.stderr)  # noqa: T201 - no log yet
+        settings = Settings.read()
+    except WrongSettings as error:
+        print(error, file=sys.stderr)  # noqa: T201 - no log yet
         return 1
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)

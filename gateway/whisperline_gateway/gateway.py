@@ -9,6 +9,7 @@ from typing import Protocol
 
 from aiokafka.errors import KafkaError
 from whisperline_contracts import Event
+from whisperline_contracts.broker import BrokerRefused
 from whisperline_contracts.topics import AUDIO_CHUNKS, TRANSCRIPTIONS, TRANSCRIPTIONS_DEAD
 from whisperline_persistence import Store
 
@@ -192,22 +193,25 @@ class Gateway:
 async def _kafka(settings: Settings) -> AsyncIterator[tuple[AudioLog, EventReader]]:
     await _await_kafka(settings)
     async with (
-        AudioLog.open(settings.kafka_bootstrap) as audio_log,
-        EventReader.open(settings.kafka_bootstrap, settings.ordinal) as events,
+        AudioLog.open(settings.broker) as audio_log,
+        EventReader.open(settings.broker, settings.ordinal) as events,
     ):
         yield audio_log, events
 
 
 async def _await_kafka(settings: Settings) -> None:
-    """Wait until Kafka answers. Raises `StartError`, at once if a topic or the ordinal's partition is not there."""
+    """Wait until Kafka answers. Raises `StartError`, at once if it refuses us, or has no topic or partition for us."""
     deadline_s = time.monotonic() + settings.start_timeout_s
     while True:
         try:
-            async with AudioLog.open(settings.kafka_bootstrap) as audio_log:
+            await settings.broker.reach()
+            async with AudioLog.open(settings.broker) as audio_log:
                 await audio_log.partition_count(AUDIO_CHUNKS)
                 await audio_log.partition_count(TRANSCRIPTIONS_DEAD)
                 _check_ordinal(settings.ordinal, await audio_log.partition_count(TRANSCRIPTIONS))
                 return
+        except BrokerRefused as error:
+            raise StartError(str(error)) from error
         except KafkaError as error:
             if time.monotonic() > deadline_s:
                 raise StartError(f"Kafka at {settings.kafka_bootstrap} does not answer: {error}") from error

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
 from whisperline_contracts import AudioChunk, DeadLetter, Event, UnreadableMessage, decode_event
+from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import AUDIO_CHUNKS, MAX_MESSAGE_BYTES, TRANSCRIPTIONS, TRANSCRIPTIONS_DEAD
 
 from whisperline_gateway import metrics
@@ -33,16 +34,16 @@ class AudioLog:
     sequence is broken) is replaced; the records that it held have failed, and their sessions say so.
     """
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
         self._producer: AIOKafkaProducer | None = None
         self._renewal: asyncio.Task[None] | None = None
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, bootstrap: str) -> AsyncIterator["AudioLog"]:
+    async def open(cls, broker: Broker) -> AsyncIterator["AudioLog"]:
         """Connect. Raises `KafkaConnectionError` when no broker answers. At the end, flush for a few seconds."""
-        audio_log = cls(bootstrap)
+        audio_log = cls(broker)
         audio_log._producer = await audio_log._started_producer()
         try:
             yield audio_log
@@ -79,7 +80,9 @@ class AudioLog:
         cluster = await self._current().client.fetch_all_metadata()
         partitions = cluster.partitions_for_topic(topic)
         if not partitions:
-            raise StartError(f"Kafka at {self._bootstrap} has no topic {topic}: create Whisperline's topics first")
+            raise StartError(
+                f"Kafka at {self._broker.bootstrap} has no topic {topic}: create Whisperline's topics first"
+            )
         return len(partitions)
 
     def _current(self) -> AIOKafkaProducer:
@@ -89,7 +92,7 @@ class AudioLog:
 
     async def _started_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap,
+            **self._broker.client_options(),
             client_id="whisperline-gateway",
             acks="all",
             enable_idempotence=True,
@@ -138,11 +141,11 @@ class EventReader:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, bootstrap: str, ordinal: int) -> AsyncIterator["EventReader"]:
+    async def open(cls, broker: Broker, ordinal: int) -> AsyncIterator["EventReader"]:
         """Connect, and find the end of the partition: events from then on will be read."""
         partition = TopicPartition(TRANSCRIPTIONS, ordinal)
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap,
+            **broker.client_options(),
             client_id=f"whisperline-gateway-{ordinal}",
             group_id=None,
             enable_auto_commit=False,

@@ -1,17 +1,17 @@
 """The gateway's settings: environment variables with the prefix WHISPERLINE_GATEWAY_, read once at start."""
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+from whisperline_contracts.settings import DeployableSettings
 
 
-class Settings(BaseSettings):
+class Settings(DeployableSettings):
     """Every setting of the gateway, its default and its unit. The README's table says the same."""
 
-    model_config = SettingsConfigDict(env_prefix="WHISPERLINE_GATEWAY_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="WHISPERLINE_GATEWAY_")
 
     token_secret: SecretStr = Field(min_length=16, description="signs resume tokens; the same for every gateway")
     database_url: SecretStr = Field(description="PostgreSQL that holds the finals which a resumed session missed")
-    kafka_bootstrap: str = Field(default="127.0.0.1:9192", min_length=1, description="host:port, comma separated")
     host: str = Field(default="127.0.0.1", description="address to listen on; there are no accounts yet")
     port: int = Field(default=8080, ge=0, le=65535, description="0 takes any free port")
     ordinal: int = Field(default=0, ge=0, description="partition of `transcriptions` that this replica reads")

@@ -11,8 +11,9 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError
+from whisperline_contracts.broker import Broker
+from whisperline_contracts.create_topics import PartitionsDiffer, create_topics
 from whisperline_contracts.topics import MAX_MESSAGE_BYTES, topics
 
 from whisperline_local import probes
@@ -54,33 +55,18 @@ def kafka_service(settings: LocalSettings) -> Service:
         ),
         prepare=partial(_prepare, settings, folder),
         ready=lambda _pid: probes.kafka_ok(settings.port("kafka_port")),
-        on_ready=partial(create_topics, settings.kafka_bootstrap),
+        on_ready=partial(_create_topics, settings),
         stop_limit_s=30.0,
         hint=f"If its data is broken and may go: remove {folder}.",
     )
 
 
-async def create_topics(bootstrap: str) -> None:
-    """Create the topics of the contracts that are not there."""
-    wanted = [
-        NewTopic(topic.name, topic.partitions, 1, topic_configs=dict(topic.config))
-        for topic in topics(audio_partitions=MAX_REPLICAS, reply_partitions=MAX_REPLICAS)
-    ]
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+async def _create_topics(settings: LocalSettings) -> None:
     try:
         async with asyncio.timeout(TOPICS_LIMIT_S):
-            await admin.start()
-            _raise_errors(await admin.create_topics(wanted))
-    except (KafkaError, TimeoutError) as error:
+            await create_topics(Broker(settings.kafka_bootstrap), topics(MAX_REPLICAS, MAX_REPLICAS))
+    except (KafkaError, PartitionsDiffer, TimeoutError) as error:
         raise StepFailed("creating the topics", str(error) or type(error).__name__) from error
-    finally:
-        await admin.close()
-
-
-def _raise_errors(response: object) -> None:
-    for name, code, *message in response.topic_errors:  # type: ignore[attr-defined]  # aiokafka's are made at run time
-        if code not in (0, TopicAlreadyExistsError.errno):
-            raise for_code(code)(f"{name}: {message}")
 
 
 def _java(settings: LocalSettings) -> str:

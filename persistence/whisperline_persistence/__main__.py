@@ -6,13 +6,14 @@ import logging
 import signal
 import sys
 
-from pydantic import ValidationError
+from whisperline_contracts.broker import BrokerRefused
+from whisperline_contracts.settings import WrongSettings
 
 from whisperline_persistence import metrics
 from whisperline_persistence.batch import TooManyDeadLettersError
 from whisperline_persistence.consumer import Consumer
 from whisperline_persistence.migrate import migrate
-from whisperline_persistence.settings import ENV_PREFIX, Settings
+from whisperline_persistence.settings import Settings
 from whisperline_persistence.store import Store
 
 log = logging.getLogger("whisperline_persistence")
@@ -27,18 +28,12 @@ def main() -> int:
     parser.add_argument("command", nargs="?", choices=["run", "migrate"], default="run")
     command = parser.parse_args().command
     try:
-        settings = Settings()
-    except ValidationError as error:
-        return _wrong_settings(error)
+        settings = Settings.read()
+    except WrongSettings as error:
+        print(error, file=sys.stderr)  # noqa: T201 - logging is not set up yet
+        return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     return _migrate(settings) if command == "migrate" else asyncio.run(_run(settings))
-
-
-def _wrong_settings(error: ValidationError) -> int:
-    for problem in error.errors(include_input=False, include_url=False):
-        name = ENV_PREFIX + ".".join(str(part) for part in problem["loc"]).upper()
-        print(f"{name}: {problem['msg']}", file=sys.stderr)  # noqa: T201 - logging is not set up yet
-    return 2
 
 
 def _migrate(settings: Settings) -> int:
@@ -78,7 +73,7 @@ async def _finish(running: asyncio.Task[None], stop: asyncio.Event, shutdown_s: 
         return 0
     try:
         running.result()
-    except TooManyDeadLettersError as error:
+    except (TooManyDeadLettersError, BrokerRefused) as error:
         log.error("%s", error)
         return 1
     return 0

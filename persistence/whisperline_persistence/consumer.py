@@ -72,8 +72,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     async def run(self) -> None:
         """Follow the log until `stop` is set; then finish the batch in hand, commit, and leave the group.
 
-        Waits for Kafka and for the database as long as it takes. Raises `TooManyDeadLettersError`, and `KafkaError`
-        for what waiting does not cure, such as a refused authorization.
+        Waits for Kafka and for the database as long as it takes. Raises `TooManyDeadLettersError`, and for what
+        waiting does not cure `BrokerRefused` (at the start) or `KafkaError`.
         """
         with suppress(_Stopped):
             async with self._started(self._new_consumer) as self._kafka, self._started(_new_producer) as self._dead:
@@ -247,6 +247,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
     async def _starts(self, client: AIOKafkaConsumer | AIOKafkaProducer) -> bool:
         try:
+            await self._unless_stopped(self._settings.broker.reach())
             await self._unless_stopped(client.start())
         except KafkaError as error:
             log.warning("Kafka is away, trying again: %r", error)
@@ -255,7 +256,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
     def _new_consumer(self, settings: Settings) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap,
+            **settings.broker.client_options(),
             group_id=settings.group,
             client_id=settings.group,
             enable_auto_commit=False,
@@ -273,7 +274,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
 def _new_producer(settings: Settings) -> AIOKafkaProducer:
     return AIOKafkaProducer(
-        bootstrap_servers=settings.kafka_bootstrap,
+        **settings.broker.client_options(),
         client_id=settings.group,
         acks="all",
         enable_idempotence=True,

@@ -1,18 +1,16 @@
 """The settings of the persistence process, read once at its start."""
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+from whisperline_contracts.settings import DeployableSettings
 
-ENV_PREFIX = "WHISPERLINE_PERSISTENCE_"
 
-
-class Settings(BaseSettings):
+class Settings(DeployableSettings):
     """Each setting is an environment variable: its name in capitals after `WHISPERLINE_PERSISTENCE_`."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix="WHISPERLINE_PERSISTENCE_")
 
     database_url: SecretStr  # libpq URL
-    kafka_bootstrap: str = "127.0.0.1:9192"  # host:port, several with commas
     group: str = "persistence"
     session_timeout_ms: int = Field(default=10_000, ge=6_000, le=300_000)  # until the group gives up on a silent member
     batch_records: int = Field(default=500, ge=1, le=10_000)
