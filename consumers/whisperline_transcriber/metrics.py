@@ -9,6 +9,11 @@ STALE = Counter("whisperline_transcriber_stale_records_total", "Records of sessi
 SUPERSEDED = Counter("whisperline_transcriber_superseded_total", "Decisions that another process had made first")
 RETRIES = Counter("whisperline_transcriber_triton_retries_total", "Requests to Triton that were sent again")
 REROUTED = Counter("whisperline_transcriber_rerouted_total", "Requests whose model version had just been unloaded")
+ANSWERS = Counter(
+    "whisperline_transcriber_answers_total",
+    "Requests to a version of the model: answered, failed, refused, or gone (it is not served any more)",
+    ["version", "outcome"],
+)
 SESSIONS = Gauge("whisperline_transcriber_sessions", "Sessions in memory")
 BUFFERED = Gauge("whisperline_transcriber_buffered_seconds", "Audio in memory")
 LAG = Gauge("whisperline_transcriber_lag_records", "Records not yet read", ["partition"])

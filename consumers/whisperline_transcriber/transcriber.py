@@ -128,6 +128,9 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         self._stirred.clear()
         self._committed.clear()
         self._superseded.clear()
+        self._read_ms.clear()
+        for lag in (metrics.LAG, metrics.LAG_AGE):  # of partitions that others may have from now on
+            lag.clear()
         for partition in partitions.values():
             await partition.close()
 

@@ -38,6 +38,13 @@ class TritonError(Exception):
         """Whether the version that was asked is not served (any more)."""
         return "unknown model" in str(self)
 
+    @property
+    def outcome(self) -> str:
+        """What the metrics call it."""
+        if self.version_is_gone:
+            return "gone"
+        return "failed" if self.retriable else "refused"
+
 
 class SegmentWord(BaseModel):
     """A word with its times from the start of the audio that was sent."""
@@ -124,6 +131,16 @@ class Triton:
             raise TritonError(str(error), retriable=True) from error
 
     async def _ask(self, audio: Samples, request: Request, version: str) -> Transcript:
+        """Ask a version and count what came of it: Triton counts a decoupled model's errors as answers."""
+        try:
+            transcript = await self._stream(audio, request, version)
+        except TritonError as error:
+            metrics.ANSWERS.labels(version, error.outcome).inc()
+            raise
+        metrics.ANSWERS.labels(version, "answered").inc()
+        return transcript
+
+    async def _stream(self, audio: Samples, request: Request, version: str) -> Transcript:
         """Ask a version in a stream of its own: the model batches by itself, and unary calls cannot."""
         asked = {"model_name": self._model, "model_version": version, "inputs": _inputs(audio, request)}
         answers = self._client.stream_infer(_once(asked), stream_timeout=request.deadline_s, headers=_STATUS)
