@@ -33,5 +33,6 @@ DECODE = Histogram(
 FINAL = Histogram(
     "whisperline_transcriber_final_seconds",
     "Time from the close of a segment to its final being durable",
+    ["priority"],
     buckets=(0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30),
 )

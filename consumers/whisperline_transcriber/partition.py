@@ -259,7 +259,7 @@ class Partition:
         await self._decide(live, base=segment.end, next_segment_index=index, speech_end_ms=speech_end_ms, final=final)
         await self._tell(live, final)
         live.session.undecided -= 1
-        metrics.FINAL.observe(time.monotonic() - began_s)
+        metrics.FINAL.labels(live.session.options.priority).observe(time.monotonic() - began_s)
 
     async def _finish(self, live: Live, step: Finish) -> None:
         end = SessionEnd(
