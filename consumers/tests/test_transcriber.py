@@ -26,7 +26,8 @@ from whisperline_contracts import (
     decode_progress,
 )
 from whisperline_contracts.broker import Broker
-from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, SESSION_PROGRESS, TRANSCRIPTIONS
+from whisperline_contracts.create_topics import create_topics
+from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, SESSION_PROGRESS, TRANSCRIPTIONS, topics
 from whisperline_local import LocalSettings, Stack
 from whisperline_transcriber.progress_log import ProgressLog
 from whisperline_transcriber.publisher import Publisher
@@ -126,6 +127,19 @@ async def test_a_reply_partition_that_does_not_exist_is_unreadable(log: Log) -> 
     async with asyncio.timeout(LIMIT_S):
         letter = await log.dead.getone()
     assert b"no partition 99" in dict(letter.headers)["dead_letter.reason"]
+
+
+async def test_a_reply_partition_that_is_added_is_replied_to(stack: Stack, log: Log) -> None:
+    """A gateway that was added with its partition is served by transcribers that have run since before."""
+    await create_topics(Broker(stack.kafka_bootstrap), topics(reply_partitions=9))
+    replies = await _at_end(stack, TopicPartition(TRANSCRIPTIONS, 8))
+    try:
+        await log.write(AudioKind.START, reply_partition=8)
+        async with asyncio.timeout(LIMIT_S):
+            event = decode_event((await replies.getone()).value)
+    finally:
+        await replies.stop()
+    assert (type(event), event.session_id) == (SessionStart, log.session_id)
 
 
 async def test_a_session_that_nobody_feeds_is_ended_through_the_log(log: Log) -> None:

@@ -1,4 +1,4 @@
-"""The messages and topics that Whisperline's deployables share, and nothing else.
+"""What Whisperline's deployables share: messages and topics here, in modules beside it Kafka and settings.
 
 Errors:
 

@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import InvalidPartitionsError, KafkaConnectionError, TopicAlreadyExistsError, for_code
@@ -16,7 +15,6 @@ log = logging.getLogger(__name__)
 
 _RETRY_S = 0.5
 _SETTLE_S = 0.1  # what was just done is not at once in every broker's answer
-_DONE_ALREADY = (0, TopicAlreadyExistsError.errno, InvalidPartitionsError.errno)  # by us or by another process
 
 
 class PartitionsDiffer(Exception):
@@ -75,16 +73,13 @@ async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
 
 async def _create(admin: AIOKafkaAdminClient, topic: Topic) -> None:
     new = NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
-    _raise_error(await admin.create_topics([new]))
+    for name, code, *message in (await admin.create_topics([new])).topic_errors:
+        if code not in (0, TopicAlreadyExistsError.errno):
+            raise for_code(code)(f"{name}: {message}")
     log.info("created %s with %d partitions", topic.name, topic.partitions)
 
 
 async def _grow(admin: AIOKafkaAdminClient, topic: Topic, present: int) -> None:
-    _raise_error(await admin.create_partitions({topic.name: NewPartitions(topic.partitions)}))
-    log.info("raised the partitions of %s from %d to %d", topic.name, present, topic.partitions)
-
-
-def _raise_error(response: Any) -> None:
-    for name, code, *message in response.topic_errors:
-        if code not in _DONE_ALREADY:
-            raise for_code(code)(f"{name}: {message}")
+    with suppress(InvalidPartitionsError):  # another process was quicker
+        await admin.create_partitions({topic.name: NewPartitions(topic.partitions)})
+        log.info("raised the partitions of %s from %d to %d", topic.name, present, topic.partitions)
