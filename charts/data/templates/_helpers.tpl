@@ -10,3 +10,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
+
+{{/* The pods of charts/whisperline that may connect: `.components` are their deployables. */}}
+{{- define "data.clients" -}}
+podSelector:
+  matchLabels:
+    {{- toYaml .root.Values.clients.labels | nindent 4 }}
+  matchExpressions:
+    - {key: app.kubernetes.io/component, operator: In, values: {{ .components | toJson }}}
+{{- end }}

@@ -1,0 +1,136 @@
+"""A promotion: one line of one file, whose revert is the way back."""
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from rendering import CHARTS, merged_values, render, values_file
+
+DIGESTS = [f"sha256:{character * 64}" for character in "ab"]
+
+
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("promote", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+promote = _load(CHARTS / "argocd" / "promote.py")
+ENVIRONMENT = (CHARTS / "argocd/environments/production.yaml").read_text()
+
+
+def changed(before: str, after: str) -> list[tuple[str, str]]:
+    return [pair for pair in zip(before.splitlines(), after.splitlines(), strict=True) if pair[0] != pair[1]]
+
+
+@pytest.mark.parametrize("component", promote.COMPONENTS)
+def test_a_digest_is_one_line(component: str) -> None:
+    """Another digest changes its own line, again and again, and setting the former one restores the text."""
+    first = promote.set_digest(ENVIRONMENT, component, DIGESTS[0])
+    second = promote.set_digest(first, component, DIGESTS[1])
+    assert len(changed(ENVIRONMENT, first)) == 1
+    assert changed(first, second) == [(f"    digest: {DIGESTS[0]}", f"    digest: {DIGESTS[1]}")]
+    assert yaml.safe_load(second)["images"][component]["digest"] == DIGESTS[1]
+    assert promote.set_digest(second, component, DIGESTS[0]) == first
+
+
+def test_what_is_promoted_is_what_runs() -> None:
+    """The digest that was promoted is the image of the rendered deployable, and its tag no longer counts."""
+    values = yaml.safe_load(promote.set_digest(ENVIRONMENT, "transcriber", DIGESTS[0]))
+    layers = values_file("charts/argocd/environments/production/whisperline.yaml"), values
+    rendered = yaml.safe_dump_all(render("whisperline", merged_values(*layers)))
+    assert f"ghcr.io/whisperline/transcriber@{DIGESTS[0]}" in rendered
+    assert f"ghcr.io/whisperline/gateway@{DIGESTS[0]}" not in rendered
+
+
+def test_a_version_of_the_model_comes_serves_and_goes() -> None:
+    """A version is added, tried, made the default, and the former one removed; each text is a valid environment."""
+    text = promote.add_version(ENVIRONMENT, 2, DIGESTS[0])
+    assert yaml.safe_load(text)["model"]["versions"][1] == {
+        "version": 2,
+        "image": "ghcr.io/whisperline/model-tiny.en",
+        "tag": "2",
+        "digest": DIGESTS[0],
+    }
+    trial = promote.set_canary(text, 2, 10)
+    assert yaml.safe_load(trial)["model"]["canary"] == {"version": 2, "sharePercent": 10}
+    assert promote.set_canary(trial, 2, 0) == text
+    serving = promote.set_default(trial, 2)
+    assert yaml.safe_load(serving)["model"] | {"versions": []} == {
+        "name": "tiny.en",
+        "versions": [],
+        "default": 2,
+        "canary": None,
+    }
+    alone = yaml.safe_load(promote.remove_version(serving, 1))["model"]["versions"]
+    assert [entry["version"] for entry in alone] == [2]
+    base = values_file("charts/argocd/environments/production/whisperline.yaml")
+    for step in (text, trial, serving):
+        render("whisperline", merged_values(base, yaml.safe_load(step)))
+
+
+def test_removing_what_was_added_restores_the_text() -> None:
+    """A version that is added and removed leaves no trace."""
+    assert promote.remove_version(promote.add_version(ENVIRONMENT, 7, DIGESTS[0]), 7) == ENVIRONMENT
+
+
+def test_comments_stay() -> None:
+    """No change loses a comment."""
+    commented = ENVIRONMENT.replace("  default: 1", "  # what serves\n  default: 1 # since May")
+    text = promote.set_default(promote.add_version(commented, 2, DIGESTS[0]), 2)
+    assert "  # what serves\n  default: 2 # since May\n" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (["image", "gatewy", DIGESTS[0]], "gatewy"),
+        (["image", "gateway", "sha256:abc"], "is no digest"),
+        (["image", "gateway", "latest"], "is no digest"),
+        (["image", "gateway"], "give a digest"),
+        (["image", "gateway", "--from", "staging"], "is no digest"),
+        (["model", "add", "1", DIGESTS[0]], "is there"),
+        (["model", "add", "2", "2"], "is no digest"),
+        (["model", "default", "9"], "not loaded"),
+        (["model", "canary", "9", "10"], "not loaded"),
+        (["model", "canary", "1", "10"], "default already"),
+        (["model", "canary", "1", "100"], "share"),
+        (["model", "remove", "1"], "serves sessions"),
+    ],
+)
+def test_what_is_no_promotion_is_refused(
+    command: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown component, a digest that is none, a version that is not there: refused by name, the file unchanged."""
+    copy = _copy(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        copy.main(["production", *command])
+    assert stopped.value.code == 2
+    assert why in capsys.readouterr().err
+    assert (tmp_path / "environments/production.yaml").read_text() == ENVIRONMENT
+
+
+def test_production_takes_what_runs_in_staging(tmp_path: Path) -> None:
+    """`--from staging` promotes the very digest that was tried there, in production's file alone."""
+    copy = _copy(tmp_path)
+    copy.main(["staging", "image", "triton", DIGESTS[1]])
+    staging = (tmp_path / "environments/staging.yaml").read_text()
+    copy.main(["production", "image", "triton", "--from", "staging"])
+    assert (
+        yaml.safe_load((tmp_path / "environments/production.yaml").read_text())["images"]["triton"]["digest"]
+        == DIGESTS[1]
+    )
+    assert (tmp_path / "environments/staging.yaml").read_text() == staging
+
+
+def _copy(folder: Path) -> ModuleType:
+    """Lay the script and its environments elsewhere, where a test may change them."""
+    shutil.copytree(CHARTS / "argocd/environments", folder / "environments")
+    shutil.copy(CHARTS / "argocd/promote.py", folder)
+    return _load(folder / "promote.py")
