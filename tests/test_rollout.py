@@ -208,13 +208,32 @@ async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clip
     place.stack.kill("triton")
     await place.stack.wait_healthy("triton")
     async with Triton(place.address, "whisper", rollout_keep_s=0) as triton:
+        await eventually(lambda: _serves(triton, clips[0], before.default), f"version {before.default} to serve again")
 
-        async def served() -> bool:
-            with suppress(TritonError):  # the connection is tried again after a pause
-                return (await triton.transcribe(clips[0], REQUEST)).version == str(before.default)
-            return False
 
-        await eventually(served, f"version {before.default} to serve again")
+async def test_a_server_is_told_of_a_version_that_it_does_not_have(place: Place, clips: list[Samples]) -> None:
+    """Its sessions stay where they are; after a restart, too, it serves what it has."""
+    file = place.repository / "whisper_rollout/rollout.json"
+    before = place.rollout
+    absent = Rollout(before.default + 90)
+    async with Load(place.address, clips, SESSIONS, 2) as load:
+        file.write_text(absent.to_json())
+        assert {answer.version for answer in await load.next_answers(5)} == {str(before.default)}
+        assert load.failures == []
+    place.stack.kill("triton")
+    await place.stack.wait_healthy("triton")
+    newest = Repository(place.repository).versions()[-1]
+    async with Triton(place.address, "whisper", rollout_keep_s=0) as triton:
+        await eventually(lambda: _serves(triton, clips[0], newest), f"version {newest} to serve")
+        file.write_text(before.to_json())
+        await eventually(lambda: _serves(triton, clips[0], before.default), f"version {before.default} to serve again")
+    assert f"version {absent.default} is not in this repository" in place.stack.log("triton").read_text()
+
+
+async def _serves(triton: Triton, clip: Samples, version: int) -> bool:
+    with suppress(TritonError):  # the connection is tried again after a pause
+        return (await triton.transcribe(clip, REQUEST)).version == str(version)
+    return False
 
 
 async def test_triton_starts_from_a_copied_repository_without_a_network(place: Place, tmp_path: Path) -> None:

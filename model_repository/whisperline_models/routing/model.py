@@ -1,7 +1,8 @@
 """Triton's Python backend of `whisper_rollout`: session ids in, versions out.
 
 `rollout.json` is read again when it was replaced, so that a change of the routing needs no reload and outlives
-restarts. One that cannot be read is an error in the log, and what was last read stays in force.
+restarts. One that cannot be read is an error in the log, and what was last read stays in force. So does it where the
+file names a version that is not in this repository: servers may be told of a version before they have it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,24 @@ from state import Rollout, RolloutError  # type: ignore[import-not-found]  # the
 Stamp = tuple[int, int]
 
 
+class VersionAbsentError(RolloutError):  # type: ignore[misc]
+    """The state names a version that this server cannot have loaded."""
+
+
 class TritonPythonModel:
     """Answers from the newest state that could be read."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - the interface of Triton
         """Read the state; raises where there is none, so that the model is not loaded."""
         self.path = Path(__file__).parents[1] / "rollout.json"
+        self.versions = Path(__file__).parents[2] / "whisper"
         self.stamp = self._stamp()
-        self.rollout = Rollout.from_json(self.path.read_text())
+        try:
+            self.rollout = self._read()
+        except VersionAbsentError as error:
+            newest = max(int(folder.name) for folder in self.versions.iterdir() if folder.name.isdigit())
+            self.rollout = Rollout(newest)
+            pb_utils.Logger.log_error(f"{self.path}: {error}; version {newest} is the default")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request's rows."""
@@ -46,9 +57,17 @@ class TritonPythonModel:
             return
         self.stamp = stamp
         try:
-            self.rollout = Rollout.from_json(self.path.read_text())
+            self.rollout = self._read()
         except (OSError, RolloutError) as error:
             pb_utils.Logger.log_error(f"{self.path}: {error}; version {self.rollout.default} stays the default")
+
+    def _read(self) -> Rollout:
+        rollout = Rollout.from_json(self.path.read_text())
+        named = {rollout.default, rollout.canary.version if rollout.canary else rollout.default}
+        absent = [version for version in named if not (self.versions / str(version)).is_dir()]
+        if absent:
+            raise VersionAbsentError(f"version {absent[0]} is not in this repository")
+        return rollout
 
     def _stamp(self) -> Stamp | None:
         """What changes when the file is replaced; None while there is none."""
