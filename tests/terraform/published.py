@@ -31,6 +31,7 @@ PRIMITIVES = {
     "getStringMapAttribute": ["map", "string"],
     "interpolationForAttribute": "dynamic",
 }
+TERRAFORM = Path(__file__).parents[2] / "terraform"
 KINDS = {"resource": "resource_schemas", "data": "data_source_schemas", "ephemeral": "ephemeral_resource_schemas"}
 
 _CLASS = re.compile(r"^class (\w+) extends cdktn\.\w+ \{$(.*?)^\}$", re.MULTILINE | re.DOTALL)
@@ -40,7 +41,9 @@ _MEMBER = re.compile(
     r".*?return ([^\n]*);",
     re.DOTALL,
 )
-_STORED = re.compile(r"^\s+(\w+): \{\n\s+value: [^\n]*\n\s+isBlock: \w+,\n\s+type: \"(\w+)\",\n\s+storage\w+: \"(\w+)\"", re.M)
+_STORED = re.compile(
+    r"^\s+(\w+): \{\n\s+value: [^\n]*\n\s+isBlock: \w+,\n\s+type: \"(\w+)\",\n\s+storage\w+: \"(\w+)\"", re.M
+)
 _INTERFACE = re.compile(r"^export interface (\w+) .*?^\}$", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"\* \w+ block\n.*?#(\w+) ", re.DOTALL)
 
@@ -91,7 +94,10 @@ def block(source: Module, struct: str, body: str, stored: dict[str, tuple[str, s
             block_types[name] = _block_type(nested, member, kind, wraps_set == "true", flags["required"])
         else:
             mode = _mode(member, kind, wraps_set == "true")
-            attributes[name] = {"nested_type": {"nesting_mode": mode, "attributes": nested["attributes"]}, **_true(flags)}
+            attributes[name] = {
+                "nested_type": {"nesting_mode": mode, "attributes": nested["attributes"]},
+                **_true(flags),
+            }
     return {"attributes": attributes, "block_types": block_types}
 
 
@@ -153,32 +159,33 @@ def top(source: Module) -> Schema:
 
 def read(wheel: Path, wanted: set[tuple[str, str]]) -> Schema:
     """Return the schemas of the (kind, type) pairs of `wanted`, and of the provider, from a `cdktn-provider` wheel."""
-    with zipfile.ZipFile(wheel) as archive:
-        inner = next(name for name in archive.namelist() if name.endswith(".jsii.tgz"))
-        package = tarfile.open(fileobj=io.BytesIO(archive.read(inner)))
-    provider = re.sub(r"^cdktn_provider_(\w+?)-.*", r"\1", wheel.name)
-    found: Schema = {"provider": {}, **{key: {} for key in KINDS.values()}}
-    folders = {_folder(kind, name, provider): (KINDS[kind], name) for kind, name in wanted} | {"provider": ("provider", "")}
-    texts: dict[str, dict[str, str]] = {}
-    for member in package:
-        parts = member.name.split("/")
-        if len(parts) == 4 and parts[2] in folders and parts[3] in ("index.js", "index.d.ts"):
-            stream = package.extractfile(member)
-            texts.setdefault(parts[2], {})[parts[3]] = stream.read().decode() if stream else ""
+    provider, release = re.findall(r"^cdktn_provider_(\w+?)-([\d.]+)-", wheel.name)[0]
+    folders = {_folder(kind, name, provider): (KINDS[kind], name) for kind, name in wanted} | {
+        "provider": ("provider", "")
+    }
+    texts = _texts(wheel, set(folders))
+    found: Schema = {key: {} for key in KINDS.values()}
     for folder, (key, name) in folders.items():
-        schema = top(module(texts[folder]["index.js"], texts[folder]["index.d.ts"]))
-        if name:
-            found[key][name] = schema
-        else:
-            found["provider"] = schema
-    version = re.search(r"providerVersion: '([\d.]+)'", "".join(text["index.js"] for text in texts.values()))
-    address = f"registry.terraform.io/hashicorp/{provider}"
+        schema = top(module(texts[folder, "index.js"], texts[folder, "index.d.ts"]))
+        found |= {key: {**found[key], name: schema}} if name else {key: schema}
     return {
         "format_version": "1.0",
-        "source": f"cdktn-provider-{provider} {wheel.name.split('-')[1]}",
-        "version": version[1] if version else "",
-        "provider_schemas": {address: found},
+        "source": f"cdktn-provider-{provider} {release}",
+        "version": re.findall(r"providerVersion: '([\d.]+)'", "".join(texts.values()))[0],
+        "provider_schemas": {f"registry.terraform.io/hashicorp/{provider}": found},
     }
+
+
+def _texts(wheel: Path, folders: set[str]) -> dict[tuple[str, str], str]:
+    with zipfile.ZipFile(wheel) as archive:
+        inner = archive.read(next(name for name in archive.namelist() if name.endswith(".jsii.tgz")))
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(inner)) as package:
+        for member in package:
+            _, _, folder, *rest = [*member.name.split("/"), "", ""]
+            if folder in folders and (stream := package.extractfile(member)):
+                found[folder, rest[0]] = stream.read().decode()
+    return found
 
 
 def _folder(kind: str, name: str, provider: str) -> str:
@@ -187,6 +194,26 @@ def _folder(kind: str, name: str, provider: str) -> str:
     return dashed.removeprefix(f"{provider}-") if kind == "resource" else f"{kind}-{dashed}"
 
 
+def used(provider: str) -> set[tuple[str, str]]:
+    """Return the (kind, type) pairs of a provider that terraform/ uses."""
+    pattern = re.compile(rf'^(resource|data|ephemeral) "({provider}_\w+)"', re.MULTILINE)
+    return {pair for path in TERRAFORM.glob("*/*.tf") for pair in pattern.findall(path.read_text())}
+
+
+def main(wheels: list[str], *, check: bool) -> int:
+    """Write, or with `check` compare, the file in schemas/ of each wheel; return the exit code."""
+    differing = []
+    for wheel in map(Path, wheels):
+        provider = re.findall(r"^cdktn_provider_(\w+?)-", wheel.name)[0]
+        target = Path(__file__).parent / "schemas" / f"{provider}.json"
+        text = json.dumps(read(wheel, used(provider)), indent=1, sort_keys=True) + "\n"
+        if not check:
+            target.write_text(text)
+        elif text != target.read_text():
+            differing.append(target.name)
+    sys.stderr.write("".join(f"schemas/{name} is not what the wheel has; run without --check\n" for name in differing))
+    return 1 if differing else 0
+
+
 if __name__ == "__main__":
-    types = {(kind, name) for kind, name in (word.split(".") for word in sys.argv[2:])}
-    sys.stdout.write(json.dumps(read(Path(sys.argv[1]), types), indent=1, sort_keys=True) + "\n")
+    sys.exit(main([word for word in sys.argv[1:] if word != "--check"], check="--check" in sys.argv))
