@@ -1,7 +1,10 @@
 locals {
-  # `plan` reads; `apply` changes. A pull request's workflow gets the first, an approved environment's the second.
+  # `plan` reads; `apply` changes. Workflows of pull requests and of main get the first, an approved environment's the second.
   github = var.github_repository == null ? {} : {
-    plan  = { pull-request = "repo:${var.github_repository}:pull_request" }
+    plan = {
+      pull-request = "repo:${var.github_repository}:pull_request"
+      main         = "repo:${var.github_repository}:ref:refs/heads/main"
+    }
     apply = { for name in var.github_environments : "environment-${name}" => "repo:${var.github_repository}:environment:${name}" }
   }
 
