@@ -1,0 +1,190 @@
+"""The steps of deploy.yml, with the real promote.py, in a real clone that pushes to a real repository."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).parents[2]
+PROMOTION = CHECKOUT / ".github" / "promotion.py"
+DIGEST, OTHER = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+COSIGN = '#!/bin/sh\necho "$@" >> cosign.txt\n! echo "$@" | grep -q "$REFUSED"\n'
+
+
+def git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main")
+    done = subprocess.run(("git", *who, *arguments), cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A clone of a repository that has only the environments and promote.py."""
+
+    folder: Path
+
+    def step(self, step: str, environment: str, change: str, version: str = "", **more: str) -> tuple[int, str]:
+        """Run a step as the workflow does; return its exit code and what it said."""
+        env = {
+            "PATH": f"{self.folder}:{os.environ['PATH']}",
+            "HOME": str(self.folder),
+            "GITHUB_REPOSITORY": "Whisperline/whisperline",
+            "REFUSED": "nobody",
+            **{"ENVIRONMENT": environment, "CHANGE": change, "VERSION": version, "SHARE_PERCENT": "10"},
+            **more,
+        }
+        command = (sys.executable, str(PROMOTION), step)
+        done = subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def values(self, environment: str) -> dict[str, object]:
+        """Return what the environment's file says."""
+        file = self.folder / "charts" / "argocd" / "environments" / f"{environment}.yaml"
+        values: dict[str, object] = yaml.safe_load(file.read_text())
+        return values
+
+    def built(self, **digests: str) -> None:
+        """Lay down digests as the artifacts of a run are laid down."""
+        (self.folder / "digests").mkdir()
+        for name, digest in digests.items():
+            (self.folder / "digests" / name).write_text(f"{digest}\n")
+
+    def forget(self) -> None:
+        """Leave the folder as the next run finds it."""
+        shutil.rmtree(self.folder / "digests")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Clone:
+    """A fresh clone, whose cosign notes what it is asked."""
+    origin, first = tmp_path / "origin.git", tmp_path / "first"
+    shutil.copytree(CHECKOUT / "charts" / "argocd", first / "charts" / "argocd")
+    git(tmp_path, "init", "--bare", str(origin))
+    git(first, "init")
+    git(first, "add", ".")
+    git(first, "commit", "--message", "Begin")
+    git(first, "push", str(origin), "HEAD:main")
+    git(tmp_path, "clone", str(origin), "clone")
+    cosign = tmp_path / "clone" / "cosign"
+    cosign.write_text(COSIGN)
+    cosign.chmod(cosign.stat().st_mode | stat.S_IXUSR)
+    return Clone(tmp_path / "clone")
+
+
+Promote = Callable[..., None]
+
+
+@pytest.fixture
+def promote(clone: Clone) -> Promote:
+    """Run steps, each of which must end well."""
+
+    def run(steps: str, environment: str, change: str, version: str = "", **more: str) -> None:
+        for step in steps.split():
+            code, said = clone.step(step, environment, change, version, **more)
+            assert code == 0, said
+
+    return run
+
+
+def test_what_was_built_is_promoted_to_staging_in_one_commit(clone: Clone, promote: Promote) -> None:
+    """The digests of the run stand in the file, in a commit on main that changes nothing else."""
+    clone.built(gateway=DIGEST, triton=OTHER)
+    promote("verify change push", "staging", "images")
+    shown = git(clone.folder, "show", "--numstat", "--format=%s", "origin/main").split()
+    assert shown == ["Promote", "to", "staging:", "images", "2", "2", "charts/argocd/environments/staging.yaml"]
+    assert git(clone.folder, "show", "origin/main:charts/argocd/environments/staging.yaml").count(DIGEST) == 1
+
+
+def test_production_takes_what_runs_in_staging(clone: Clone, promote: Promote) -> None:
+    """Every image of staging, and only when each has been promoted there."""
+    code, said = clone.step("collect", "production", "images")
+    assert (code, "has no digest to promote" in said) == (1, True)
+    clone.forget()
+    clone.built(gateway=DIGEST, transcriber=DIGEST, persistence=DIGEST, triton=OTHER)
+    promote("change", "staging", "images")
+    clone.forget()
+    promote("collect verify change", "production", "images")
+    assert clone.values("production")["images"] == clone.values("staging")["images"]
+
+
+def test_every_image_must_be_signed_by_the_workflow(clone: Clone) -> None:
+    """One that is not ends the promotion; the identity is image.yml of this repository, on main or a tag."""
+    clone.built(gateway=DIGEST, triton=OTHER)
+    code, _ = clone.step("verify", "staging", "images", REFUSED=OTHER)
+    assert code == 1
+    asked = (clone.folder / "cosign.txt").read_text().splitlines()
+    assert [line.split()[-1] for line in asked] == [
+        f"ghcr.io/whisperline/gateway@{DIGEST}",
+        f"ghcr.io/whisperline/triton@{OTHER}",
+    ]
+    assert r"image\.yml@refs/(heads/main|tags/v.+)$" in asked[0]
+    assert "--certificate-oidc-issuer https://token.actions.githubusercontent.com" in asked[0]
+
+
+def test_a_promotion_of_nothing_is_an_error(clone: Clone) -> None:
+    """A run whose artifacts are missing does not look like one that had nothing to do."""
+    clone.built()
+    assert clone.step("verify", "staging", "images")[0] == 1
+
+
+def test_a_version_of_the_model_is_loaded_tried_and_made_the_default(clone: Clone, promote: Promote) -> None:
+    """Each step is a change of its own, and production can load what staging has."""
+    clone.built(**{"model-tiny.en": DIGEST})
+    promote("verify change push", "staging", "model add", "2")
+    clone.forget()
+    promote("collect verify change push", "staging", "model canary", "2")
+    assert clone.values("staging")["model"]["canary"] == {"version": 2, "sharePercent": 10}  # type: ignore[index]
+    clone.forget()
+    promote("collect change push", "staging", "model default", "2")
+    clone.forget()
+    promote("collect verify change push", "production", "model add", "2")
+    model = clone.values("production")["model"]
+    assert model["default"] == 1  # type: ignore[index]
+    assert model["versions"][1]["digest"] == DIGEST  # type: ignore[index]
+    titles = git(clone.folder, "log", "--format=%s", "origin/main").splitlines()
+    assert titles[0] == "Promote to production: model add 2"
+    assert len(titles) == 5
+
+
+def test_a_version_of_another_model_is_refused(clone: Clone) -> None:
+    """An environment serves one model, whose versions it changes."""
+    clone.built(**{"model-base": DIGEST})
+    code, said = clone.step("change", "staging", "model add", "2")
+    assert (code, "staging serves model-tiny.en, not model-base" in said) == (1, True)
+
+
+def test_a_push_that_comes_second_is_made_again(clone: Clone, promote: Promote, tmp_path: Path) -> None:
+    """What others pushed meanwhile stays."""
+    clone.built(gateway=DIGEST)
+    promote("change", "staging", "images")
+    other = tmp_path / "first"
+    (other / "notes.txt").write_text("meanwhile")
+    git(other, "add", "notes.txt")
+    git(other, "commit", "--message", "Meanwhile")
+    git(other, "push", str(tmp_path / "origin.git"), "HEAD:main")
+    promote("push", "staging", "images")
+    titles = git(clone.folder, "log", "--format=%s", "origin/main").splitlines()
+    assert titles == ["Promote to staging: images", "Meanwhile", "Begin"]
+
+
+def test_what_runs_already_makes_no_commit(clone: Clone, promote: Promote) -> None:
+    """Promoting again is no error."""
+    clone.built(gateway=DIGEST)
+    promote("change push change push", "staging", "images")
+    assert len(git(clone.folder, "log", "--format=%s", "origin/main").splitlines()) == 2
+
+
+def test_the_version_that_serves_is_told(clone: Clone, promote: Promote) -> None:
+    """Nothing before a version was promoted; then its number and its image by digest."""
+    assert clone.step("serving", "staging", "") == (0, "")
+    clone.built(**{"model-tiny.en": DIGEST})
+    promote("change", "staging", "model add", "2")
+    promote("change", "staging", "model default", "2")
+    assert clone.step("serving", "staging", "") == (0, f"2 ghcr.io/whisperline/model-tiny.en@{DIGEST}\n")

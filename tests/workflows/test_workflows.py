@@ -1,0 +1,188 @@
+"""The workflows: valid, clean under two linters, pinned, with few rights, and naming only what is there."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).parents[2]
+GITHUB = CHECKOUT / ".github"
+WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
+ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
+
+PINNED = re.compile(r"[\w.-]+(/[\w.-]+)+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+GRANT = re.compile(r" +[a-z-]+: (read|write) # \w.*")
+MAKE_TARGET = re.compile(r"\bmake ([\w./-]+)")
+MADE_BY_THE_RUN = {"terraform/azure/plan.txt"}
+
+
+def load(file: Path) -> dict[Any, Any]:
+    loaded: dict[Any, Any] = yaml.safe_load(file.read_text())
+    return loaded
+
+
+def jobs() -> Iterator[tuple[str, dict[str, Any]]]:
+    for file in WORKFLOWS:
+        for name, job in load(file)["jobs"].items():
+            yield f"{file.name}, {name}", job
+
+
+def steps() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, job in jobs():
+        for step in job.get("steps", []):
+            yield f"{name}, {step.get('name', step.get('uses'))}", step
+
+
+def lines(pattern: str) -> Iterator[tuple[str, str]]:
+    for file in WORKFLOWS:
+        for number, line in enumerate(file.read_text().splitlines(), 1):
+            if re.match(pattern, line):
+                yield f"{file.name}:{number}", line
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def tool(name: str) -> str:
+    """Return a tool of this Python's environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def test_there_are_workflows() -> None:
+    """Otherwise all that follows would hold of nothing."""
+    names = {file.stem for file in WORKFLOWS}
+    assert {"check", "images", "image", "deploy", "infrastructure", "model", "security"} <= names
+
+
+def test_every_workflow_is_of_githubs_schema() -> None:
+    """The schema is the one that SchemaStore publishes."""
+    run(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
+
+
+def test_the_updates_are_of_renovates_schema() -> None:
+    """The schema is Renovate's own."""
+    run(tool("check-jsonschema"), "--builtin-schema", "vendor.renovate", GITHUB / "renovate.json")
+
+
+def test_zizmor_finds_nothing() -> None:
+    """Not even what only the pedantic care about."""
+    run(tool("zizmor"), "--offline", "--strict-collection", "--persona", "pedantic", ".github")
+
+
+@pytest.fixture(scope="session")
+def actionlint() -> str:
+    """Build actionlint from the Go module proxy once, into .tools."""
+    binaries = CHECKOUT / ".tools" / "go" / "bin"
+    built = binaries / "actionlint"
+    if built.exists():
+        return str(built)
+    if shutil.which("go") is None:
+        pytest.skip("actionlint is built with Go, which is not here")
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(Path.home()), "GOBIN": str(binaries)}
+    go = shutil.which("go") or "go"
+    subprocess.run((go, "install", ACTIONLINT), check=True, env=environment)
+    return str(built)
+
+
+def test_actionlint_finds_nothing(actionlint: str) -> None:
+    """Expressions, contexts, inputs and outputs of calls are what they are said to be, and scripts pass shellcheck."""
+    run(actionlint, "-shellcheck", tool("shellcheck"))
+
+
+def test_shellcheck_finds_nothing_in_the_scripts() -> None:
+    """Those that workflows run, beside what actionlint hands it."""
+    run(tool("shellcheck"), *GITHUB.glob("*.sh"))
+
+
+def test_every_action_is_pinned_by_its_commit_and_says_its_version() -> None:
+    """A tag can be moved; forty digits cannot."""
+    used = list(lines(r"\s*(- )?uses: "))
+    wrong = [
+        f"{where}: {line.strip()}"
+        for where, line in used
+        if not PINNED.fullmatch(uses := line.partition("uses: ")[2])
+        and not (uses.startswith("./") and (CHECKOUT / uses).is_file())
+    ]
+    assert len(used) > 20
+    assert wrong == []
+
+
+def test_one_action_has_one_commit() -> None:
+    """The same action is not there in two versions."""
+    pins = {line.partition("uses: ")[2] for _, line in lines(r"\s*(- )?uses: [^.]")}
+    versions = {(pin.partition("@")[0].split("/")[:2][-1], pin.partition("@")[2]) for pin in pins}
+    assert len(versions) == len({action for action, _ in versions})
+
+
+def test_nothing_is_granted_but_to_a_job_with_a_reason() -> None:
+    """Whole workflows have no rights, every job names its own, and beside each grant stands what it is for."""
+    assert [file.name for file in WORKFLOWS if load(file)["permissions"] != {}] == []
+    assert [name for name, job in jobs() if "permissions" not in job] == []
+    assert [
+        f"{where}: {line}" for where, line in lines(r" +[a-z-]+: (read|write)( |$)") if not GRANT.fullmatch(line)
+    ] == []
+
+
+def test_every_job_has_an_end_and_every_workflow_a_turn() -> None:
+    """No job runs for GitHub's six hours, and no two runs write the same thing at once."""
+    assert [name for name, job in jobs() if "uses" not in job and "timeout-minutes" not in job] == []
+    assert [file.name for file in WORKFLOWS if "concurrency" not in load(file)] == []
+
+
+def test_nothing_from_outside_is_written_into_a_script() -> None:
+    """A title or a branch's name in an expression would be run as a command: scripts read the environment instead."""
+    assert [name for name, step in steps() if "${{" in step.get("run", "")] == []
+
+
+def test_no_credentials_stay_in_a_checkout_but_where_one_pushes() -> None:
+    """What later steps run cannot read the token out of .git."""
+    checkouts = [(name, step) for name, step in steps() if step.get("uses", "").startswith("actions/checkout@")]
+    kept = [name for name, step in checkouts if step["with"]["persist-credentials"] is not False]
+    assert len(kept) == 1
+    assert kept[0].startswith("deploy.yml")
+
+
+def test_every_make_target_that_is_run_is_there() -> None:
+    """As a rule of the Makefile."""
+    makefile = (CHECKOUT / "Makefile").read_text()
+    run_targets = {target for _, step in steps() for target in MAKE_TARGET.findall(step.get("run", ""))}
+    assert {"check", "test"} <= run_targets
+    assert {target for target in run_targets if not re.search(rf"(?m)^{re.escape(target)}:", makefile)} == set()
+
+
+def test_every_path_that_is_named_is_there() -> None:
+    """Whole, as a pattern, or with an environment's name in it."""
+    folders = tuple(f"{path.name}/" for path in CHECKOUT.iterdir() if path.is_dir())
+    named = {path for file in WORKFLOWS for path in words(file) if path.removeprefix("./").startswith(folders)}
+    missing = {path for path in named if not any(CHECKOUT.glob(path.rstrip("/")))}
+    assert len(named) > 20
+    assert missing - MADE_BY_THE_RUN == set()
+
+
+def words(file: Path) -> list[str]:
+    """Return what stands between spaces and quotes outside comments, with * for every expression."""
+    code = re.sub(r"(?m)(^|\s)#.*$", "", file.read_text())
+    return re.split(r"[\s\"'`;,=:\[\]()]+", re.sub(r"\$\{\{.*?\}\}|\$\w+", "*", code))
+
+
+def test_what_is_tried_is_what_is_published() -> None:
+    """The four images are built on a pull request from the same files as on main."""
+    matrices = [job["strategy"]["matrix"] for name, job in jobs() if name in ("images.yml, try", "images.yml, publish")]
+    assert len(matrices) == 2
+    assert matrices[0] == matrices[1]
+    assert {entry["name"] for entry in matrices[0]["include"]} == {"gateway", "transcriber", "persistence", "triton"}
+
+
+def test_a_promotion_waits_for_its_environment() -> None:
+    """Whatever changes Azure or an environment's file runs in that environment, which may ask for an approval."""
+    guarded = {name: job.get("environment") for name, job in jobs()}
+    assert guarded["deploy.yml, promote"] == "${{ inputs.environment }}"
+    assert guarded["infrastructure.yml, apply"] == "${{ matrix.environment }}"
