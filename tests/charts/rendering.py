@@ -18,6 +18,8 @@ CHARTS = REPOSITORY / "charts"
 SCHEMAS = Path(__file__).parent / "schemas"  # of custom resources; Kubernetes' own are in kubernetes-validate
 KUBERNETES = "1.35.0"  # the oldest that the charts support: image volumes are on by default from here, not from 1.33
 
+_SAME = {"azmonitoring.coreos.com": "monitoring.coreos.com"}  # Azure Monitor's copies differ in the group alone
+
 Object = dict[str, Any]
 RenderError = helm_python.HelmError
 
@@ -107,7 +109,7 @@ def _problems(found: Object) -> list[str]:
 @cache
 def _validator(api_version: str, kind: str) -> Validator | None:
     group, _, version = api_version.rpartition("/")
-    custom = SCHEMAS / group / f"{kind.lower()}_{version}.json"
+    custom = SCHEMAS / _SAME.get(group, group) / f"{kind.lower()}_{version}.json"
     if custom.is_file():
         return Draft202012Validator(yaml.safe_load(custom.read_text()))
     return _kubernetes_validator(re.sub(r"\..*", "", group), version, kind)

@@ -1,0 +1,54 @@
+"""The routing of model versions that the chart writes, read by the code that Triton runs."""
+
+import json
+
+import pytest
+from rendering import RenderError, of_kind
+from scenarios import component, containers, rendered, varied
+from whisperline_models.routing.state import Canary, Rollout
+
+
+def routing(scenario: str) -> Rollout:
+    """Return the state that a scenario's ConfigMap holds."""
+    (config,) = of_kind(rendered(scenario), "ConfigMap")
+    return Rollout.from_json(config["data"]["rollout.json"])
+
+
+def test_the_default_and_the_canary_are_those_of_the_values() -> None:
+    """A share in percent becomes one from 0 to 1."""
+    assert routing("defaults") == Rollout(1)
+    assert routing("canary") == Rollout(3, Canary(4, 0.125))
+
+
+def test_every_version_is_mounted_where_assemble_looks_for_it() -> None:
+    """Read only, from its image's folder /version, for both containers."""
+    template = component(rendered("canary"), "triton")["spec"]["template"]
+    for container in containers(template):
+        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+        for number in (3, 4):
+            wanted = {"name": f"version-{number}", "mountPath": f"/versions/{number}", "subPath": "version"}
+            assert mounts[f"/versions/{number}"] == wanted | {"readOnly": True}
+    (assemble,) = template["spec"]["initContainers"]
+    assert {"--version=3=/versions/3", "--version=4=/versions/4"} <= set(assemble["args"])
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"default": 9}, "model.default: version 9 is not in model.versions"),
+        ({"canary": {"version": 9, "sharePercent": 5}}, "model.canary.version: version 9 must be in model.versions"),
+        ({"canary": {"version": 3, "sharePercent": 5}}, "and not the default"),
+        ({"versions": [{"version": 3, "image": "a/b", "tag": "3"}] * 2}, "a version is there twice"),
+        ({"versions": [{"version": 3, "image": "a/b"}]}, "a/b: give a digest or a tag"),
+    ],
+)
+def test_a_routing_that_cannot_be_served_is_refused(model: dict[str, object], said: str) -> None:
+    """Before anything is applied."""
+    with pytest.raises(RenderError, match=said):
+        varied("canary", {"model": {"canary": None, **model}})
+
+
+def test_the_share_is_written_as_a_number() -> None:
+    """Not as text, which Triton's model would refuse."""
+    (config,) = of_kind(rendered("canary"), "ConfigMap")
+    assert json.loads(config["data"]["rollout.json"])["canary"] == {"version": 4, "share": 0.125}
