@@ -7,7 +7,6 @@ from typing import Any
 
 import helm_python
 import pytest
-from pydantic_settings import BaseSettings
 from rendering import CHARTS, RenderError, render, values_file
 from scenarios import component, rendered
 from whisperline_contracts.settings import DeployableSettings
@@ -21,7 +20,7 @@ LOADED = helm_python.Chart.load(CHART)
 Path = tuple[str | int, ...]
 
 # What the chart gives by itself, so that `settings` must not.
-GIVEN = {
+GIVEN: dict[str, tuple[type[DeployableSettings], set[str]]] = {
     "gateway": (
         Gateway,
         {"token_secret", "database_url", "host", "port", "ordinal", "drain_timeout_s", "allowed_origins"},
@@ -162,12 +161,13 @@ def test_settings_are_those_of_the_deployable(name: str) -> None:
 @pytest.mark.parametrize("name", GIVEN)
 def test_settings_have_the_type_of_the_deployable(name: str) -> None:
     """A number is not taken as text, nor text as a number."""
-    deployable: type[BaseSettings] = GIVEN[name][0]
+    deployable = GIVEN[name][0]
     schema = LOADED.schema
     assert schema is not None
-    types = {int: "integer", float: "number"}
+    types: dict[Any, str] = {int: "integer", float: "number"}
     for key, value in schema["properties"][name]["properties"]["settings"]["properties"].items():
-        assert value["type"] == types.get(deployable.model_fields[key.lower()].annotation, "string"), key  # type: ignore[call-overload]
+        annotation: Any = deployable.model_fields[key.lower()].annotation
+        assert value["type"] == types.get(annotation, "string"), key
 
 
 def test_defaults_of_the_chart_are_those_of_the_deployables() -> None:

@@ -1,0 +1,106 @@
+"""The NetworkPolicies of charts/whisperline: the arrows of the design, and no other."""
+
+from typing import Any
+
+import pytest
+from rendering import Object, of_kind
+from scenarios import SCENARIOS, rendered, workloads
+
+EVERY = pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "bare"])
+KAFKA, POSTGRES, DNS = ("kafka", 9093), ("postgres", 5432), ("dns", 53)
+ARROWS = {
+    "gateway": ({("ingress", 8080), ("prometheus", 8080)}, {KAFKA, POSTGRES, DNS}),
+    "transcriber": ({("prometheus", 8120)}, {KAFKA, ("triton", 8001), DNS}),
+    "persistence": ({("prometheus", 8130)}, {KAFKA, POSTGRES, DNS}),
+    "triton": ({("transcriber", 8001), ("prometheus", 8002)}, set()),
+    "migrations": (set(), {POSTGRES, DNS}),
+    "topics": (set(), {KAFKA, DNS}),
+}
+NAMES = {
+    "ingress": "ingress",
+    "monitoring": "prometheus",
+    "kube-system": "dns",
+    "whisperline-postgres": "postgres",
+    "whisperline": "kafka",
+}
+
+
+def who(peer: dict[str, Any]) -> str:
+    """Return how the design calls a peer of the default values."""
+    labels = (peer.get("podSelector") or peer["namespaceSelector"])["matchLabels"]
+    if "app.kubernetes.io/component" in labels:
+        return str(labels["app.kubernetes.io/component"])
+    return NAMES[next(iter(labels.values()))]
+
+
+def arrows(rules: list[Object], side: str) -> set[tuple[str, int]]:
+    """Return who is at the other end of rules, and the port."""
+    return {(who(peer), port["port"]) for rule in rules for peer in rule[side] for port in rule["ports"]}
+
+
+def test_the_arrows_are_those_of_the_design() -> None:
+    """For every component, both ways; Event Hubs and a managed database only change where two of them end."""
+    objects = rendered("external secrets")
+    found = {
+        policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: (
+            arrows(policy["spec"].get("ingress", []), "from"),
+            arrows(policy["spec"].get("egress", []), "to"),
+        )
+        for policy in of_kind(objects, "NetworkPolicy")
+        if not policy["metadata"]["name"].endswith("-default-deny")
+    }
+    assert found == ARROWS
+
+
+@EVERY
+def test_everything_else_is_denied_to_every_pod(scenario: str) -> None:
+    """One policy chooses them all and allows nothing; each has one more, of its own."""
+    policies = of_kind(rendered(scenario), "NetworkPolicy")
+    for _, template in workloads(rendered(scenario)):
+        labels = template["metadata"]["labels"].items()
+        chosen = [
+            policy["spec"] for policy in policies if policy["spec"]["podSelector"]["matchLabels"].items() <= labels
+        ]
+        deny = [spec for spec in chosen if "ingress" not in spec and "egress" not in spec]
+        assert len(chosen) == 2
+        assert len(deny) == 1
+        assert all(spec["policyTypes"] == ["Ingress", "Egress"] for spec in chosen)
+
+
+def test_no_rule_is_open_to_anybody() -> None:
+    """A rule without peers, or without ports, would be."""
+    for policy in of_kind(rendered("defaults"), "NetworkPolicy"):
+        for side, rules in (("from", policy["spec"].get("ingress", [])), ("to", policy["spec"].get("egress", []))):
+            assert all(rule[side] and rule["ports"] for rule in rules)
+
+
+def test_the_ports_of_kafka_are_those_of_its_addresses() -> None:
+    """Whichever they are."""
+    (policy,) = (
+        found
+        for found in of_kind(rendered("plain Kafka"), "NetworkPolicy")
+        if found["metadata"]["name"].endswith("-persistence")
+    )
+    assert ("kafka", 9092) in arrows(policy["spec"]["egress"], "to")
+
+
+def test_a_managed_kafka_is_an_address() -> None:
+    """Event Hubs and Flexible Server are outside the cluster."""
+    (policy,) = (
+        found
+        for found in of_kind(rendered("Event Hubs"), "NetworkPolicy")
+        if found["metadata"]["name"].endswith("-persistence")
+    )
+    assert [rule["to"] for rule in policy["spec"]["egress"][:2]] == [[{"ipBlock": {"cidr": "10.0.0.0/8"}}]] * 2
+
+
+def test_policies_and_pods_agree_on_ports() -> None:
+    """A policy that allows a port which no pod has would cut it off."""
+    objects = rendered("defaults")
+    for policy in of_kind(objects, "NetworkPolicy"):
+        labels = policy["spec"]["podSelector"]["matchLabels"]
+        allowed = {port["port"] for rule in policy["spec"].get("ingress", []) for port in rule["ports"]}
+        for _, template in workloads(objects):
+            if "app.kubernetes.io/component" in labels and labels.items() <= template["metadata"]["labels"].items():
+                open_ = [port for container in template["spec"]["containers"] for port in container.get("ports", [])]
+                assert allowed <= {port["containerPort"] for port in open_}
