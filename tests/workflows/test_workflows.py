@@ -167,6 +167,20 @@ def test_every_path_that_is_named_is_there() -> None:
     assert missing - MADE_BY_THE_RUN == set()
 
 
+def test_every_trigger_and_every_dockerfile_is_there() -> None:
+    """A pattern that matches nothing would let a change pass unbuilt."""
+    triggers = [load(file)[True] for file in WORKFLOWS]  # YAML 1.1 reads the key `on` as true
+    events = [event for trigger in triggers for event in trigger.values() if isinstance(event, dict)]
+    patterns = {path for event in events for path in event.get("paths", ())}
+    entries = [entry for _, job in jobs() for entry in job.get("strategy", {}).get("matrix", {}).get("include", ())]
+    files = {entry["file"] for entry in entries} | {
+        job["with"]["file"] for _, job in jobs() if "file" in job.get("with", ())
+    }
+    named = patterns | {file for file in files if "${{" not in file}
+    assert len(named) > 10
+    assert {path for path in named if not any(CHECKOUT.glob(path))} == set()
+
+
 def words(file: Path) -> list[str]:
     """Return what stands between spaces and quotes outside comments, with * for every expression."""
     code = re.sub(r"(?m)(^|\s)#.*$", "", file.read_text())
