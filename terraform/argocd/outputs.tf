@@ -1,4 +1,4 @@
-output "argo_cd_version" {
-  description = "Version of Argo CD that the chart installed."
-  value       = helm_release.argo_cd.metadata.app_version
+output "argo_cd_chart_version" {
+  description = "Version of the chart that Argo CD was installed from."
+  value       = helm_release.argo_cd.version
 }

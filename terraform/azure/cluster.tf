@@ -88,13 +88,13 @@ resource "azurerm_kubernetes_cluster" "this" {
 
   # A GPU node costs whether it works or not: it goes ten minutes after its last pod.
   auto_scaler_profile {
-    expander                    = "least-waste"
-    scale_down_unneeded         = "10m"
-    scale_down_delay_after_add  = "10m"
-    max_graceful_termination_sec = "120"
-    skip_nodes_with_system_pods = true
+    expander                      = "least-waste"
+    scale_down_unneeded           = "10m"
+    scale_down_delay_after_add    = "10m"
+    max_graceful_termination_sec  = "120"
+    skip_nodes_with_system_pods   = true
     skip_nodes_with_local_storage = false
-    balance_similar_node_groups = true
+    balance_similar_node_groups   = true
   }
 
   key_vault_secrets_provider {

@@ -90,6 +90,18 @@ def provider_schema(name: str) -> Body:
     return next(iter(SCHEMAS[name]["provider_schemas"].values()))["provider"]["block"]  # type: ignore[no-any-return]
 
 
+def parts(attribute: Body) -> Body | None:
+    """Return the schema of what an attribute holds, if that has a shape: a nested type, or values of an object type."""
+    if nested := attribute.get("nested_type"):
+        return nested  # type: ignore[no-any-return]
+    kind = attribute["type"]
+    while isinstance(kind, list) and kind[0] in ("list", "set", "map"):
+        kind = kind[1]
+    if isinstance(kind, list):
+        return {"attributes": {name: {"type": inner, "optional": True} for name, inner in kind[1].items()}}
+    return None
+
+
 def faults(body: Body, schema: Body, path: str) -> Iterator[str]:
     """Yield each argument that the schema does not know, cannot be set, or misses."""
     given = {name: value for name, value in body.items() if name not in META}
@@ -113,7 +125,7 @@ def faults(body: Body, schema: Body, path: str) -> Iterator[str]:
 def _attribute_faults(value: Any, attribute: Body, path: str) -> Iterator[str]:
     if not (attribute.get("optional") or attribute.get("required")):
         yield f"{path}: read-only"
-    nested = attribute.get("nested_type")
+    nested = parts(attribute)
     for item in value if isinstance(value, list) else [value]:
         if nested and isinstance(item, dict):
             yield from faults(item, nested, path)
@@ -163,5 +175,5 @@ def _missing(schema: Body | None, path: list[str]) -> str | None:
         attribute, block = schema["attributes"].get(name), schema.get("block_types", {}).get(name)
         if attribute is None and block is None:
             return name
-        schema = block["block"] if block else attribute.get("nested_type")
+        schema = block["block"] if block else parts(attribute)
     return None

@@ -55,15 +55,20 @@ class Module:
     classes: dict[str, str]
     blocks: dict[str, set[str]]
     stored: dict[str, dict[str, tuple[str, str]]]
+    objects: bool
 
 
-def module(javascript: str, declarations: str) -> Module:
-    """Read the two files of one module: `index.js` and `index.d.ts`."""
+def module(javascript: str, declarations: str, *, objects: bool) -> Module:
+    """Read the two files of one module: `index.js` and `index.d.ts`.
+
+    `objects`: the provider speaks protocol 5, whose attributes with parts are values of an object type.
+    """
     functions = re.findall(r"^function (\w+)ToHclTerraform\(.*?$(.*?)^\}$", javascript, re.MULTILINE | re.DOTALL)
     return Module(
         classes=dict(_CLASS.findall(javascript)),
         blocks={found[1]: set(_BLOCK.findall(found[0])) for found in _interfaces(declarations)},
         stored={_key(name): _stored(body) for name, body in functions},
+        objects=objects,
     )
 
 
@@ -94,11 +99,15 @@ def block(source: Module, struct: str, body: str, stored: dict[str, tuple[str, s
             block_types[name] = _block_type(nested, member, kind, wraps_set == "true", flags["required"])
         else:
             mode = _mode(member, kind, wraps_set == "true")
-            attributes[name] = {
-                "nested_type": {"nesting_mode": mode, "attributes": nested["attributes"]},
-                **_true(flags),
-            }
+            attributes[name] = {**_with_parts(nested["attributes"], mode, source.objects), **_true(flags)}
     return {"attributes": attributes, "block_types": block_types}
+
+
+def _with_parts(parts: Schema, mode: str, objects: bool) -> Schema:
+    if not objects:
+        return {"nested_type": {"nesting_mode": mode, "attributes": parts}}
+    whole = ["object", {name: part["type"] for name, part in parts.items()}]
+    return {"type": whole if mode == "single" else [mode, whole]}
 
 
 def _true(flags: dict[str, bool]) -> dict[str, bool]:
@@ -166,7 +175,7 @@ def read(wheel: Path, wanted: set[tuple[str, str]]) -> Schema:
     texts = _texts(wheel, set(folders))
     found: Schema = {key: {} for key in KINDS.values()}
     for folder, (key, name) in folders.items():
-        schema = top(module(texts[folder, "index.js"], texts[folder, "index.d.ts"]))
+        schema = top(module(texts[folder, "index.js"], texts[folder, "index.d.ts"], objects=provider == "azurerm"))
         found |= {key: {**found[key], name: schema}} if name else {key: schema}
     return {
         "format_version": "1.0",

@@ -136,7 +136,7 @@ func typeOf(value *tfjson.SchemaAttribute) tftypes.Type {
 	text, err := value.AttributeType.MarshalJSON()
 	if err == nil {
 		var found tftypes.Type
-		if found, err = tftypes.ParseJSONType(text); err == nil { //nolint:staticcheck // the only reader of this form
+		if found, err = tftypes.ParseJSONType(text); err == nil { // deprecated, but the only reader of this form
 			return found
 		}
 	}
@@ -158,6 +158,10 @@ func (p *provider) ValidateDataResourceConfig(context.Context, *tfprotov6.Valida
 
 func (p *provider) ValidateEphemeralResourceConfig(context.Context, *tfprotov6.ValidateEphemeralResourceConfigRequest) (*tfprotov6.ValidateEphemeralResourceConfigResponse, error) {
 	return &tfprotov6.ValidateEphemeralResourceConfigResponse{}, nil
+}
+
+func (p *provider) UpgradeResourceState(_ context.Context, asked *tfprotov6.UpgradeResourceStateRequest) (*tfprotov6.UpgradeResourceStateResponse, error) {
+	return &tfprotov6.UpgradeResourceStateResponse{UpgradedState: &tfprotov6.DynamicValue{JSON: asked.RawState.JSON}}, nil
 }
 
 func (p *provider) StopProvider(context.Context, *tfprotov6.StopProviderRequest) (*tfprotov6.StopProviderResponse, error) {

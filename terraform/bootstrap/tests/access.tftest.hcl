@@ -1,0 +1,79 @@
+# Who may do what. The provider is mocked: nothing is asked of Azure.
+
+mock_provider "azurerm" {
+  mock_data "azurerm_role_definition" {
+    defaults = {
+      id = "/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/00000000-0000-0000-0000-00000000000b"
+    }
+  }
+}
+
+variables {
+  location      = "westeurope"
+  unique_suffix = "test"
+}
+
+run "without_github_nobody_but_the_named_may_apply" {
+  command = apply
+
+  variables {
+    deployers = ["00000000-0000-0000-0000-000000000001"]
+  }
+
+  assert {
+    condition     = length(azurerm_user_assigned_identity.github) == 0 && toset(keys(azurerm_role_assignment.contributor)) == toset(["00000000-0000-0000-0000-000000000001"])
+    error_message = "somebody else may apply"
+  }
+}
+
+run "a_pull_request_may_read_and_an_environment_may_apply" {
+  command = apply
+
+  variables {
+    github_repository = "whisperline/whisperline"
+  }
+
+  assert {
+    condition     = azurerm_federated_identity_credential.github["plan-pull-request"].subject == "repo:whisperline/whisperline:pull_request"
+    error_message = "a pull request cannot plan"
+  }
+
+  assert {
+    condition     = azurerm_federated_identity_credential.github["plan-main"].subject == "repo:whisperline/whisperline:ref:refs/heads/main"
+    error_message = "main cannot plan before its approval"
+  }
+
+  assert {
+    condition     = azurerm_federated_identity_credential.github["apply-environment-production"].user_assigned_identity_id == azurerm_user_assigned_identity.github["apply"].id
+    error_message = "the environment production cannot apply"
+  }
+
+  assert {
+    condition     = toset(keys(azurerm_role_assignment.reader)) == toset(["plan"]) && toset(keys(azurerm_role_assignment.contributor)) == toset(["github"])
+    error_message = "a pull request could change Azure"
+  }
+
+  assert {
+    condition     = toset(keys(azurerm_role_assignment.state_writer)) == toset(["github"])
+    error_message = "a pull request could write the state"
+  }
+}
+
+run "roles_are_handed_out_only_from_the_list" {
+  command = apply
+
+  variables {
+    github_repository = "whisperline/whisperline"
+  }
+
+  assert {
+    condition     = length(regexall("GuidEquals \\{00000000-0000-0000-0000-00000000000b", azurerm_role_assignment.role_administrator["github"].condition)) == 2
+    error_message = "who applies could make itself owner"
+  }
+}
+
+run "repository_without_owner" {
+  command         = plan
+  expect_failures = [var.github_repository]
+  variables { github_repository = "whisperline" }
+}
