@@ -1,10 +1,13 @@
 """The routing of model versions that the chart writes, read by the code that Triton runs."""
 
 import json
+from typing import Any
 
 import pytest
+import typer.main
 from rendering import RenderError, of_kind
-from scenarios import component, containers, rendered, varied
+from scenarios import component, rendered, varied
+from whisperline_models.cli import app
 from whisperline_models.routing.state import Canary, Rollout
 
 
@@ -21,15 +24,25 @@ def test_the_default_and_the_canary_are_those_of_the_values() -> None:
 
 
 def test_every_version_is_mounted_where_assemble_looks_for_it() -> None:
-    """Read only, from its image's folder /version, for both containers."""
+    """Read only, from its image's folder /version; what serves has the copies alone."""
     template = component(rendered("canary"), "triton")["spec"]["template"]
-    for container in containers(template):
-        mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-        for number in (3, 4):
-            wanted = {"name": f"version-{number}", "mountPath": f"/versions/{number}", "subPath": "version"}
-            assert mounts[f"/versions/{number}"] == wanted | {"readOnly": True}
-    (assemble,) = template["spec"]["initContainers"]
+    (assemble,), (triton,) = template["spec"]["initContainers"], template["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount for mount in assemble["volumeMounts"]}
+    for number in (3, 4):
+        wanted = {"name": f"version-{number}", "mountPath": f"/versions/{number}", "subPath": "version"}
+        assert mounts[f"/versions/{number}"] == wanted | {"readOnly": True}
     assert {"--version=3=/versions/3", "--version=4=/versions/4"} <= set(assemble["args"])
+    assert not any(mount["mountPath"].startswith("/versions") for mount in triton["volumeMounts"])
+
+
+def test_assemble_takes_its_arguments() -> None:
+    """Those of the chart are options of the command."""
+    (assemble,) = component(rendered("processors"), "triton")["spec"]["template"]["spec"]["initContainers"]
+    command: Any = typer.main.get_command(app)
+    options = {name for option in command.commands["assemble"].params for name in option.opts}
+    assert assemble["command"] == ["whisperline-models", "assemble"]
+    assert {argument.split("=")[0] for argument in assemble["args"]} <= options
+    assert {"--slots=8", "--max-requests=64"} <= set(assemble["args"])
 
 
 @pytest.mark.parametrize(
