@@ -46,7 +46,7 @@ def collect() -> None:
 def verify() -> None:
     """End with an error unless image.yml, run on main or for a tag, has signed every image."""
     identity = (
-        rf"^https://github\.com/{re.escape(REPOSITORY)}/\.github/workflows/image\.yml@refs/(heads/main|tags/v.+)$"
+        rf"^https://github\.com/{re.escape(REPOSITORY)}/\.github/workflows/image\.yml@refs/(heads/main|tags/[0-9.]+)$"
     )
     for name, digest in _digests():
         image = f"ghcr.io/{REPOSITORY.partition('/')[0].lower()}/{name}@{digest}"

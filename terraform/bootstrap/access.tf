@@ -60,6 +60,14 @@ resource "azurerm_role_assignment" "reader" {
   principal_id         = each.value
 }
 
+# Reading a cluster, for Terraform, includes the kubeconfig of its users. It has no credentials: local accounts are off.
+resource "azurerm_role_assignment" "cluster_user" {
+  for_each             = { for access, identity in azurerm_user_assigned_identity.github : access => identity.principal_id if access == "plan" }
+  scope                = data.azurerm_subscription.current.id
+  role_definition_name = "Azure Kubernetes Service Cluster User Role"
+  principal_id         = each.value
+}
+
 # A plan reads the state and, run with -lock=false, writes nothing.
 resource "azurerm_role_assignment" "state_reader" {
   for_each             = { for access, identity in azurerm_user_assigned_identity.github : access => identity.principal_id if access == "plan" }
