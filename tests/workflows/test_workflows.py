@@ -187,6 +187,14 @@ def words(file: Path) -> list[str]:
     return re.split(r"[\s\"'`;,=:\[\]()]+", re.sub(r"\$\{\{.*?\}\}|\$\w+", "*", code))
 
 
+def test_what_a_workflow_installs_is_what_we_test_with() -> None:
+    """A package of the development environment has one version."""
+    installed = {pin for file in WORKFLOWS for pin in re.findall(r":all: ([\w-]+)==([\d.]+)", file.read_text())}
+    pyproject = (CHECKOUT / "pyproject.toml").read_text()
+    assert len(installed) > 1
+    assert {(name, version) for name, version in installed if f'{name} = "{version}"' not in pyproject} == set()
+
+
 def test_what_is_tried_is_what_is_published() -> None:
     """The four images are built on a pull request from the same files as on main."""
     matrices = [job["strategy"]["matrix"] for name, job in jobs() if name in ("images.yml, try", "images.yml, publish")]
