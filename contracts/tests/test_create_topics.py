@@ -102,6 +102,13 @@ async def test_a_keyed_topic_keeps_its_partitions(broker: Broker, admin: AIOKafk
     assert await partitions(admin, [topic, other]) == [4, 0]
 
 
+async def test_one_broker_that_answers_is_enough(broker: Broker, admin: AIOKafkaAdminClient) -> None:
+    """Of several addresses some may be away."""
+    topic = a_topic(1)
+    await create_topics(Broker(f"127.0.0.1:1,{broker.bootstrap}"), [topic])
+    assert await partitions(admin, [topic]) == [1]
+
+
 async def test_what_kafka_refuses_is_raised(broker: Broker) -> None:
     """One broker cannot hold three copies."""
     with pytest.raises(InvalidReplicationFactorError):
