@@ -26,6 +26,7 @@ FOREIGN = {
     "kube_pod_container_status_restarts_total": TARGET | {"container"},
     "kube_horizontalpodautoscaler_status_current_replicas": {"namespace", "horizontalpodautoscaler"},
     "kube_horizontalpodautoscaler_spec_max_replicas": {"namespace", "horizontalpodautoscaler"},
+    "kube_horizontalpodautoscaler_spec_min_replicas": {"namespace", "horizontalpodautoscaler"},
     "keda_scaler_detail_errors_total": {"scaledObject", "scaler", "metric", "triggerIndex", "type"},
 }
 # KEDA 2.21, pkg/scalers/prometheus_scaler.go: what a trigger's metadata may hold.
