@@ -111,10 +111,10 @@ def test_any_value_is_read_or_refused(options: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "window_s"), [(0.1, 12), (10.5, 12), (10.6, 15), (13.5, 15), (18.4, 20), (18.6, 30), (30.0, 30)]
+    ("seconds", "window_s"), [(0.1, 12), (11.7, 12), (11.8, 15), (14.7, 15), (19.6, 20), (19.8, 30), (30.0, 30)]
 )
 def test_the_window_is_the_smallest_with_a_margin(seconds: float, window_s: int) -> None:
-    """A second and a half stays free behind the audio, where thirty allow it."""
+    """Three tenths of a second stay free behind the audio, where thirty seconds allow it."""
     assert attempts(round(seconds * 16000), (30, 12, 20, 15), (0.0,))[0].window_s == window_s
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 # lengths that windows may have: a processor saves with every second, a GPU encodes windows of one length together
-_WINDOWS_S = tuple(range(9, 31))
-_WINDOWS_ON_GPU_S = (10, 15, 20, 30)
+_WINDOWS_S = (*range(2, 29), 30)  # 29 s would leave half a second of room for the silence behind
+_WINDOWS_ON_GPU_S = (5, 10, 15, 20, 30)
 _PACKAGE = Path(__file__).parent
 _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .slots import Window
     from .vocabulary import Vocabulary
 
-MARGIN_S = 1.5  # silence that a window holds after the audio, at least
+MARGIN_S = 0.3  # that a window holds after the audio: a timestamp at its very edge may begin the text anew
 FULL_WINDOW_S = 30
 FRAMES_PER_SECOND = round(1 / FRAME_S)
 SAMPLES_PER_FRAME = 2 * HOP  # in a frame of the encoder, and a step of the timestamps

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# Whisper has learnt windows of 30 s, most of which end in silence, and its decoder looks there when all is said. Where
+# a window is cut behind the audio it repeats itself instead, or invents: so these frames of silence stand behind it, as
+# the encoder hears them at the end of 30 s (docs/adr/0005).
+SILENCE_FRAMES = 100
 ENCODED_TOGETHER = 8  # windows in one unit on a GPU; a processor is full with one
 
 
@@ -70,6 +74,7 @@ class Engine:
         max_frames = FULL_WINDOW_S * FRAMES_PER_SECOND
         self._slots = Slots(self.sessions.decoder, self.spec, self._device, max_batch, max_frames)
         self._decoder = Decoder(self._slots, self.vocabulary)
+        self._silence = self._encode_silence()
         on_gpu = self._device.on_gpu
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)
         self._observer = observer
@@ -95,7 +100,7 @@ class Engine:
         if unit is None:
             return False
         try:
-            {Stage.ENCODE: self._encode, Stage.DECODE: self._step, Stage.ALIGN: self._align}[unit.stage](unit.jobs)
+            {Stage.ENCODE: self._encode_jobs, Stage.DECODE: self._step, Stage.ALIGN: self._align}[unit.stage](unit.jobs)
         except Exception as error:  # whatever it is, the others go on
             log.exception("a unit of work failed: %s", unit.stage.value)
             for job in unit.jobs:
@@ -142,7 +147,22 @@ class Engine:
         return self.encode(self.mel(audio, window_s)[None])[:, 0]
 
     def encode(self, mels: NDArray[np.float32]) -> Window:
-        """The keys and values (2L, B, H, T, D) of the cross-attention for spectrograms (B, n_mels, 2T)."""
+        """The keys and values (2L, B, H, T + S, D) of the cross-attention for spectrograms (B, n_mels, 2T).
+
+        Behind the T frames of a window of less than 30 s stand S = SILENCE_FRAMES of silence.
+        """
+        windows, n_frames = self._encode(mels), mels.shape[2] // 2
+        n_followed = min(n_frames + SILENCE_FRAMES, FULL_WINDOW_S * FRAMES_PER_SECOND)
+        followed = self._device.zeros((*windows.shape[:3], n_followed, windows.shape[4]), windows.dtype)
+        followed[:, :, :, :n_frames] = windows
+        followed[:, :, :, n_frames:] = self._silence[:, :, :, : n_followed - n_frames]
+        return followed
+
+    def _encode_silence(self) -> Window:
+        silence = self.mel(np.zeros(SAMPLE_RATE, np.float32), FULL_WINDOW_S)
+        return self._encode(silence[None])[:, :, :, -SILENCE_FRAMES:].copy()
+
+    def _encode(self, mels: NDArray[np.float32]) -> Window:
         spec, encoder, device = self.spec, self.sessions.encoder, self._device
         shape = (2 * spec.n_text_layer, len(mels), spec.n_text_head, mels.shape[2] // 2)
         dtype = self._slots.cross_dtype
@@ -184,7 +204,7 @@ class Engine:
         n_frames = max(1, n_samples // SAMPLES_PER_FRAME)
         return token_starts(weights[:, :, :n_frames], len(prompt))
 
-    def _encode(self, jobs: Sequence[Job]) -> None:
+    def _encode_jobs(self, jobs: Sequence[Job]) -> None:
         jobs = [job for job in jobs if not (job.is_new and self._is_dropped(job))]
         if not jobs:
             return
