@@ -69,6 +69,8 @@ def init(
     repository: cli_rollout.RepositoryPath = settings.repository,
     precision: PrecisionOption = PrecisionChoice.INT8,
     cache: Cache = settings.cache,
+    *,
+    keep: Annotated[bool, typer.Option("--keep", help="leave a repository that has versions as it is")] = False,
 ) -> None:
     """Make a repository that serves a model, without a gate: for development."""
     from whisperline_models.errors import VersionError
@@ -76,12 +78,41 @@ def init(
     from whisperline_models.rollout import publish
 
     with errors_of("init"):
+        if keep and Repository(repository).rollout() is not None:
+            tell(f"{repository} has versions already")
+            return
         if Repository(repository).versions():
             raise VersionError(f"{repository} has versions already: `export`, `verify` and `publish` another one")
         repository.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".unfinished-", dir=repository.parent) as scratch:
             _export(source, Path(scratch) / "version", precision, None, cache)
             publish(Path(scratch) / "version", Repository(repository), (), EMBEDDED, tell)
+
+
+@app.command()
+def assemble(  # noqa: PLR0917 - typer calls it by name
+    version: Annotated[list[str], typer.Option(help="NUMBER=FOLDER, repeatable: what `export` wrote")],
+    repository: cli_rollout.RepositoryPath = settings.repository,
+    default: Annotated[int | None, typer.Option(min=1, help="the version that serves")] = None,
+    canary: Annotated[int | None, typer.Option(min=1, help="the version on trial")] = None,
+    share: Annotated[str, typer.Option(help="of sessions for the canary, as 10% or 0.1")] = "10%",
+    routing: Annotated[Path | None, typer.Option(help="a rollout.json instead, read again when it is replaced")] = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="rows that decode together")] = None,
+    max_requests: Annotated[int | None, typer.Option(min=1, help="requests of a lane at a time")] = None,
+) -> None:
+    """Lay out the repository of a server that starts afresh, from versions in folders."""
+    from whisperline_models.assemble import Assembly, parse_version
+    from whisperline_models.assemble import assemble as run
+    from whisperline_models.repository import Repository
+    from whisperline_models.routing.state import Rollout
+
+    with errors_of("assemble"):
+        rollout = None if default is None else Rollout(default)
+        if rollout is not None and canary is not None:
+            rollout = rollout.with_canary(canary, cli_rollout.parse_share(share))
+        given = {"slots": slots, "max_requests": max_requests}
+        parameters = {name: value for name, value in given.items() if value is not None}
+        run(Repository(repository), Assembly(dict(map(parse_version, version)), rollout, routing, parameters), tell)
 
 
 @app.command()

@@ -91,13 +91,13 @@ class Repository:
         """Put a routing in force, now: Triton's model reads it with the next request."""
         write_whole(self._rollout_file, replace(rollout, changed_unix_s=time.time()).to_json())
 
-    def add(self, source: Path, manifest: Manifest) -> int:
-        """Copy a version in as the next number, with this manifest; returns the number.
+    def add(self, source: Path, manifest: Manifest, number: int | None = None) -> int:
+        """Copy a version in as the next number, or this one, with this manifest; returns the number.
 
         `source` may be read-only. Raises `VersionError` where its interface is another or the copy has other sums.
         """
         self._check_interface(source)
-        number = self._next_number()
+        number = number or self._next_number()
         self.model.mkdir(exist_ok=True)
         if not (self.model / CONFIG).exists():
             write_whole(self.model / CONFIG, (source / CONFIG).read_text())

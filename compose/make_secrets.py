@@ -1,0 +1,30 @@
+"""Makes the secrets of compose.yaml at the first start, as files that are named as settings; what is there stays."""
+
+from pathlib import Path
+from secrets import token_urlsafe
+
+SECRETS = Path("/secrets")
+
+
+def kept(folder: str, name: str, value: str) -> str:
+    """Return the secret in this file, written now if it is not there: whole, or not at all."""
+    path = SECRETS / folder / name
+    if not path.exists():
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_text(value)
+        unfinished.chmod(0o444)  # only the containers that are to read it have its volume
+        unfinished.rename(path)
+    return path.read_text()
+
+
+def main() -> None:
+    """Make a token secret, and a password that the database and its clients share."""
+    password = kept("postgres", "postgres_password", token_urlsafe(32))
+    url = f"postgresql://whisperline:{password}@postgres:5432/whisperline"
+    kept("gateway", "whisperline_gateway_token_secret", token_urlsafe(32))
+    for owner in ("gateway", "persistence"):
+        kept(owner, f"whisperline_{owner}_database_url", url)
+
+
+if __name__ == "__main__":
+    main()
