@@ -1,5 +1,6 @@
 locals {
-  # The topics of contracts/whisperline_contracts/topics.py; tests/terraform holds the two against each other.
+  # The topics of contracts/whisperline_contracts/topics.py; tests/terraform holds the two against each other. The provider
+  # cannot set the lag of an hour before session_progress is compacted: docs/operations.md has the command.
   hubs = var.event_hubs == null ? {} : {
     "audio_chunks"                = { partitions = var.event_hubs.audio_partitions, retention_hours = 24, compacted = false }
     "session_progress"            = { partitions = var.event_hubs.audio_partitions, retention_hours = 0, compacted = true }
@@ -9,6 +10,7 @@ locals {
   }
 }
 
+# Premium: dead letters are kept for two weeks (Standard keeps one), partitions can be added, and capacity is the owner's alone.
 # Its root key is in the state, because the provider reads it; the container with the state is as secret as that key.
 resource "azurerm_eventhub_namespace" "this" {
   count                         = var.event_hubs == null ? 0 : 1

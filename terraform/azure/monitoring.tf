@@ -96,11 +96,12 @@ resource "azurerm_monitor_data_collection_rule_association" "metrics" {
 }
 
 locals {
-  # Who did what: changes through the Kubernetes API, reads of secrets, sign-ins to the database.
+  # Who did what: changes through the Kubernetes API, reads of secrets, models and backups, sign-ins to the database.
   audited = merge(
     {
       cluster = { id = azurerm_kubernetes_cluster.this.id, categories = ["kube-audit-admin", "guard", "cluster-autoscaler"] }
       vault   = { id = azurerm_key_vault.this.id, categories = ["AuditEvent"] }
+      storage = { id = "${azurerm_storage_account.this.id}/blobServices/default", categories = ["StorageRead", "StorageWrite", "StorageDelete"] }
     },
     var.postgresql == null ? {} : {
       postgresql = { id = azurerm_postgresql_flexible_server.this[0].id, categories = ["PostgreSQLLogs"] }

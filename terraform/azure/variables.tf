@@ -239,7 +239,7 @@ variable "postgresql_password" {
 }
 
 variable "event_hubs" {
-  description = "A managed Kafka instead of the one in charts/data; null for none. Premium, because session_progress is compacted; one processing unit carries the topics of one environment."
+  description = "A managed Kafka instead of the one in charts/data; null for none. Only with the tier Premium."
   type = object({
     processing_units = optional(number, 1)
     audio_partitions = optional(number, 8)

