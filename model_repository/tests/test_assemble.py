@@ -86,6 +86,15 @@ def test_the_mounted_routing_is_linked(exported: Path, models: Path, tmp_path: P
     assert Repository(models).routing().default == 4
 
 
+def test_the_mounted_routing_may_be_ahead_of_the_server(exported: Path, models: Path, tmp_path: Path) -> None:
+    """A server that restarts while its successors roll out starts, although the routing names a version of theirs."""
+    mounted = tmp_path / "rollout.json"
+    mounted.write_text(Rollout(4).to_json())
+    result = assembled(models, "--version", f"3={exported}", "--routing", mounted)
+    assert result.exit_code == 0, result.output
+    assert Repository(models).versions() == [3]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -40,13 +40,16 @@ class Assembly:
     parameters: Mapping[str, int] | None = None
 
     def check(self) -> Rollout:
-        """The routing that will be in force. Raises `VersionError` where it names a version that is not there."""
+        """The routing that will be in force. Raises `VersionError` where `rollout` names a version that is not there.
+
+        A file may name one that is yet to come to this server: the routing's model then keeps to those that are there.
+        """
         rollout = self.rollout if self.routing is None else _read(self.routing)
         if rollout is None:
             raise VersionError("name the version that serves with --default, or a file with --routing")
         named = [rollout.default, *([rollout.canary.version] if rollout.canary else [])]
         missing = [number for number in named if number not in self.versions]
-        if missing:
+        if missing and self.routing is None:
             raise VersionError(f"version {missing[0]} is to serve, but only {sorted(self.versions)} are there")
         return rollout
 
