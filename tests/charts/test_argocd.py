@@ -1,6 +1,7 @@
 """What Argo CD is told: Applications lead to charts and values that are there, and may do no more than they do."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -9,36 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from rendering import REPOSITORY, Object, RenderError, merged_values, of_kind, render, validate, values_file
+from scenarios import SCENARIOS
 
 ENVIRONMENTS = ("staging", "production")
-EVERY_VARIANT: list[tuple[str, dict[str, Any]]] = [
-    ("whisperline", {"ingress": {"enabled": True, "host": "speech.example.com"}}),
-    (
-        "whisperline",
-        {"httpRoute": {"enabled": True, "parentRefs": [{"name": "web"}], "hostnames": ["speech.example.com"]}},
-    ),
-    ("whisperline", {"secrets": {"source": "externalSecret"}, "kafka": {"createTopics": {"enabled": True}}}),
-    (
-        "whisperline",
-        {
-            "secrets": {
-                "source": "keyVault",
-                "keyVault": {
-                    "name": "vault",
-                    "tenantId": "0" * 8 + "-0000" * 3 + "-" + "0" * 12,
-                    "clientId": "1" * 8 + "-0000" * 3 + "-" + "0" * 12,
-                },
-            }
-        },
-    ),
-    (
-        "whisperline",
-        {
-            "autoscaling": {
-                "prometheus": {"azure": {"enabled": True, "clientId": "0" * 8 + "-0000" * 3 + "-" + "0" * 12}}
-            }
-        },
-    ),
+EVERY_VARIANT: list[tuple[str, Mapping[str, Any]]] = [
+    *(("whisperline", values) for values in SCENARIOS.values()),
     ("data", {"postgres": {"backup": {"enabled": True, "destinationPath": "s3://b/p", "secret": {"name": "s"}}}}),
 ]
 
