@@ -161,10 +161,17 @@ variable "gpu_pool" {
 variable "service_accounts" {
   description = "Which Kubernetes service accounts, as namespace/name, may act as which identity."
   type = object({
-    secrets = optional(set(string), ["external-secrets/external-secrets"])
+    secrets = optional(set(string), [
+      "external-secrets/external-secrets",
+      "whisperline/whisperline-gateway",
+      "whisperline/whisperline-migrations",
+      "whisperline/whisperline-persistence",
+      "whisperline/whisperline-topics",
+      "whisperline/whisperline-transcriber",
+    ])
     metrics = optional(set(string), ["keda/keda-operator"])
     backups = optional(set(string), ["whisperline/whisperline-postgres"])
-    models  = optional(set(string), ["whisperline/model-export"])
+    models  = optional(set(string), [])
   })
   default = {}
 

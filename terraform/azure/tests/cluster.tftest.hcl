@@ -81,7 +81,7 @@ run "each_identity_is_federated_with_its_own_service_accounts" {
   }
 
   assert {
-    condition     = length(azurerm_federated_identity_credential.workload) == 5
+    condition     = length(azurerm_federated_identity_credential.workload) == 2 + length(var.service_accounts.secrets) + length(var.service_accounts.metrics)
     error_message = "the other purposes lost their defaults"
   }
 
