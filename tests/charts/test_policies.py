@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rendering import Object, label, of_kind, validate
-from scenarios import SCENARIOS, component, containers, rendered, varied, workloads
+from scenarios import IMAGES, SCENARIOS, component, containers, rendered, varied, workloads
 
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
 REFERENCE = re.compile(r"[a-z0-9.:/_-]+[a-z0-9](@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})")
@@ -122,6 +122,15 @@ def takes_s(template: Object) -> float:
         case "persistence":
             return float(env["WHISPERLINE_PERSISTENCE_SHUTDOWN_MS"]) / 1000 + 5
     return float(argument(template, "exit-timeout-secs")) + 5
+
+
+def test_a_drain_lasts_as_long_as_the_values_say() -> None:
+    """In the unit of each process: seconds, or milliseconds."""
+    found = {name: component(rendered("long drains"), name)["spec"]["template"] for name in IMAGES}
+    assert settings(found["gateway"])["WHISPERLINE_GATEWAY_DRAIN_TIMEOUT_S"] == "120"
+    assert settings(found["transcriber"])["WHISPERLINE_TRANSCRIBER_DRAIN_DEADLINE_S"] == "120"
+    assert settings(found["persistence"])["WHISPERLINE_PERSISTENCE_SHUTDOWN_MS"] == "120000"
+    assert argument(found["triton"], "exit-timeout-secs") == "120"
 
 
 @EVERY

@@ -1,6 +1,7 @@
 """What an object of charts/whisperline names is there: pods, ports, accounts, secrets, settings."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,24 @@ def test_the_deployables_take_the_settings_that_they_are_given(
         assert {file.upper() for file in files} <= known, name
         if name != "migrations":
             assert settings.kafka_bootstrap == env[f"{prefix}KAFKA_BOOTSTRAP"]
+
+
+@EVERY
+def test_what_pods_and_probes_run_is_there(scenario: str) -> None:
+    """Modules of ours that can be run, with arguments that they know."""
+    for owner, template in workloads(rendered(scenario)):
+        for container in template["spec"]["containers"]:
+            probes = [
+                container[kind]["exec"] for kind in container if kind.endswith("Probe") and "exec" in container[kind]
+            ]
+            for python, flag, module, *arguments in (
+                run["command"] for run in [container, *probes] if run["command"][0] == "python"
+            ):
+                assert (python, flag) == ("python", "-m"), label(owner)
+                source = find_spec(f"{module}.__main__" if "." not in module else module)
+                assert source is not None, module
+                text = Path(str(source.origin)).read_text()
+                assert all(f'"{argument}"' in text for argument in arguments), label(owner)
 
 
 def test_a_container_gets_its_own_secrets_and_no_others() -> None:
