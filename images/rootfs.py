@@ -44,6 +44,7 @@ class Rootfs:
     root: Path
     elf_files: list[Path] = field(default_factory=list)
     from_packages: set[Path] = field(default_factory=set)
+    bundled: set[str] = field(default_factory=set)  # libraries in packages, that their packages load by a path
 
     def text(self, path: str, content: str) -> None:
         """Write a file."""
@@ -80,6 +81,7 @@ class Rootfs:
     def libraries(self, multiarch: Path, named: Iterable[Path]) -> None:
         """Copy the shared libraries of all that was copied, flat, where the loader looks without a cache."""
         found = {path.name: path for path in named}
+        self.bundled = {elf.name for elf in self.elf_files}
         for elf in [*self.elf_files, *found.values()]:
             found.update(self._linked(elf))
         for name, path in sorted(found.items()):
@@ -92,7 +94,7 @@ class Rootfs:
         said = subprocess.run(["ldd", elf], capture_output=True, text=True, check=False).stdout
         for line in said.splitlines():
             name, arrow, rest = line.strip().partition(" => ")
-            if rest.startswith("not found") and name not in OF_THE_DRIVER:
+            if rest.startswith("not found") and name not in self.bundled | OF_THE_DRIVER:
                 raise SystemExit(f"{elf} needs {name}, which is not in the builder")
             if arrow and rest.startswith("/"):
                 yield name, Path(rest.split(" (")[0])
