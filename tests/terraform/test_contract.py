@@ -7,6 +7,7 @@ from typing import Any
 import hcl2
 import pytest
 import rendering
+import yaml
 from configuration import ROOT, ROOTS, Body, files, labelled
 from whisperline_contracts.topics import topics
 
@@ -87,7 +88,7 @@ def of_kind(chart: str, kind: str, values: dict[str, Any]) -> set[str]:
 
 def platform() -> Body:
     """Return the upstream charts of charts/argocd."""
-    return rendering.yaml.safe_load((ROOT / "charts/argocd/values.yaml").read_text())["platform"]  # type: ignore[no-any-return]
+    return yaml.safe_load((ROOT / "charts/argocd/values.yaml").read_text())["platform"]  # type: ignore[no-any-return]
 
 
 def test_who_reads_secrets_is_there() -> None:
