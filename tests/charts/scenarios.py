@@ -83,7 +83,10 @@ SCENARIOS: dict[str, Mapping[str, Any]] = {
         name: {"drainSeconds": 120, "podAnnotations": {"a": "b"}, "priorityClassName": "high"} for name in IMAGES
     },
     "settings": {
-        "gateway": {"settings": {"MAX_CONNECTIONS": 5000, "LOG_LEVEL": "DEBUG"}, "allowedOrigins": ["https://a.org"]},
+        "gateway": {
+            "settings": {"MAX_FRAME_BYTES": 2_097_152, "LOG_LEVEL": "DEBUG"},
+            "allowedOrigins": ["https://a.org"],
+        },
         "transcriber": {"settings": {"PARTIAL_CADENCE_MS": 500, "ROLLOUT_KEEP_S": 0.5}},
         "persistence": {"settings": {"BATCH_RECORDS": 1000}},
         "commonLabels": {"team": "speech"},

@@ -206,6 +206,19 @@ def test_what_pods_and_probes_run_is_there(scenario: str) -> None:
                 assert all(f'"{argument}"' in text for argument in arguments), label(owner)
 
 
+def test_settings_arrive_as_they_were_written() -> None:
+    """Helm by itself writes two million as 2.097152e+06."""
+    found = {name: component(rendered("settings"), name)["spec"]["template"] for name in ("gateway", "transcriber")}
+    gateway, transcriber = (
+        {variable["name"]: variable.get("value") for variable in template["spec"]["containers"][0]["env"]}
+        for template in found.values()
+    )
+    assert gateway["WHISPERLINE_GATEWAY_MAX_FRAME_BYTES"] == "2097152"
+    assert gateway["WHISPERLINE_GATEWAY_LOG_LEVEL"] == "DEBUG"
+    assert gateway["WHISPERLINE_GATEWAY_ALLOWED_ORIGINS"] == '["https://a.org"]'
+    assert transcriber["WHISPERLINE_TRANSCRIBER_ROLLOUT_KEEP_S"] == "0.5"
+
+
 def test_a_container_gets_its_own_secrets_and_no_others() -> None:
     """The transcriber has no way into the database, the migrations none into Kafka."""
     objects = rendered("defaults")

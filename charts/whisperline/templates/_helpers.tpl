@@ -97,7 +97,7 @@ topologySpreadConstraints:
 {{- define "whisperline.settings" -}}
 {{- range $name, $value := .settings }}
 - name: {{ $.prefix }}_{{ $name }}
-  value: {{ ternary ($value | toString) ($value | toJson) (or (kindIs "string" $value) (kindIs "bool" $value) (kindIs "float64" $value) (kindIs "int64" $value)) | quote }}
+  value: {{ ternary $value ($value | toJson) (kindIs "string" $value) | quote }}
 {{- end }}
 {{- end }}
 
