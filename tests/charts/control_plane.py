@@ -105,10 +105,10 @@ def module_definitions(folder: Path) -> list[Object]:
     return [yaml.safe_load(file.read_text()) for file in sorted(folder.glob("*.yaml"))]
 
 
-def schema_definition(api: str, kind: str) -> Object:
-    """Make the definition of a custom resource from its schema in tests/charts/schemas."""
+def schema_definition(api: str, kind: str, like: str | None = None) -> Object:
+    """Make the definition of a custom resource from its schema, or from that of the group `like`."""
     group, _, version = api.rpartition("/")
-    schema = json.loads((SCHEMAS / group / f"{kind.lower()}_{version}.json").read_text())
+    schema = json.loads((SCHEMAS / (like or group) / f"{kind.lower()}_{version}.json").read_text())
     plural = kind.lower() + ("es" if kind.endswith("s") else "s")
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -145,7 +145,7 @@ def _structural(schema: Any) -> Any:
 
 
 def _established(definition: Object) -> bool:
-    conditions = definition.get("status", {}).get("conditions", [])
+    conditions = definition.get("status", {}).get("conditions") or []
     return any(entry["type"] == "Established" and entry["status"] == "True" for entry in conditions)
 
 

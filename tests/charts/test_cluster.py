@@ -47,6 +47,7 @@ def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with control_plane(PROGRAMS, tmp_path_factory.mktemp(f"cluster-{name}")) as cluster:
         cluster.define(module_definitions(PROGRAMS / "crds"))
         cluster.define(schema_definition(api, kind) for api, kind in WITHOUT_MODULE)
+        cluster.define([schema_definition("azmonitoring.coreos.com/v1", "PodMonitor", like="monitoring.coreos.com")])
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "argocd"}}, "")
         top = environment(name)
         found = applications(name)
