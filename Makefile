@@ -91,3 +91,10 @@ $(POETRY):
 	@echo "installing ONNX Runtime for CUDA into .tools/gpu (2 GB)"
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/gpu -r $<
 	@touch $@
+
+.tools/promtool:
+	@echo "fetching promtool from Debian's package prometheus into .tools"
+	@mkdir -p .tools/prometheus && cd .tools/prometheus && apt-get download -qq prometheus && \
+	  dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool && mv usr/bin/promtool ../promtool \
+	  || { echo "step 'promtool' failed: on Debian, is its package index there (apt-get update)? Elsewhere put promtool on the PATH"; exit 1; }
+	@rm -rf .tools/prometheus
