@@ -23,7 +23,7 @@ class Text:
     """What the cost of a request depends on."""
 
     n_tokens: int
-    window_s: int
+    window_s: float
     audio_s: float
 
     @classmethod
@@ -32,7 +32,7 @@ class Text:
         return cls(len(answer["tokens"]), answer["window_s"], len(audio) / SAMPLE_RATE)
 
     @classmethod
-    def expected(cls, clip: BenchClip, windows_s: Sequence[int]) -> "Text":
+    def expected(cls, clip: BenchClip, windows_s: Sequence[float]) -> "Text":
         """As it may be decoded, to go by its length and its words."""
         window_s = min((w for w in windows_s if w >= clip.duration_s + MARGIN_S), default=max(windows_s))
         return cls(round(TOKENS_PER_WORD * len(clip.text.split())), window_s, clip.duration_s)
@@ -111,7 +111,7 @@ async def _mix(floor: Floor, server: Server, pcm: dict[str, Pcm], n_rows: int) -
 
 
 def _counted(work: Work) -> list[str]:
-    windows = sorted({*work.spec.windows_s, 30})
+    windows = (5, 10, 15, 20, 25, 30)
     rows = [
         [f"encoder, {w} s", *(f"{work.encoder_pairs(w, int8=kind) * 2 / 1e9:.2f}" for kind in (True, False)), "-", "-"]
         for w in windows

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 from whisperline_models.engine.sessions import ModelSpec
+from whisperline_models.engine.slots import MAX_FRAMES, SILENCE_FRAMES
 
 FRAMES_PER_S = 50  # of the encoder
 ATTENTION = {"MultiHeadAttention", "Attention"}
@@ -54,9 +55,9 @@ class Work:
         """Of audio of this length, in float32; its window's silence costs nothing."""
         return sum(part.pairs for part in self.spectrogram) * 2 * FRAMES_PER_S * audio_s
 
-    def encoder_pairs(self, window_s: int, *, int8: bool) -> float:
+    def encoder_pairs(self, window_s: float, *, int8: bool) -> float:
         """Of one window, in one precision."""
-        n_frames, state = window_s * FRAMES_PER_S, self.spec.n_text_state
+        n_frames, state = round(window_s * FRAMES_PER_S), self.spec.n_text_state
         linear = sum(part.pairs * part.rows_per_frame * n_frames for part in self.encoder if part.is_int8 == int8)
         return linear + (0 if int8 else self.n_attentions * 2 * n_frames * n_frames * state)
 
@@ -69,9 +70,9 @@ class Work:
         """Weights that a step reads, however many rows it has."""
         return sum(part.n_bytes for part in self.decoder)
 
-    def row_bytes(self, window_s: int, n_tokens: float) -> float:
+    def row_bytes(self, window_s: float, n_tokens: float) -> float:
         """Keys and values that one row of a step reads: of its window, and of its own tokens."""
-        n_kept = window_s * FRAMES_PER_S + n_tokens
+        n_kept = min(window_s * FRAMES_PER_S + SILENCE_FRAMES, MAX_FRAMES) + n_tokens
         return 2 * self.spec.n_text_layer * self.spec.n_text_state * self.cache_bytes * n_kept
 
 

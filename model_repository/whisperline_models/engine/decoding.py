@@ -125,32 +125,32 @@ class Row:
 
 
 class Decoder:
-    """The running rows, in the first slots."""
+    """The running rows, in the first slots during a step; who leaves makes a gap, for who comes next."""
 
     def __init__(self, slots: Slots, vocabulary: Vocabulary) -> None:
         self._slots, self._vocabulary = slots, vocabulary
         self._masks = rules.phase_masks(vocabulary)
-        self._running: list[Row] = []
+        self._running: list[Row | None] = []
 
     def step(self, rows: Sequence[Row]) -> list[Row]:
         """Choose the next token of exactly these rows; returns those that are finished.
 
         Rows of the step before that are not among them leave their slots and may come back.
         """
-        for row in [row for row in self._running if row not in rows]:
-            self._leave(row)
+        for slot, row in enumerate(self._running):
+            if row is not None and row not in rows:
+                self._leave(slot, row)
         for row in rows:
             if row not in self._running:
                 self._enter(row)
-        for slot, row in enumerate(self._running):
+        running = self._close_gaps()
+        for slot, row in enumerate(running):
             self._slots.feed(slot, row.next_input(), row.position, row.constraint())
-        self._slots.step(len(self._running))
-        for slot, row in enumerate(self._running):
+        self._slots.step(len(running))
+        for slot, row in enumerate(running):
             row.advance(self._slots, slot, self._masks)
-        finished = [row for row in self._running if row.finished]
-        for row in finished:
-            self._leave(row)
-        return finished
+        self._running = [None if row.finished else row for row in running]
+        return [row for row in running if row.finished]
 
     def decode(self, tasks: Sequence[Task]) -> list[Decoded]:
         """Decode tasks, without guards and lanes; results are in their order."""
@@ -161,8 +161,9 @@ class Decoder:
 
     def force(self, window: Window, tokens: Sequence[int]) -> NDArray[np.float32]:
         """The logits (N, V) after each of these tokens, fed one by one, before any rule."""
-        for row in list(self._running):
-            self._leave(row)
+        for slot, row in enumerate(self._running):
+            if row is not None:
+                self._leave(slot, row)
         self._slots.load(0, window)
         logits = []
         for position, token in enumerate(tokens):
@@ -172,16 +173,21 @@ class Decoder:
         return np.stack(logits)
 
     def _enter(self, row: Row) -> None:
-        self._slots.load(len(self._running), row.task.window, row.kept)
+        slot = self._running.index(None) if None in self._running else len(self._running)
+        self._slots.load(slot, row.task.window, row.kept)
         row.kept = None
-        self._running.append(row)
+        self._running[slot : slot + 1] = [row]
 
-    def _leave(self, row: Row) -> None:
-        """The last running row moves into the gap."""
-        slot = self._running.index(row)
-        if not row.finished:
-            row.kept = self._slots.keep(slot, row.position)
-        last = self._running.pop()
-        if last is not row:
-            self._slots.move(len(self._running), slot, last.position)
-            self._running[slot] = last
+    def _leave(self, slot: int, row: Row) -> None:
+        row.kept = self._slots.keep(slot, row.position)
+        self._running[slot] = None
+
+    def _close_gaps(self) -> list[Row]:
+        """Move rows from behind into the gaps that nobody took."""
+        while None in self._running:
+            last = self._running.pop()
+            if last is not None:
+                gap = self._running.index(None)
+                self._slots.move(len(self._running), gap, last.position)
+                self._running[gap] = last
+        return [row for row in self._running if row is not None]

@@ -6,7 +6,6 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .alignment import FRAME_S
 from .decoding import Decoded, Row, Task
 from .guards import MAX_IMPROBABLE, Verdict, is_believable_repetition, judge
 from .log_mel import HOP, SAMPLE_RATE
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 MARGIN_S = 0.3  # that a window holds after the audio: a timestamp at its very edge may begin the text anew
 FULL_WINDOW_S = 30
-FRAMES_PER_SECOND = round(1 / FRAME_S)
 SAMPLES_PER_FRAME = 2 * HOP  # in a frame of the encoder, and a step of the timestamps
 LEAST_STEP_S = 1.0  # what must be done before the rest is decoded for itself
 LEAST_REST_S = 0.5
@@ -32,11 +30,11 @@ LEAST_REST_S = 0.5
 class Attempt:
     """One rung of the ladder that a part climbs while its guards fail."""
 
-    window_s: int
+    window_s: float
     temperature: float
 
 
-def attempts(n_samples: int, windows_s: Sequence[int], temperatures: Sequence[float]) -> list[Attempt]:
+def attempts(n_samples: int, windows_s: Sequence[float], temperatures: Sequence[float]) -> list[Attempt]:
     """The first temperature in the smallest window that holds audio and margin, then in 30 s; there the others."""
     needed_s = n_samples / SAMPLE_RATE + MARGIN_S
     window_s = next((w for w in sorted(windows_s) if w >= needed_s), FULL_WINDOW_S)
@@ -47,13 +45,13 @@ def attempts(n_samples: int, windows_s: Sequence[int], temperatures: Sequence[fl
 class Part:
     """A request's audio from `start_samples` on: the attempts that are left, and the best that came of the others."""
 
-    def __init__(self, request: Request, windows_s: Sequence[int], start_samples: int = 0) -> None:
+    def __init__(self, request: Request, windows_s: Sequence[float], start_samples: int = 0) -> None:
         self.request, self.start_samples = request, start_samples
         self.audio = request.audio[start_samples:]
         self.ladder = attempts(self.audio.size, windows_s, request.temperatures)
         self.seed = zlib.crc32(self.audio.tobytes())
         self.window: Window = None
-        self.window_s = 0
+        self.window_s = 0.0
         self.improbable = 0
         self.repeated: Decoded | None = None  # the first over the full window that may be what was said
         self.decoded = Decoded((), (), 0.0, 1.0, request.language or "en", ended=True)
@@ -115,7 +113,7 @@ class Job:
     def __init__(
         self,
         request: Request,
-        windows_s: Sequence[int],
+        windows_s: Sequence[float],
         finish: Callable[[Result | Exception], None],
         is_cancelled: Callable[[], bool],
         arrived_s: float,
@@ -133,7 +131,7 @@ class Job:
         return self.parts[-1]
 
     @property
-    def window_s(self) -> int:
+    def window_s(self) -> float:
         """The length of the window of the next attempt."""
         return self.part.ladder[0].window_s
 

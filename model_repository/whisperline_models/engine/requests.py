@@ -76,7 +76,7 @@ class Result:
     avg_logprob: float
     no_speech_prob: float
     compression_ratio: float
-    window_s: int
+    window_s: float
     model: str
     version: str
 

@@ -40,7 +40,7 @@ class Scheduled(Protocol):
         """What it needs next."""
 
     @property
-    def window_s(self) -> int:
+    def window_s(self) -> float:
         """The length of the window to encode, in stage ENCODE."""
 
 

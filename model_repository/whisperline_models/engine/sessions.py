@@ -28,7 +28,7 @@ class ModelSpec:
     """The part of a version's `manifest.json` that decoding depends on."""
 
     name: str
-    windows_s: tuple[int, ...]
+    windows_s: tuple[float, ...]
     n_mels: int
     n_text_ctx: int
     n_text_state: int
@@ -90,6 +90,10 @@ class Device:
             options.add_run_config_entry("gpu_graph_id", str(graph_id))
             self.arrays.cuda.get_current_stream().synchronize()  # the graph runs in another stream
         session.run_with_iobinding(binding, options)
+
+    def empty(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
+        """An array of the device that holds anything."""
+        return self.arrays.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
         """An array of the device."""

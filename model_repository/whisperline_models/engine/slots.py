@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from .rules import Constraint
     from .sessions import Device, ModelSpec
 
+MAX_FRAMES = 1500  # of 30 s: a longer cross-attention Whisper has not learnt
+# Whisper has learnt windows of 30 s, most of which end in silence, and its decoder looks there when all is said. Where
+# a window is cut behind the audio it repeats itself instead, or invents: so these frames of silence stand behind it, as
+# the encoder hears them at the end of 30 s (docs/adr/0005).
+SILENCE_FRAMES = 100
+
 # A window as the encoder gives it: keys and values of the cross-attention (2L, H, T, D), an array of the device.
 Window = Any
 Kept = list[Any]  # the used part of a row's own keys and values
@@ -38,16 +44,16 @@ class Slots:
     """
 
     def __init__(
-        self, decoder: onnxruntime.InferenceSession, spec: ModelSpec, device: Device, n_slots: int, max_frames: int
+        self, decoder: onnxruntime.InferenceSession, spec: ModelSpec, device: Device, n_slots: int, silence: Window
     ) -> None:
         self.n_slots = n_slots
-        self._decoder, self._device = decoder, device
+        self._decoder, self._device, self._silence = decoder, device, silence
         self._host = {name: np.zeros((n_slots, *shape), dtype) for name, (dtype, shape) in _ROW_INPUTS.items()}
         self._host["n_frames"][:] = 1  # of slots that a batch's size brings along, unused
         self._inputs = {name: device.mirror(array) for name, array in self._host.items()}
         head = spec.n_text_state // spec.n_text_head
         own = (n_slots, spec.n_text_head, spec.n_text_ctx, head)
-        cross = (n_slots, spec.n_text_head, max_frames, head)
+        cross = (n_slots, spec.n_text_head, MAX_FRAMES, head)
         parts = [(part, layer) for layer in range(spec.n_text_layer) for part in ("key", "value")]
         self._own = {f"{part}_{layer}": self._zeros(f"{part}_{layer}", own) for part, layer in parts}
         self._cross = {f"cross_{p}_{i}": self._zeros(f"cross_{p}_{i}", cross) for p, i in parts}
@@ -57,23 +63,27 @@ class Slots:
         self._chosen: dict[str, NDArray[np.generic]] = {}
         self._bindings: dict[int, onnxruntime.IOBinding] = {}
 
-    @property
-    def cross_dtype(self) -> type[np.generic]:
-        """The type of windows."""
-        return dtype_of(self._decoder, "cross_key_0")
-
     def _zeros(self, name: str, shape: tuple[int, ...]) -> Any:
         return self._device.zeros(shape, dtype_of(self._decoder, name))
 
     def load(self, slot: int, window: Window, kept: Kept | None = None) -> None:
-        """Give a slot a window, and what a row kept when it left its slot."""
-        n_frames = window.shape[2]
-        for part, cross, last in zip(window, self._cross.values(), self._last.values(), strict=True):
-            cross[slot, :, :n_frames] = part
-            last[slot, 0] = part[:, -1].reshape(-1)
-        self._host["n_frames"][slot] = n_frames
+        """Give a slot a window, silence behind it, and what a row kept when it left its slot."""
+        n_frames, behind = window.shape[2], self._behind(window)
+        n_followed = n_frames + behind.shape[2]
+        caches = zip(window, behind, self._cross.values(), self._last.values(), strict=True)
+        for part, silence, cross, last in caches:
+            cross[slot, :, :n_frames], cross[slot, :, n_frames:n_followed] = part, silence
+            last[slot, 0] = cross[slot, :, n_followed - 1].reshape(-1)
+        self._host["n_frames"][slot] = n_followed
         for own, array in zip(self._own.values(), kept or [], strict=False):
             own[slot, :, : array.shape[1]] = array
+
+    def followed(self, window: Window) -> Window:
+        """A window with the silence behind it."""
+        return self._device.arrays.concatenate([window, self._behind(window)], axis=2)
+
+    def _behind(self, window: Window) -> Window:
+        return self._silence[:, :, : MAX_FRAMES - window.shape[2]]
 
     def keep(self, slot: int, n_tokens: int) -> Kept:
         """Copy a row's own keys and values, for its return."""

@@ -11,13 +11,13 @@ import numpy as np
 from .alignment import time_words, token_starts
 from .decoding import Decoder, Row, Task
 from .guards import compression_ratio
-from .jobs import FRAMES_PER_SECOND, FULL_WINDOW_S, SAMPLES_PER_FRAME, Job, Part
+from .jobs import FULL_WINDOW_S, SAMPLES_PER_FRAME, Job, Part
 from .log_mel import SAMPLE_RATE, cut_hops
 from .prompts import build_prompt, start_tokens
 from .requests import Request, RequestCancelled, Result
 from .schedule import LANES, Scheduler, Stage
-from .sessions import Device, ModelSpec, Sessions
-from .slots import Slots
+from .sessions import Device, ModelSpec, Sessions, dtype_of
+from .slots import SILENCE_FRAMES, Slots
 from .vocabulary import UNSPACED, Vocabulary
 
 if TYPE_CHECKING:
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Whisper has learnt windows of 30 s, most of which end in silence, and its decoder looks there when all is said. Where
-# a window is cut behind the audio it repeats itself instead, or invents: so these frames of silence stand behind it, as
-# the encoder hears them at the end of 30 s (docs/adr/0005).
-SILENCE_FRAMES = 100
 ENCODED_TOGETHER = 8  # windows in one unit on a GPU; a processor is full with one
 
 
@@ -71,10 +67,8 @@ class Engine:
         self._device = Device.find(gpu)
         self.sessions = Sessions.open(folder, self._device, threads)
         self.vocabulary = Vocabulary.from_json((folder / "tokenizer.json").read_bytes(), self.spec.n_vocab)
-        max_frames = FULL_WINDOW_S * FRAMES_PER_SECOND
-        self._slots = Slots(self.sessions.decoder, self.spec, self._device, max_batch, max_frames)
+        self._slots = Slots(self.sessions.decoder, self.spec, self._device, max_batch, self._encode_silence())
         self._decoder = Decoder(self._slots, self.vocabulary)
-        self._silence = self._encode_silence()
         on_gpu = self._device.on_gpu
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)
         self._observer = observer
@@ -100,7 +94,7 @@ class Engine:
         if unit is None:
             return False
         try:
-            {Stage.ENCODE: self._encode_jobs, Stage.DECODE: self._step, Stage.ALIGN: self._align}[unit.stage](unit.jobs)
+            {Stage.ENCODE: self._encode, Stage.DECODE: self._step, Stage.ALIGN: self._align}[unit.stage](unit.jobs)
         except Exception as error:  # whatever it is, the others go on
             log.exception("a unit of work failed: %s", unit.stage.value)
             for job in unit.jobs:
@@ -130,48 +124,37 @@ class Engine:
             self._decoder.step([Row(task, self.vocabulary) for _ in range(size)])
         self._decoder.step([Row(task, self.vocabulary)])
 
-    def task(self, request: Request, window_s: int) -> Task:
+    def task(self, request: Request, window_s: float) -> Task:
         """The first decoding of a request over a window of this length."""
         prompt, language = build_prompt(request, self.vocabulary), request.language or "en"
         return Task(self.window(request.audio, window_s), prompt, language, request.timestamps)
 
-    def mel(self, audio: NDArray[np.float32], window_s: int) -> NDArray[np.float32]:
+    def mel(self, audio: NDArray[np.float32], window_s: float) -> NDArray[np.float32]:
         """The log-mel spectrogram (n_mels, 100 * window_s) of audio (mono 16 kHz, -1..1)."""
         hops, padding = cut_hops(audio, window_s)
         feeds = {"hops": hops[None], "padding": np.array([padding])}
         mel: NDArray[np.float32] = self.sessions.spectrogram.run(["mel"], feeds)[0][0]
         return mel
 
-    def window(self, audio: NDArray[np.float32], window_s: int) -> Window:
+    def window(self, audio: NDArray[np.float32], window_s: float) -> Window:
         """Encode audio (mono 16 kHz, -1..1) in a window of this length."""
         return self.encode(self.mel(audio, window_s)[None])[:, 0]
 
     def encode(self, mels: NDArray[np.float32]) -> Window:
-        """The keys and values (2L, B, H, T + S, D) of the cross-attention for spectrograms (B, n_mels, 2T).
-
-        Behind the T frames of a window of less than 30 s stand S = SILENCE_FRAMES of silence.
-        """
-        windows, n_frames = self._encode(mels), mels.shape[2] // 2
-        n_followed = min(n_frames + SILENCE_FRAMES, FULL_WINDOW_S * FRAMES_PER_SECOND)
-        followed = self._device.zeros((*windows.shape[:3], n_followed, windows.shape[4]), windows.dtype)
-        followed[:, :, :, :n_frames] = windows
-        followed[:, :, :, n_frames:] = self._silence[:, :, :, : n_followed - n_frames]
-        return followed
-
-    def _encode_silence(self) -> Window:
-        silence = self.mel(np.zeros(SAMPLE_RATE, np.float32), FULL_WINDOW_S)
-        return self._encode(silence[None])[:, :, :, -SILENCE_FRAMES:].copy()
-
-    def _encode(self, mels: NDArray[np.float32]) -> Window:
+        """The keys and values (2L, B, H, T, D) of the cross-attention for spectrograms (B, n_mels, 2T)."""
         spec, encoder, device = self.spec, self.sessions.encoder, self._device
         shape = (2 * spec.n_text_layer, len(mels), spec.n_text_head, mels.shape[2] // 2)
-        dtype = self._slots.cross_dtype
-        cross = device.zeros((*shape, spec.n_text_state // spec.n_text_head), dtype)
+        dtype = dtype_of(self.sessions.decoder, "cross_key_0")
+        cross = device.empty((*shape, spec.n_text_state // spec.n_text_head), dtype)
         binding, given = encoder.io_binding(), device.mirror(mels)
         device.bind_input(binding, "mel", given)
         device.bind_output(binding, "cross", cross)
         device.run(encoder, binding)
         return cross
+
+    def _encode_silence(self) -> Window:
+        mel = self.mel(np.zeros(SAMPLE_RATE, np.float32), FULL_WINDOW_S)
+        return self.encode(mel[None])[:, 0, :, -SILENCE_FRAMES:].copy()
 
     def decode(self, tasks: Sequence[Task]) -> list[Decoded]:
         """Decode windows in one batch, without guards."""
@@ -194,7 +177,9 @@ class Engine:
         prompt = start_tokens(language, task, vocabulary)
         fed = device.mirror(np.array([[*prompt, vocabulary.no_timestamps, *tokens, vocabulary.end]], np.int64))
         names = [f"cross_{part}_{layer}" for layer in range(self.spec.n_text_layer) for part in ("key", "value")]
-        given = {"tokens": fed} | {name: part[None] for name, part in zip(names, window, strict=True)}
+        given = {"tokens": fed} | {
+            name: part[None] for name, part in zip(names, self._slots.followed(window), strict=True)
+        }
         binding = aligner.io_binding()
         for value in aligner.get_inputs():
             device.bind_input(binding, value.name, given[value.name])
@@ -204,7 +189,7 @@ class Engine:
         n_frames = max(1, n_samples // SAMPLES_PER_FRAME)
         return token_starts(weights[:, :, :n_frames], len(prompt))
 
-    def _encode_jobs(self, jobs: Sequence[Job]) -> None:
+    def _encode(self, jobs: Sequence[Job]) -> None:
         jobs = [job for job in jobs if not (job.is_new and self._is_dropped(job))]
         if not jobs:
             return
