@@ -41,9 +41,12 @@ resource "azurerm_subnet" "postgresql" {
   }
 }
 
+locals {
+  client_ip_ranges = coalesce(var.client_ip_ranges, var.operator_ip_ranges)
+}
+
 # The load balancer in front of the ingress passes the client's address on, so the nodes' own subnet must let it in.
 resource "azurerm_network_security_group" "nodes" {
-  #checkov:skip=CKV_AZURE_160:port 80 answers ACME challenges and redirects to 443, nothing else
   name                = "nsg-${local.name}-nodes"
   location            = azurerm_resource_group.this.location
   resource_group_name = azurerm_resource_group.this.name
@@ -55,20 +58,20 @@ resource "azurerm_network_security_group" "nodes" {
     direction                  = "Inbound"
     access                     = "Allow"
     protocol                   = "Tcp"
-    source_address_prefix      = "Internet"
+    source_address_prefixes    = local.client_ip_ranges
     source_port_range          = "*"
     destination_address_prefix = "*"
     destination_port_range     = "443"
   }
 
-  # For the certificate's HTTP-01 challenge and the redirect; the ingress answers nothing else there.
+  # For the redirect to HTTPS, and a certificate's HTTP-01 challenge where everyone is let in.
   security_rule {
     name                       = "http-to-ingress"
     priority                   = 110
     direction                  = "Inbound"
     access                     = "Allow"
     protocol                   = "Tcp"
-    source_address_prefix      = "Internet"
+    source_address_prefixes    = local.client_ip_ranges
     source_port_range          = "*"
     destination_address_prefix = "*"
     destination_port_range     = "80"

@@ -75,6 +75,17 @@ variable "operator_ip_ranges" {
   }
 }
 
+variable "client_ip_ranges" {
+  description = "Public ranges from which clients may reach the ingress; null for operator_ip_ranges, [\"0.0.0.0/0\"] for everyone. The gateway has no accounts: who gets in may transcribe."
+  type        = list(string)
+  default     = null
+
+  validation {
+    condition     = var.client_ip_ranges == null ? true : length(var.client_ip_ranges) > 0 && alltrue([for range in var.client_ip_ranges : can(cidrhost(range, 0))])
+    error_message = "client_ip_ranges must be null, or hold ranges in CIDR notation, such as 198.51.100.0/24."
+  }
+}
+
 variable "operator_group_ids" {
   description = "Object ids of the Entra groups that administer the cluster and write secrets."
   type        = list(string)

@@ -11,4 +11,4 @@ log_retention_days  = 90
 
 system_pool = { min_count = 3, max_count = 4 }
 cpu_pool    = { vm_size = "Standard_D8ds_v5", min_count = 3, max_count = 9 }
-gpu_pool    = { min_count = 2, max_count = 8 } # two replicas of Triton at least: charts/argocd's production values
+gpu_pool    = { max_count = 9 } # Triton's most replicas, and one for a roll-out

@@ -10,5 +10,5 @@ cluster_sku_tier    = "Free"
 storage_replication = "LRS"
 
 system_pool = { min_count = 1, max_count = 2 }
-cpu_pool    = { min_count = 2, max_count = 3 }
+cpu_pool    = { min_count = 2, max_count = 5 }
 gpu_pool    = { max_count = 1 }

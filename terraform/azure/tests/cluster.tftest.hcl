@@ -112,3 +112,12 @@ run "staging_is_not_locked" {
     error_message = "staging cannot be removed"
   }
 }
+
+run "only_operators_reach_the_ingress_until_somebody_decides_otherwise" {
+  command = plan
+
+  assert {
+    condition     = alltrue([for rule in azurerm_network_security_group.nodes.security_rule : rule.source_address_prefixes == toset(["198.51.100.0/24"])])
+    error_message = "strangers could transcribe"
+  }
+}

@@ -111,3 +111,9 @@ run "event_hubs_processing_units" {
   expect_failures = [var.event_hubs]
   variables { event_hubs = { processing_units = 3 } }
 }
+
+run "clients_from_nowhere" {
+  command         = plan
+  expect_failures = [var.client_ip_ranges]
+  variables { client_ip_ranges = [] }
+}
