@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from containers.engine import CHECKOUT, STATE, Engine
 DEBIAN = "whisperline-test/debian:bookworm"
 DEBIAN_PACKAGES = "ca-certificates,zlib1g"
 RECIPES = Path(__file__).with_name("bases")
+MADE = STATE / "bases.json"  # name of a stand-in -> digest of its recipe
 CERTIFICATES = Path(os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"))
 CPYTHON = {"3.11": "3.11.3-1.5.9", "3.12": "3.12.1-1.5.10"}  # org.bytedeco:cpython, built with the shared library
 
@@ -43,22 +45,30 @@ class Base:
 
 
 def make_bases(engine: Engine) -> None:
-    """Make the stand-ins that the engine has not, or has from another recipe."""
+    """Make the stand-ins that the engine has not, or has from another recipe.
+
+    What was made is noted beside the engine's data, not in the images: an unchanged stand-in keeps its id, and what was
+    built on it stays in the builder's cache.
+    """
+    made: dict[str, str] = json.loads(MADE.read_text()) if MADE.exists() else {}
     debian = _digest(DEBIAN_PACKAGES.encode(), CERTIFICATES.read_bytes())
-    if not engine.has(DEBIAN, debian):
-        _import_debian(engine, debian)
     files = (Path(__file__), *sorted(RECIPES.iterdir()))
     recipe = _digest(debian.encode(), *(path.read_bytes() for path in files))
+    if not engine.has(DEBIAN) or made.get(DEBIAN) != debian:
+        _import_debian(engine)
+        made[DEBIAN] = debian
     for base in BASES:
-        if not engine.has(base.tag, recipe):
-            _build(engine, base, recipe)
+        if not engine.has(base.tag) or made.get(base.tag) != recipe:
+            _build(engine, base)
+            made[base.tag] = recipe
+    MADE.write_text(json.dumps(made, indent=2))
 
 
 def _digest(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def _import_debian(engine: Engine, recipe: str) -> None:
+def _import_debian(engine: Engine) -> None:
     folder = STATE / "debian"
     shutil.rmtree(folder, ignore_errors=True)
     (STATE / "debs").mkdir(parents=True, exist_ok=True)
@@ -66,19 +76,19 @@ def _import_debian(engine: Engine, recipe: str) -> None:
     command = ("debootstrap", *options, "bookworm", str(folder))
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     shutil.copy(CERTIFICATES, folder / "etc/ssl/certs/ca-certificates.crt")
-    changes = ("ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt", f"LABEL recipe={recipe}", 'CMD ["bash"]')
+    changes = ("ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt", 'CMD ["bash"]')
     with subprocess.Popen(("tar", "-C", str(folder), "-c", "."), stdout=subprocess.PIPE) as archive:
         changed = [argument for change in changes for argument in ("--change", change)]
         engine.docker("import", *changed, "-", DEBIAN, stdin=archive.stdout)
     shutil.rmtree(folder)
 
 
-def _build(engine: Engine, base: Base, recipe: str) -> None:
+def _build(engine: Engine, base: Base) -> None:
     context = STATE / "context"
     shutil.rmtree(context, ignore_errors=True)
     context.mkdir(parents=True)
     base.fill(context)
-    engine.build(base.tag, RECIPES / base.recipe, context, f"--label=recipe={recipe}")
+    engine.build(base.tag, RECIPES / base.recipe, context)
     shutil.rmtree(context)
 
 
