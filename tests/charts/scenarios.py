@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
-from rendering import Object, merged_values, of_kind, pod_template, render
+from rendering import Object, merged_values, of_kind, pod_template, render, values_file
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 ANYWHERE = [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
@@ -91,6 +91,15 @@ SCENARIOS: dict[str, Mapping[str, Any]] = {
         "persistence": {"settings": {"BATCH_RECORDS": 1000}},
         "commonLabels": {"team": "speech"},
     },
+}
+
+ENVIRONMENTS = ("staging", "production")  # what Argo CD installs: charts/argocd/environments
+SCENARIOS |= {
+    name: merged_values(
+        values_file(f"charts/argocd/environments/{name}.yaml"),
+        values_file(f"charts/argocd/environments/{name}/whisperline.yaml"),
+    )
+    for name in ENVIRONMENTS
 }
 
 
