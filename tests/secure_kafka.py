@@ -5,7 +5,7 @@ import shutil
 import socket
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 USER = "whisperline"
 PASSWORD = "the-right-word"  # noqa: S105 - of a broker that lives as long as its test
 _JAAS = "org.apache.kafka.common.security"
+_RIGHTS = (
+    "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    f"super.users=User:{USER};User:ANONYMOUS",  # the broker itself comes without a name
+)
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,20 @@ class SecureKafka:
 
 
 @contextmanager
-def secure_kafka(class_path: list[Path], folder: Path) -> Iterator[SecureKafka]:
-    """Run a broker; it may not answer yet when this yields. `class_path`: Kafka's jars."""
+def secure_kafka(class_path: list[Path], folder: Path, users: Mapping[str, str] | None = None) -> Iterator[SecureKafka]:
+    """Run a broker; it may not answer yet when this yields. `class_path`: Kafka's jars.
+
+    `users` are further ones with their passwords. With them only `USER` may do everything: they need to be allowed.
+    """
     port, inside, controller = _free_ports(3)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     _write_key_store(authority, folder / "broker.pem")
     properties = folder / "server.properties"
-    properties.write_text("\n".join(_properties(folder, port, inside, controller)))
+    properties.write_text("\n".join([*_properties(folder, port, inside, controller), *(_RIGHTS if users else [])]))
     java = [shutil.which("java") or "java", "-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]
     java.append(":".join(map(str, class_path)))
-    _format(java, properties)
+    _format(java, properties, {USER: PASSWORD, **(users or {})})
     with (folder / "kafka.log").open("wb") as log:
         broker = subprocess.Popen([*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log)
         try:
@@ -90,8 +97,8 @@ def _properties(folder: Path, port: int, inside: int, controller: int) -> Iterat
     yield "group.initial.rebalance.delay.ms=0"
 
 
-def _format(java: list[str], properties: Path) -> None:
+def _format(java: list[str], properties: Path, users: Mapping[str, str]) -> None:
     cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    user = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
+    added = [f"--add-scram=SCRAM-SHA-512=[name={name},password={password}]" for name, password in users.items()]
     tool = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(properties)]
-    subprocess.run([*tool, "--add-scram", user], check=True, capture_output=True)
+    subprocess.run([*tool, *added], check=True, capture_output=True)

@@ -2,11 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
-from aiokafka.errors import InvalidPartitionsError, KafkaConnectionError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    InvalidPartitionsError,
+    KafkaConnectionError,
+    NodeNotReadyError,
+    TopicAlreadyExistsError,
+    for_code,
+)
 
 from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import Topic
@@ -27,8 +33,16 @@ async def create_topics(broker: Broker, wanted: Iterable[Topic]) -> None:
     Waits for the broker as long as it takes: the caller bounds it. Raises `BrokerRefused`, `PartitionsDiffer`, and
     `KafkaError` for what Kafka does not want to do.
     """
-    await _await(broker)
     topics = tuple(wanted)
+    while True:
+        await _await(broker)
+        try:
+            return await _complete(broker, topics)
+        except NodeNotReadyError:  # it answers, and has not joined its own cluster yet
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _complete(broker: Broker, topics: Sequence[Topic]) -> None:
     async with _admin(broker) as admin:
         while missing := _missing(topics, await _partitions(admin)):
             for topic, present in missing:
