@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from whisperline_transcriber import metrics as transcriber
 CHECKOUT = Path(__file__).parents[1]
 DOCKERFILES = sorted(CHECKOUT.glob("*/Dockerfile"))
 COMPOSE = yaml.safe_load((CHECKOUT / "compose.yaml").read_text())
+TOOLS = Path(sys.prefix) / "bin"
 SUFFIXES = re.compile(r"_(bucket|sum|count|total)$")
 
 
@@ -32,6 +35,20 @@ def test_bases_are_pinned_by_full_version(path: Path) -> None:
     bases = {line[1] for line in lines} - stages - {"scratch"}
     assert all(re.search(r":\d+\.\d+", base) for base in bases)
     assert lines[-1][1] == "scratch"
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
+def test_dockerfiles_are_clean(path: Path) -> None:
+    """hadolint finds nothing in them."""
+    found = subprocess.run((TOOLS / "hadolint", path), capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
+
+
+def test_compose_follows_its_schema() -> None:
+    """The file has no key or value that the compose specification does not know."""
+    command = (TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", CHECKOUT / "compose.yaml")
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
 
 
 def test_images_of_others_are_pinned_by_full_version() -> None:
