@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from alerting import promtool
 from prometheus_client import REGISTRY
 from whisperline_gateway import metrics as gateway
 from whisperline_local.assets import SILERO
@@ -49,6 +50,12 @@ def test_compose_follows_its_schema() -> None:
     command = (TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", CHECKOUT / "compose.yaml")
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
+
+
+def test_prometheus_reads_its_configuration() -> None:
+    """What Prometheus is given in the profile observability is a configuration."""
+    found = promtool("check", "config", "--syntax-only", CHECKOUT / "compose/prometheus.yml")
+    assert found.returncode == 0, found.stdout + found.stderr
 
 
 def test_images_of_others_are_pinned_by_full_version() -> None:
