@@ -181,7 +181,7 @@ def read(wheel: Path, wanted: set[tuple[str, str]]) -> Schema:
         "format_version": "1.0",
         "source": f"cdktn-provider-{provider} {release}",
         "version": re.findall(r"providerVersion: '([\d.]+)'", "".join(texts.values()))[0],
-        "provider_schemas": {f"registry.terraform.io/hashicorp/{provider}": found},
+        "provider_schemas": {f"hashicorp/{provider}": found},
     }
 
 
