@@ -34,7 +34,7 @@ UNUSED_EXTENSIONS = re.compile(
 )
 UNUSED_PACKAGE_FOLDERS = {"__pycache__", "test", "tests"}
 FOUND_AT_RUN_TIME = {"libgcc_s.so.1"}  # glibc opens it when a thread is cancelled
-OF_THE_DRIVER = {"libcuda.so.1", "libnvidia-ml.so.1"}  # the container runtime lays them beside a GPU
+OF_THE_DRIVER = re.compile(r"lib(cuda|cudadebugger|nvidia-[a-z-]+)\.so")  # the container runtime brings the host's
 
 
 @dataclass
@@ -94,7 +94,9 @@ class Rootfs:
         said = subprocess.run(["ldd", elf], capture_output=True, text=True, check=False).stdout
         for line in said.splitlines():
             name, arrow, rest = line.strip().partition(" => ")
-            if rest.startswith("not found") and name not in self.bundled | OF_THE_DRIVER:
+            if OF_THE_DRIVER.match(name):
+                continue
+            if rest.startswith("not found") and name not in self.bundled:
                 raise SystemExit(f"{elf} needs {name}, which is not in the builder")
             if arrow and rest.startswith("/"):
                 yield name, Path(rest.split(" (")[0])
