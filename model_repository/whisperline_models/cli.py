@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 HELP = "Make versions of Whisper for Triton, and roll them out."
 EMBEDDED = "made by `init`, for development"
+EXPORTING = ".exporting-"
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, pretty_exceptions_show_locals=False)
 settings = ModelSettings()
 
@@ -84,7 +86,10 @@ def init(
         if Repository(repository).versions():
             raise VersionError(f"{repository} has versions already: `export`, `verify` and `publish` another one")
         repository.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".unfinished-", dir=repository.parent) as scratch:
+        for left in repository.glob(f"{EXPORTING}*"):
+            rmtree(left)
+        # in the repository: its volume has the room, and may be the only place that can be written to
+        with TemporaryDirectory(prefix=EXPORTING, dir=repository) as scratch:
             _export(source, Path(scratch) / "version", precision, None, cache)
             publish(Path(scratch) / "version", Repository(repository), (), EMBEDDED, tell)
 
