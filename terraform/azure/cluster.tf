@@ -61,6 +61,7 @@ resource "azurerm_kubernetes_cluster" "this" {
     os_sku                       = "AzureLinux"
     os_disk_type                 = "Ephemeral"
     host_encryption_enabled      = true
+    orchestrator_version         = var.kubernetes_version
     temporary_name_for_rotation  = "systemtmp"
     tags                         = local.tags
 
@@ -134,8 +135,7 @@ resource "azurerm_kubernetes_cluster" "this" {
   }
 
   lifecycle {
-    # The autoscaler owns the count, the upgrade channel the patch version.
-    ignore_changes = [default_node_pool[0].node_count, default_node_pool[0].orchestrator_version]
+    ignore_changes = [default_node_pool[0].node_count] # the autoscaler's
   }
 
   depends_on = [azurerm_role_assignment.cluster_network]
@@ -155,6 +155,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "cpu" {
   os_sku                      = "AzureLinux"
   os_disk_type                = "Ephemeral"
   host_encryption_enabled     = true
+  orchestrator_version        = var.kubernetes_version
   temporary_name_for_rotation = "cputmp"
   tags                        = local.tags
 
@@ -164,7 +165,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "cpu" {
   }
 
   lifecycle {
-    ignore_changes = [node_count, orchestrator_version]
+    ignore_changes = [node_count]
   }
 }
 
@@ -186,6 +187,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "gpu" {
   # The taint keeps other pods off; the label is what charts/whisperline selects.
   node_taints                 = ["sku=gpu:NoSchedule"]
   node_labels                 = { sku = "gpu" }
+  orchestrator_version        = var.kubernetes_version
   temporary_name_for_rotation = "gputmp"
   tags                        = local.tags
 
@@ -196,7 +198,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "gpu" {
   }
 
   lifecycle {
-    ignore_changes = [node_count, orchestrator_version]
+    ignore_changes = [node_count]
   }
 }
 

@@ -3,6 +3,12 @@ locals {
   unique = "${local.name}-${var.unique_suffix}"
   tags   = merge(var.tags, { environment = var.environment, project = "whisperline" })
   zones  = ["1", "2", "3"]
+
+  with_data = merge(
+    { storage = azurerm_storage_account.this.id },
+    var.postgresql == null ? {} : { postgresql = azurerm_postgresql_flexible_server.this[0].id },
+    var.event_hubs == null ? {} : { event-hubs = azurerm_eventhub_namespace.this[0].id },
+  )
 }
 
 data "azurerm_client_config" "current" {}
@@ -13,11 +19,11 @@ resource "azurerm_resource_group" "this" {
   tags     = local.tags
 }
 
-# Deleting the group would take the transcripts with it.
-resource "azurerm_management_lock" "this" {
-  count      = var.environment == "production" ? 1 : 0
+# Against a hand that slips in the portal. What holds no data is not locked: a lock would stop Terraform from changing it, too.
+resource "azurerm_management_lock" "data" {
+  for_each   = var.environment == "production" ? local.with_data : {}
   name       = "production"
-  scope      = azurerm_resource_group.this.id
+  scope      = each.value
   lock_level = "CanNotDelete"
-  notes      = "Holds transcripts, models and backups. Remove this lock by hand before a deletion that is meant."
+  notes      = "Holds what cannot be made again. Remove this lock by hand before a deletion that is meant."
 }

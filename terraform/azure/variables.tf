@@ -121,7 +121,7 @@ variable "cluster_sku_tier" {
 variable "system_pool" {
   description = "Nodes of the cluster's own pods. Three, one a zone, keep DNS through the loss of a zone."
   type = object({
-    vm_size   = optional(string, "Standard_D2ds_v5")
+    vm_size   = optional(string, "Standard_D4ds_v5")
     min_count = optional(number, 2)
     max_count = optional(number, 3)
   })

@@ -9,9 +9,9 @@ resource "azurerm_resource_group" "this" {
 
 resource "azurerm_management_lock" "this" {
   name       = "state"
-  scope      = azurerm_resource_group.this.id
+  scope      = azurerm_storage_account.this.id
   lock_level = "CanNotDelete"
-  notes      = "Without the state, Terraform no longer knows what it made."
+  notes      = "Without the state, Terraform no longer knows what it made. Roles on the account cannot be taken away either while this lock is there."
 }
 
 resource "azurerm_storage_account" "this" {

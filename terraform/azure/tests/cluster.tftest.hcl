@@ -95,8 +95,8 @@ run "only_production_is_locked" {
   command = plan
 
   assert {
-    condition     = length(azurerm_management_lock.this) == 1
-    error_message = "production can be deleted by one command"
+    condition     = toset(keys(azurerm_management_lock.data)) == toset(["storage"])
+    error_message = "production's backups can be deleted by one click"
   }
 }
 
@@ -108,7 +108,7 @@ run "staging_is_not_locked" {
   }
 
   assert {
-    condition     = length(azurerm_management_lock.this) == 0
+    condition     = length(azurerm_management_lock.data) == 0
     error_message = "staging cannot be removed"
   }
 }
@@ -119,5 +119,23 @@ run "only_operators_reach_the_ingress_until_somebody_decides_otherwise" {
   assert {
     condition     = alltrue([for rule in azurerm_network_security_group.nodes.security_rule : rule.source_address_prefixes == toset(["198.51.100.0/24"])])
     error_message = "strangers could transcribe"
+  }
+}
+
+run "an_upgrade_of_kubernetes_takes_the_nodes_along" {
+  command = plan
+
+  variables {
+    kubernetes_version = "1.37"
+  }
+
+  assert {
+    condition = toset([
+      azurerm_kubernetes_cluster.this.kubernetes_version,
+      azurerm_kubernetes_cluster.this.default_node_pool[0].orchestrator_version,
+      azurerm_kubernetes_cluster_node_pool.cpu.orchestrator_version,
+      azurerm_kubernetes_cluster_node_pool.gpu.orchestrator_version,
+    ]) == toset(["1.37"])
+    error_message = "a pool stays behind"
   }
 }

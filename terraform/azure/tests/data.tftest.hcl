@@ -49,6 +49,11 @@ run "postgresql_is_private_and_survives_a_zone" {
   }
 
   assert {
+    condition     = toset(keys(azurerm_management_lock.data)) == toset(["postgresql", "storage"])
+    error_message = "PostgreSQL can be deleted by one click"
+  }
+
+  assert {
     condition     = azurerm_postgresql_flexible_server.this[0].administrator_password == null
     error_message = "the password would be in the state"
   }
