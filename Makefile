@@ -12,7 +12,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test test-cluster check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -26,6 +26,9 @@ up: .venv/.installed ## The embedded stack, until Ctrl-C
 test: .venv/.installed ## Every test that this machine can run
 	@$(RUN)/whisperline-local prepare
 	@$(RUN)/python -m pytest $(PYTEST_ARGS)
+
+test-cluster: .venv/.installed .tools/cluster/.installed ## The charts on a real API server (Go 1.26; builds it for ten minutes, once)
+	@WHISPERLINE_CLUSTER=$(CURDIR)/.tools/cluster $(RUN)/python -m pytest -m cluster tests/charts $(PYTEST_ARGS)
 
 check: .venv/.installed ## Style, types, and that every project's lock is true
 	@$(RUN)/ruff format --check .
@@ -90,6 +93,12 @@ $(POETRY):
 .tools/gpu/.installed: bench/gpu-requirements.txt
 	@echo "installing ONNX Runtime for CUDA into .tools/gpu (2 GB)"
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/gpu -r $<
+	@touch $@
+
+.tools/cluster/.installed: tests/charts/cluster/build.sh tests/charts/cluster/go.mod
+	@command -v go >/dev/null || { echo "step 'go' failed: go is not on the PATH; install Go 1.26"; exit 1; }
+	@echo "building kube-apiserver and etcd into .tools/cluster (ten minutes the first time)"
+	@bash $< .tools/cluster || { echo "step 'cluster' failed: see above; is a module proxy in reach of go?"; exit 1; }
 	@touch $@
 
 .tools/promtool:
