@@ -28,7 +28,7 @@ locals {
     "Network Contributor",
     "Storage Blob Data Contributor",
   ]
-  assignable_ids = join(", ", [for role in data.azurerm_role_definition.assignable : basename(role.id)])
+  assignable_ids = join(", ", [for role in data.azurerm_role_definition.assignable : role.role_definition_id])
 }
 
 data "azurerm_role_definition" "assignable" {

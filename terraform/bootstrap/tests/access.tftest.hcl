@@ -3,7 +3,7 @@
 mock_provider "azurerm" {
   mock_data "azurerm_role_definition" {
     defaults = {
-      id = "/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/00000000-0000-0000-0000-00000000000b"
+      role_definition_id = "00000000-0000-0000-0000-00000000000b"
     }
   }
 }
