@@ -92,6 +92,16 @@ def test_every_application_is_within_its_project(name: str) -> None:
         assert application["spec"]["destination"] in project["destinations"]
 
 
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_operator_may_act_where_it_watches(name: str) -> None:
+    """Strimzi's chart binds its roles in the namespaces that it watches: they are among its project's, and are ours."""
+    watched = applications(name)["strimzi"]["spec"]["source"]["helm"]["valuesObject"]["watchNamespaces"]
+    projects = {found["metadata"]["name"]: found["spec"] for found in of_kind(environment(name), "AppProject")}
+    destinations = {entry["namespace"] for entry in projects["whisperline-platform"]["destinations"]}
+    assert set(watched) <= destinations
+    assert watched == [found["metadata"]["name"] for found in of_kind(environment(name), "Namespace")]
+
+
 def test_the_project_allows_the_kinds_that_are_made_and_no_others() -> None:
     """Every kind that a variant of our charts makes is allowed, and nothing that no variant makes."""
     project = next(
@@ -208,6 +218,7 @@ def test_the_namespace_holds_to_restricted_pods(name: str) -> None:
         ({"environment": "staging", "platform": {"keda": {"version": "latest"}}}, "version"),
         ({"environment": "staging", "platform": {"keda": {"versoin": "2.0.0"}}}, "versoin"),
         ({"environment": "staging", "repositry": {}}, "repositry"),
+        ({"environment": "staging", "global": {}}, "global"),
         ({"environment": "staging", "repository": {"url": "http://example.com/x.git"}}, "url"),
     ],
 )
