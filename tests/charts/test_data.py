@@ -91,6 +91,12 @@ def test_the_brokers_take_what_the_topics_need() -> None:
     assert config["message.max.bytes"] >= largest
 
 
+def test_the_broker_is_the_one_that_is_tested_with() -> None:
+    """The Apache Kafka of the cluster is the release that local/ runs, and so every integration test."""
+    locked = (REPOSITORY / "local/whisperline_local/kafka.lock").read_text()
+    assert f"kafka_2.13:{named(RENDERED, 'Kafka', 'whisperline')['spec']['kafka']['version']}" in locked
+
+
 def test_users_read_as_the_groups_of_their_deployables() -> None:
     """A consumer group that a user may join is the one that its deployable joins by default."""
     groups_of = {
