@@ -100,7 +100,7 @@ def test_the_sizes(engine: Engine, images: dict[str, str], figure: Callable[[str
 def test_a_model_travels_as_an_image(engine: Engine, images: dict[str, str], tmp_path: Path) -> None:
     """An image of a model holds one version, which `assemble` lays out for a server, read-only as it is."""
     tag = "ghcr.io/whisperline/model-tiny.en:test"
-    target = ("--target=model", "--build-arg=DEVICE=cpu", "--build-arg=MODEL=tiny.en")
+    target = ("--target=model", "--build-arg=DEVICE=cpu")
     engine.build(tag, CHECKOUT / IMAGES["triton"], CHECKOUT, *target)
     created = engine.docker("create", tag, "nothing-in-it-runs").strip()
     engine.docker("cp", f"{created}:/version", str(tmp_path / "version"))
