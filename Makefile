@@ -12,7 +12,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test test-cluster check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test test-containers test-cluster test-terraform check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,6 +29,12 @@ test: .venv/.installed ## Every test that this machine can run
 
 test-cluster: .venv/.installed .tools/cluster/.installed ## The charts on a real API server (Go 1.26; builds it for ten minutes, once)
 	@WHISPERLINE_CLUSTER=$(CURDIR)/.tools/cluster $(RUN)/python -m pytest -m cluster tests/charts $(PYTEST_ARGS)
+
+test-containers: .venv/.installed ## The real images and compose.yaml, in a Docker engine of the tests' own (as root)
+	@$(RUN)/python -m pytest tests/containers -m containers -s -v $(PYTEST_ARGS)
+
+test-terraform: .venv/.installed ## OpenTofu's validate and test, and a security scan
+	@tests/terraform/run
 
 check: .venv/.installed ## Style, types, and that every project's lock is true
 	@$(RUN)/ruff format --check .
