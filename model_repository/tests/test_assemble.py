@@ -46,6 +46,11 @@ def test_versions_are_whole_and_routed(exported: Path, models: Path) -> None:
     assert (routing.default, routing.canary) == (3, Canary(4, 0.25))
 
 
+def test_a_version_can_be_read_by_any_user(exported: Path) -> None:
+    """What one user exports, a container of another user assembles."""
+    assert [path.name for path in exported.rglob("*") if path.is_file() and not path.stat().st_mode & 0o004] == []
+
+
 def test_a_restart_assembles_anew(exported: Path, models: Path) -> None:
     """What an assembly left, whole or not, is replaced by what the next one is told."""
     assert assembled(models, "--version", f"3={exported}", "--default", "3").exit_code == 0

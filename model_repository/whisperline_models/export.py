@@ -51,6 +51,7 @@ def _write_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
     for name, graph in graphs.build(checkpoint, vocabulary, precision):
         # weights lie beside the graph: protobuf holds no more than 2 GB, and these are mapped, not read
         onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
+        (folder / f"{name}.weights").chmod(0o644)  # onnx leaves it to its owner, but a version travels to other users
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
     for name in ("model.py", "config.pbtxt"):
         shutil.copyfile(_PACKAGE / "serving" / name, folder / name)
