@@ -163,11 +163,14 @@ async def test_the_canary_gets_the_share_that_was_asked_for(place: Place, figure
     """Of 1000 sessions about a fifth, as Triton itself answers."""
     repository = Repository(place.repository)
     routing = repository.routing()
+    there = place.repository / "whisper" / str(routing.default + 1)  # what is not there gets nobody
+    there.mkdir()
     try:
         repository.route(routing.with_canary(routing.default + 1, SHARE))
         counts = Counter(await versions_of(place.address, [f"caller-{number}" for number in range(1_000)]))
     finally:
         repository.route(routing)
+        there.rmdir()
     figure(f"rollout: a canary of {SHARE:.0%} has {counts[routing.default + 1]} of 1000 sessions")
     assert abs(counts[routing.default + 1] / 1_000 - SHARE) < 0.04
 

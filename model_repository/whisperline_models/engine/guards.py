@@ -2,8 +2,9 @@
 
 The reference's `transcribe.py` raises the temperature while a text is repetitive or improbable, and in the end
 keeps whatever came last. Two things differ here. An improbable text is tried once more and then held to be no
-speech: a higher temperature makes it less probable still, and what noise and music gave at 1.0 was invented.
-And a text that merely repeats itself survives when it was probable and ended by itself: people do repeat.
+speech, unless the model is sure that somebody speaks: then the most probable one stays, because indistinct speech is
+not silence. A higher temperature makes it less probable still, and what noise and music gave at 1.0 was invented. And
+a text that merely repeats itself survives when it was probable and ended by itself: people do repeat.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ MAX_REPEATS = 8  # of the same few tokens in a row
 MAX_REPEATED_TOKENS = 8
 MAX_IMPROBABLE = 2  # attempts over the full window
 MIN_AVG_LOGPROB_REPEATED = -0.5  # of a repetition that is believed
+MIN_AVG_LOGPROB_INDISTINCT = -1.5  # of an improbable text that is kept, as speech was heard
+MAX_NO_SPEECH_PROB_INDISTINCT = 0.2
 
 # On silence and music a small model is fairly sure of "you" or "Thank you." (-0.4 to -1): where no-speech is likely,
 # a text must be surer the fewer tokens it has for its length.
@@ -69,6 +72,12 @@ def _least_logprob(no_speech_prob: float, s_per_token: float) -> float:
 def is_believable_repetition(decoded: Decoded) -> bool:
     """Whether a repeated text may be what was said: probable, and ended by itself."""
     return decoded.ended and decoded.avg_logprob > MIN_AVG_LOGPROB_REPEATED
+
+
+def is_indistinct_speech(decoded: Decoded) -> bool:
+    """Whether an improbable text may be what was said: speech was heard, and the text is no mere guess."""
+    heard = decoded.no_speech_prob < MAX_NO_SPEECH_PROB_INDISTINCT
+    return heard and decoded.ended and decoded.avg_logprob > MIN_AVG_LOGPROB_INDISTINCT
 
 
 def compression_ratio(text: str) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .decoding import Decoded, Row, Task
-from .guards import MAX_IMPROBABLE, Verdict, is_believable_repetition, judge
+from .guards import MAX_IMPROBABLE, Verdict, is_believable_repetition, is_indistinct_speech, judge
 from .log_mel import HOP, SAMPLE_RATE
 from .prompts import build_prompt
 from .schedule import LANES, Stage
@@ -54,6 +54,7 @@ class Part:
         self.window_s = 0.0
         self.improbable = 0
         self.repeated: Decoded | None = None  # the first over the full window that may be what was said
+        self.indistinct: Decoded | None = None  # the most probable of the improbable ones that may be
         self.decoded = Decoded((), (), 0.0, 1.0, request.language or "en", ended=True)
         self.settled = False
         self.silent = False
@@ -86,10 +87,13 @@ class Part:
             self.improbable += verdict is Verdict.IMPROBABLE
             if verdict is Verdict.REPEATED and self.repeated is None and is_believable_repetition(decoded):
                 self.repeated = decoded
+        if verdict is Verdict.IMPROBABLE and is_indistinct_speech(decoded):
+            self.indistinct = max(self.indistinct or decoded, decoded, key=lambda one: one.avg_logprob)
         gives_up = not self.ladder or self.improbable >= MAX_IMPROBABLE
         if gives_up and verdict is not Verdict.GOOD:
-            self.decoded = self.repeated or decoded
-            self.silent = self.repeated is None
+            kept = self.repeated or self.indistinct
+            self.decoded = kept or decoded
+            self.silent = kept is None
         self.silent |= verdict is Verdict.SILENT
         self.settled = gives_up or verdict in {Verdict.GOOD, Verdict.SILENT}
 
