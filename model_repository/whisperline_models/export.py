@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # lengths that windows may have: a processor saves with every half second (behind more than 28 s there is no room for
 # silence), a GPU encodes windows of one length together
-_WINDOWS_S = (*(half / 2 for half in range(4, 57)), 30.0)
+_WINDOWS_S = (*(half / 2 for half in range(6, 57)), 30.0)
 _WINDOWS_ON_GPU_S = (3.0, 6.0, 10.0, 15.0, 20.0, 30.0)
 _PACKAGE = Path(__file__).parent
 _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
