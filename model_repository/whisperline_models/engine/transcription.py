@@ -118,7 +118,8 @@ class Engine:
     def warm_up(self) -> None:
         """Decode silence in every window and every size of batch, so that the first request finds all prepared."""
         silence = Request(np.zeros(SAMPLE_RATE, np.float32))
-        task, *_ = [self.task(silence, window_s) for window_s in self.spec.windows_s]
+        for window_s in self.spec.windows_s:  # one at a time: all of them together are as large as the slots
+            task = self.task(silence, window_s)
         sizes = {self._device.bucket(n, self._slots.n_slots) for n in range(1, self._slots.n_slots + 1)}
         for size in sorted(sizes if self._device.on_gpu else {1, self._slots.n_slots}):
             self._decoder.step([Row(task, self.vocabulary) for _ in range(size)])
