@@ -90,6 +90,14 @@ resource "azurerm_role_assignment" "contributor" {
   principal_id         = each.value
 }
 
+# Production's data is locked against deletion, and a Contributor may do nothing that Microsoft.Authorization is asked for.
+resource "azurerm_role_assignment" "locks" {
+  for_each             = local.appliers
+  scope                = data.azurerm_subscription.current.id
+  role_definition_name = "Locks Contributor"
+  principal_id         = each.value
+}
+
 resource "azurerm_role_assignment" "role_administrator" {
   for_each             = local.appliers
   scope                = data.azurerm_subscription.current.id

@@ -30,13 +30,13 @@ variable "deployers" {
 }
 
 variable "github_repository" {
-  description = "Repository whose workflows may plan and apply, as owner/name; null for none."
+  description = "Repository whose workflows may plan and apply, as GitHub's tokens name it: owner@id/name@id, or owner/name for one made before July 2026 that has not opted in to ids; null for none."
   type        = string
   default     = null
 
   validation {
-    condition     = var.github_repository == null ? true : can(regex("^[A-Za-z0-9-]+/[A-Za-z0-9._-]+$", var.github_repository))
-    error_message = "github_repository must be written owner/name."
+    condition     = var.github_repository == null ? true : can(regex("^([A-Za-z0-9-]+@[0-9]+/[A-Za-z0-9._-]+@[0-9]+|[A-Za-z0-9-]+/[A-Za-z0-9._-]+)$", var.github_repository))
+    error_message = "github_repository must be written owner@id/name@id, or owner/name."
   }
 }
 

@@ -30,16 +30,16 @@ run "a_pull_request_may_read_and_an_environment_may_apply" {
   command = plan
 
   variables {
-    github_repository = "whisperline/whisperline"
+    github_repository = "octocat@123456/speech@456789"
   }
 
   assert {
-    condition     = azurerm_federated_identity_credential.github["plan-pull-request"].subject == "repo:whisperline/whisperline:pull_request"
+    condition     = azurerm_federated_identity_credential.github["plan-pull-request"].subject == "repo:octocat@123456/speech@456789:pull_request"
     error_message = "a pull request cannot plan"
   }
 
   assert {
-    condition     = azurerm_federated_identity_credential.github["plan-main"].subject == "repo:whisperline/whisperline:ref:refs/heads/main"
+    condition     = azurerm_federated_identity_credential.github["plan-main"].subject == "repo:octocat@123456/speech@456789:ref:refs/heads/main"
     error_message = "main cannot plan before its approval"
   }
 
@@ -57,13 +57,31 @@ run "a_pull_request_may_read_and_an_environment_may_apply" {
     condition     = toset(keys(azurerm_role_assignment.state_writer)) == toset(["github"])
     error_message = "a pull request could write the state"
   }
+
+  assert {
+    condition     = toset(keys(azurerm_role_assignment.locks)) == toset(["github"])
+    error_message = "who applies cannot lock production's data, or a pull request could unlock it"
+  }
+}
+
+run "a_repository_from_before_the_ids_is_named_without" {
+  command = plan
+
+  variables {
+    github_repository = "octocat/speech"
+  }
+
+  assert {
+    condition     = azurerm_federated_identity_credential.github["apply-environment-production"].subject == "repo:octocat/speech:environment:production"
+    error_message = "an older repository cannot apply"
+  }
 }
 
 run "roles_are_handed_out_only_from_the_list" {
   command = plan
 
   variables {
-    github_repository = "whisperline/whisperline"
+    github_repository = "octocat/speech"
   }
 
   assert {
@@ -72,8 +90,14 @@ run "roles_are_handed_out_only_from_the_list" {
   }
 }
 
+run "repository_with_half_of_its_ids" {
+  command         = plan
+  expect_failures = [var.github_repository]
+  variables { github_repository = "octocat/speech@456789" }
+}
+
 run "repository_without_owner" {
   command         = plan
   expect_failures = [var.github_repository]
-  variables { github_repository = "whisperline" }
+  variables { github_repository = "speech" }
 }
