@@ -16,22 +16,9 @@ terraform {
 }
 
 # Signs in from the environment: ARM_CLIENT_ID with ARM_CLIENT_SECRET, or with ARM_USE_OIDC, or the Azure CLI.
+# Registers no resource providers: terraform/bootstrap has done it.
 provider "azurerm" {
   storage_use_azuread = true
-
-  resource_providers_to_register = [
-    "Microsoft.AlertsManagement",
-    "Microsoft.ContainerService",
-    "Microsoft.DBforPostgreSQL",
-    "Microsoft.EventHub",
-    "Microsoft.Insights",
-    "Microsoft.KeyVault",
-    "Microsoft.ManagedIdentity",
-    "Microsoft.Monitor",
-    "Microsoft.Network",
-    "Microsoft.OperationalInsights",
-    "Microsoft.Storage",
-  ]
 
   features {
     # Nothing here speaks to a storage account itself, so a runner outside its network can plan and apply.
