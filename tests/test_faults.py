@@ -4,14 +4,16 @@ Each test kills or restarts one part in the middle of eight sessions and prints 
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 import pytest_asyncio
 from jiwer import wer
-from streams import Row, Speech, Streamed, local_settings, stored_rows, stream_speech
+from streams import Row, Speech, Streamed, eventually, local_settings, stored_rows, stream_speech
 from whisperline_local import Stack
 from whisperline_persistence import Store
 
@@ -41,6 +43,26 @@ async def _rebalance(stack: Stack) -> None:
     await _restart(stack, "transcriber-1")
 
 
+async def _pause(stack: Stack) -> None:
+    """Hold a transcriber until the other has every partition: then it goes on with sessions that are not its own."""
+    held, other = stack.log("transcriber"), stack.log("transcriber-1")
+    before, every = other.stat().st_size, _taken(held) | _taken(other)
+
+    async def all_taken() -> bool:
+        return _taken(other, before) == every
+
+    process = psutil.Process(stack.pid("transcriber"))
+    process.suspend()
+    try:
+        await eventually(all_taken, "the other transcriber to take the partitions of the one that is held")
+    finally:
+        process.resume()
+
+
+def _taken(log: Path, since: int = 0) -> set[str]:
+    return set(re.findall(r"partition (\d+): from", log.read_bytes()[since:].decode()))
+
+
 FAULTS: dict[str, Fault] = {
     "transcriber killed": lambda stack: _kill(stack, "transcriber"),
     "persistence killed": lambda stack: _kill(stack, "persistence"),
@@ -51,6 +73,7 @@ FAULTS: dict[str, Fault] = {
     "postgres killed": lambda stack: _kill(stack, "postgres"),
     "postgres restarted": lambda stack: _restart(stack, "postgres"),
     "a transcriber leaves and comes back": _rebalance,
+    "a transcriber is paused, and loses its partitions": _pause,
 }
 
 

@@ -73,9 +73,10 @@ def test_a_serving_server_is_ready_and_live(server: Server) -> None:
 def test_a_dead_model_is_neither_ready_nor_live(server: Server) -> None:
     """A model whose process was killed fails both probes, though the server answers."""
     server.children[0].kill()
-    deadline_s = time.monotonic() + 2.0  # the supervisor of this stack kills the server after 3 s
+    deadline_s = time.monotonic() + 10
     while server.children[0].is_running() and server.children[0].status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline_s
+        assert time.monotonic() < deadline_s, "a killed process lives on"
+        time.sleep(0.01)  # nobody but the server can wait for it
     found = server.problem(live_only=True)
     assert found is not None
     assert found.startswith("the process has ended of: whisper")
