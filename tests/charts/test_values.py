@@ -131,6 +131,7 @@ def test_a_wrong_value_is_refused_by_its_place(path: str, value: Any) -> None:
         ({"transcriber": {"autoscaling": {"maxReplicas": 9}}}, "kafka.partitions.audio is 8"),
         ({"triton": {"autoscaling": {"minReplicas": 4}}}, "triton.autoscaling: minReplicas, fallbackReplicas"),
         ({"gateway": {"autoscaling": {"fallbackReplicas": 9}}}, "gateway.autoscaling: minReplicas"),
+        ({"migrations": {"waitSeconds": 900}}, "must be less than migrations.deadlineSeconds 900"),
         ({"secrets": {"source": "keyVault"}}, "secrets.keyVault.name"),
         ({"ingress": {"enabled": True}}, "ingress.host"),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs"),
