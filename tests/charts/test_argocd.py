@@ -9,8 +9,19 @@ from typing import Any
 
 import pytest
 import yaml
-from rendering import REPOSITORY, Object, RenderError, merged_values, of_kind, render, validate, values_file
-from scenarios import SCENARIOS
+from rendering import (
+    REPOSITORY,
+    Object,
+    RenderError,
+    label,
+    merged_values,
+    of_kind,
+    pod_template,
+    render,
+    validate,
+    values_file,
+)
+from scenarios import SCENARIOS, component
 
 ENVIRONMENTS = ("staging", "production")
 EVERY_VARIANT: list[tuple[str, Mapping[str, Any]]] = [
@@ -27,6 +38,12 @@ def environment(name: str) -> list[Object]:
 
 def applications(name: str) -> dict[str, Object]:
     return {found["metadata"]["name"]: found for found in of_kind(environment(name), "Application")}
+
+
+def root(name: str) -> Object:
+    """Return the Application that everything in an environment starts from."""
+    (found,) = of_kind(yaml.safe_load_all((REPOSITORY / f"charts/argocd/roots/{name}.yaml").read_text()), "Application")
+    return found
 
 
 def resolved(application: Object) -> list[Object]:
@@ -131,13 +148,68 @@ def test_nothing_that_holds_data_is_pruned(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_sync_heals_and_is_tried_again(name: str) -> None:
-    """Every Application heals itself, applies on the server, and tries again with growing pauses."""
-    for application in applications(name).values():
+    """Every Application heals itself, applies on the server, and with growing pauses tries again what Git has."""
+    for application in [*applications(name).values(), root(name)]:
         policy = application["spec"]["syncPolicy"]
         assert policy["automated"]["selfHeal"]
         assert "ServerSideApply=true" in policy["syncOptions"]
         assert policy["retry"]["limit"] > 1
-        assert policy["retry"]["backoff"]["factor"] == 2
+        assert policy["retry"]["refresh"]
+        assert policy["retry"]["backoff"] == {"duration": "10s", "factor": 2, "maxDuration": "5m"}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_sync_ends(name: str) -> None:
+    """What waits for ever ends, so that a revert is looked at, but later than the pauses between attempts."""
+    limit_s = int(values_file("charts/argocd/install.yaml")["configs"]["params"]["controller.sync.timeout.seconds"])
+    for application in [*applications(name).values(), root(name)]:
+        attempts = application["spec"]["syncPolicy"]["retry"]["limit"]
+        assert sum(min(10 * 2**attempt, 300) for attempt in range(1, attempts + 1)) < limit_s
+    for job in of_kind(resolved(applications(name)["whisperline"]), "Job"):
+        assert job["spec"]["activeDeadlineSeconds"] <= 900
+
+
+def placed(name: str) -> list[tuple[str, Object]]:
+    """Return the rules by which Whisperline's pods are spread in an environment, with their workloads' names."""
+    objects = resolved(applications(name)["whisperline"])
+    templates = [(label(found), pod_template(found)) for found in objects]
+    return [
+        (owner, rule)
+        for owner, template in templates
+        if template is not None
+        for rule in template["spec"].get("topologySpreadConstraints", [])
+    ]
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_no_pod_insists_on_a_zone(name: str) -> None:
+    """A pool of nodes spans the zones, and its autoscaler does not choose among them: the pod would wait for ever."""
+    zones = [(owner, rule) for owner, rule in placed(name) if rule["topologyKey"] == "topology.kubernetes.io/zone"]
+    assert len(zones) == 4
+    assert [owner for owner, rule in zones if rule["whenUnsatisfiable"] != "ScheduleAnyway"] == []
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_triton_asks_for_the_nodes_with_gpus(name: str) -> None:
+    """By the label that terraform/azure gives them: other nodes are then no place that its pods are spread over."""
+    key, value = re.findall(
+        r'node_labels\s+= \{ (\w+) = "(\w+)" \}', (REPOSITORY / "terraform/azure/cluster.tf").read_text()
+    )[0]
+    triton = component(resolved(applications(name)["whisperline"]), "triton")
+    assert triton["spec"]["template"]["spec"]["nodeSelector"] == {key: value}
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_an_operator_that_is_scraped_comes_after_the_kind_of_monitors(name: str) -> None:
+    """kube-prometheus-stack brings it, in a wave before."""
+    found = applications(name)
+    stack = int(found["kube-prometheus-stack"]["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
+    scraped = [
+        one for one in found.values() if "Monitor': {'enabled': True" in str(one["spec"]["source"].get("helm", {}))
+    ]
+    assert [one["metadata"]["name"] for one in scraped] == ["keda"]
+    for one in scraped:
+        assert int(one["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"]) > stack
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from alerting import outcomes, rules
 from prometheus_client import metrics as kinds
-from rendering import REPOSITORY, of_kind
+from rendering import REPOSITORY, merged_values, of_kind, values_file
 from scenarios import rendered
 from whisperline_gateway import metrics as gateway
 from whisperline_persistence import metrics as persistence
@@ -19,7 +19,10 @@ MODEL = REPOSITORY / "model_repository/whisperline_models/serving/model.py"
 ERRORS = REPOSITORY / "gateway/whisperline_gateway/errors.py"
 # Labels that Prometheus gives to every series of a pod.
 TARGET = {"namespace", "pod"}
-# Of others: Prometheus itself, kube-state-metrics, and KEDA 2.21 (pkg/metricscollector/prommetrics.go).
+# Of others, and which of charts/argocd's `platform` makes them: Prometheus itself, kube-state-metrics, and KEDA 2.21
+# (pkg/metricscollector/prommetrics.go), which is scraped only if its chart's values say so.
+TOLD_BY = {"up": "kube-prometheus-stack", "kube": "kube-prometheus-stack", "keda": "keda"}
+SCRAPED = {"keda": {"enabled": True, "podMonitor": {"enabled": True}}}
 FOREIGN = {
     "up": TARGET,
     "kube_pod_status_ready": TARGET | {"condition"},
@@ -103,6 +106,17 @@ def test_the_code_has_the_series_that_are_looked_for() -> None:
     assert {"whisper_queue_seconds_bucket", "whisper_requests", "whisper_unit_seconds_sum"} <= set(SERIES)
     assert SERIES["whisper_requests"] == {"lane", "state", "version"} | TARGET
     assert SERIES["whisperline_gateway_errors_total"] == {"code"} | TARGET
+
+
+@pytest.mark.parametrize("metric", FOREIGN)
+def test_metrics_of_others_are_told(metric: str) -> None:
+    """In each environment: who makes them is there, and Prometheus is led to it."""
+    maker = TOLD_BY[metric.partition("_")[0]]
+    for name in ("staging", "production"):
+        layers = ("charts/argocd/values.yaml", f"charts/argocd/environments/{name}/argocd.yaml")
+        found = merged_values(*map(values_file, layers))["platform"][maker]
+        assert found["enabled"]
+        assert found["values"].get("prometheus", {}).get("operator") == SCRAPED.get(maker)
 
 
 @pytest.mark.parametrize("name", QUERIES)
