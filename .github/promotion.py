@@ -49,13 +49,17 @@ def verify() -> None:
         rf"^https://github\.com/{re.escape(REPOSITORY)}/\.github/workflows/image\.yml@refs/(heads/main|tags/[0-9.]+)$"
     )
     for name, digest in _digests():
-        image = f"ghcr.io/{REPOSITORY.partition('/')[0].lower()}/{name}@{digest}"
+        image = f"{_registry()}/{name}@{digest}"
         options = ("--certificate-oidc-issuer", ISSUER, "--certificate-identity-regexp", identity)
         _run("cosign", "verify", *options, image)
 
 
 def change() -> None:
-    """Change the environment's file."""
+    """Change the environment's file. What it takes from another owner was not verified, and ends the promotion."""
+    own = f"{_registry()}/{_model_image()}"
+    for version in _environment(ENVIRONMENT)["model"]["versions"]:
+        if version["image"] != own:
+            sys.exit(f"{ENVIRONMENT} takes the model's version {version['version']} from {version['image']}, not {own}")
     kind, _, what = CHANGE.partition(" ")
     for name, digest in _digests():
         if kind == "model" and name != _model_image():
@@ -97,6 +101,10 @@ def serving() -> None:
 def _environment(name: str) -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load((ARGOCD / "environments" / f"{name}.yaml").read_text())
     return values
+
+
+def _registry() -> str:
+    return f"ghcr.io/{REPOSITORY.partition('/')[0].lower()}"
 
 
 def _model_image() -> str:

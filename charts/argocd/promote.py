@@ -35,11 +35,18 @@ def set_digest(text: str, component: str, digest: str) -> str:
 
 
 def add_version(text: str, version: int, digest: str) -> str:
-    """Return the text with one more version of the model for Triton to load. Raises `Refused`."""
+    """Return the text with one more version of the model for Triton to load. Raises `Refused`.
+
+    A version that is there by its tag alone, as the first one is, gets its digest.
+    """
     model = _model(text)
+    entries = _node(text, ("model", "versions")).value
     if version in _versions(model):
-        raise Refused(f"version {version} is there: a version is never another content")
-    last = _node(text, ("model", "versions")).value[-1]
+        index = _versions(model).index(version)
+        if model["versions"][index]["digest"]:
+            raise Refused(f"version {version} is there: a version is never another content")
+        return _put(text, _child(entries[index], "digest"), _checked(digest))
+    last = entries[-1]
     indent = " " * (last.start_mark.column - 2)
     entry = (
         f"{indent}- version: {version}\n",
@@ -94,7 +101,10 @@ def digest_of(text: str, component: str) -> str:
 
 
 def _replace(text: str, path: Sequence[str], value: str) -> str:
-    node = _node(text, path)
+    return _put(text, _node(text, path), value)
+
+
+def _put(text: str, node: Any, value: str) -> str:
     return text[: node.start_mark.index] + value + text[node.end_mark.index :]
 
 
@@ -102,10 +112,15 @@ def _node(text: str, path: Sequence[str]) -> Any:
     """Find the node of a path, whose marks say where in the text it lies."""
     node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     for name in path:
-        node = next((value for key, value in node.value if key.value == name), None)
-        if node is None:
-            raise Refused(f"the file has no {'.'.join(path)}")
+        node = _child(node, name)
     return node
+
+
+def _child(node: Any, name: str) -> Any:
+    found = next((value for key, value in node.value if key.value == name), None)
+    if found is None:
+        raise Refused(f"the file has no {name} from line {node.start_mark.line + 1} on")
+    return found
 
 
 def _after(entry: Any) -> int:

@@ -8,8 +8,10 @@ from types import ModuleType
 import pytest
 import yaml
 from rendering import CHARTS, merged_values, render, values_file
+from scenarios import ENVIRONMENTS
 
 DIGESTS = [f"sha256:{character * 64}" for character in "ab"]
+REGISTRY = values_file("charts/whisperline/values.yaml")["images"]["registry"]
 
 
 def _load(path: Path) -> ModuleType:
@@ -22,7 +24,7 @@ def _load(path: Path) -> ModuleType:
 
 
 promote = _load(CHARTS / "argocd" / "promote.py")
-ENVIRONMENT = (CHARTS / "argocd/environments/production.yaml").read_text()
+ENVIRONMENT = (Path(__file__).parent / "environment.yaml").read_text()
 
 
 def changed(before: str, after: str) -> list[tuple[str, str]]:
@@ -45,8 +47,8 @@ def test_what_is_promoted_is_what_runs() -> None:
     values = yaml.safe_load(promote.set_digest(ENVIRONMENT, "transcriber", DIGESTS[0]))
     layers = values_file("charts/argocd/environments/production/whisperline.yaml"), values
     rendered = yaml.safe_dump_all(render("whisperline", merged_values(*layers)))
-    assert f"ghcr.io/whisperline/transcriber@{DIGESTS[0]}" in rendered
-    assert f"ghcr.io/whisperline/gateway@{DIGESTS[0]}" not in rendered
+    assert f"{REGISTRY}/transcriber@{DIGESTS[0]}" in rendered
+    assert f"{REGISTRY}/gateway@{DIGESTS[0]}" not in rendered
 
 
 def test_a_version_of_the_model_comes_serves_and_goes() -> None:
@@ -54,7 +56,7 @@ def test_a_version_of_the_model_comes_serves_and_goes() -> None:
     text = promote.add_version(ENVIRONMENT, 2, DIGESTS[0])
     assert yaml.safe_load(text)["model"]["versions"][1] == {
         "version": 2,
-        "image": "ghcr.io/whisperline/model-tiny.en",
+        "image": "ghcr.io/somebody/model-tiny.en",
         "tag": "2",
         "digest": DIGESTS[0],
     }
@@ -80,6 +82,28 @@ def test_removing_what_was_added_restores_the_text() -> None:
     assert promote.remove_version(promote.add_version(ENVIRONMENT, 7, DIGESTS[0]), 7) == ENVIRONMENT
 
 
+def test_the_first_version_gets_the_digest_that_it_has_not_yet() -> None:
+    """A version that is there by its tag alone is filled in, in one line, and only once."""
+    text = promote.add_version(ENVIRONMENT, 1, DIGESTS[0])
+    assert changed(ENVIRONMENT, text) == [('      digest: ""', f"      digest: {DIGESTS[0]}")]
+    assert yaml.safe_load(text)["model"]["versions"][0]["digest"] == DIGESTS[0]
+    with pytest.raises(promote.Refused, match="is there"):
+        promote.add_version(text, 1, DIGESTS[1])
+
+
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_what_runs_can_be_promoted(name: str) -> None:
+    """The environments as they are now, whatever was promoted: images, and a version that comes and goes."""
+    text = (CHARTS / f"argocd/environments/{name}.yaml").read_text()
+    for component in promote.COMPONENTS:
+        text = promote.set_digest(text, component, DIGESTS[0])
+    version = 1 + max(entry["version"] for entry in yaml.safe_load(text)["model"]["versions"])
+    more = promote.add_version(text, version, DIGESTS[1])
+    base = values_file(f"charts/argocd/environments/{name}/whisperline.yaml")
+    render("whisperline", merged_values(base, yaml.safe_load(more)))
+    assert promote.remove_version(more, version) == text
+
+
 def test_comments_stay() -> None:
     """No change loses a comment."""
     commented = ENVIRONMENT.replace("  default: 1", "  # what serves\n  default: 1 # since May")
@@ -95,7 +119,6 @@ def test_comments_stay() -> None:
         (["image", "gateway", "latest"], "is no digest"),
         (["image", "gateway"], "give a digest"),
         (["image", "gateway", "--from", "staging"], "is no digest"),
-        (["model", "add", "1", DIGESTS[0]], "is there"),
         (["model", "add", "2", "2"], "is no digest"),
         (["model", "default", "9"], "not loaded"),
         (["model", "canary", "9", "10"], "not loaded"),
@@ -130,7 +153,9 @@ def test_production_takes_what_runs_in_staging(tmp_path: Path) -> None:
 
 
 def _copy(folder: Path) -> ModuleType:
-    """Lay the script and its environments elsewhere, where a test may change them."""
-    shutil.copytree(CHARTS / "argocd/environments", folder / "environments")
+    """Lay the script and two environments elsewhere, where a test may change them."""
+    (folder / "environments").mkdir()
+    for name in ENVIRONMENTS:
+        (folder / "environments" / f"{name}.yaml").write_text(ENVIRONMENT)
     shutil.copy(CHARTS / "argocd/promote.py", folder)
     return _load(folder / "promote.py")

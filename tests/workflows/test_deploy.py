@@ -14,6 +14,7 @@ import yaml
 
 CHECKOUT = Path(__file__).parents[2]
 PROMOTION = CHECKOUT / ".github" / "promotion.py"
+ENVIRONMENT = CHECKOUT / "tests" / "charts" / "environment.yaml"  # before any promotion
 DIGEST, OTHER = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
 COSIGN = '#!/bin/sh\necho "$@" >> cosign.txt\n! echo "$@" | grep -q "$REFUSED"\n'
 
@@ -35,7 +36,7 @@ class Clone:
         env = {
             "PATH": f"{self.folder}:{os.environ['PATH']}",
             "HOME": str(self.folder),
-            "GITHUB_REPOSITORY": "Whisperline/whisperline",
+            "GITHUB_REPOSITORY": "Somebody/speech",
             "REFUSED": "nobody",
             **{"ENVIRONMENT": environment, "CHANGE": change, "VERSION": version, "SHARE_PERCENT": "10"},
             **more,
@@ -66,6 +67,8 @@ def clone(tmp_path: Path) -> Clone:
     """A fresh clone, whose cosign notes what it is asked."""
     origin, first = tmp_path / "origin.git", tmp_path / "first"
     shutil.copytree(CHECKOUT / "charts" / "argocd", first / "charts" / "argocd")
+    for environment in ("staging", "production"):
+        shutil.copy(ENVIRONMENT, first / "charts" / "argocd" / "environments" / f"{environment}.yaml")
     git(tmp_path, "init", "--bare", str(origin))
     git(first, "init")
     git(first, "add", ".")
@@ -121,8 +124,8 @@ def test_every_image_must_be_signed_by_the_workflow(clone: Clone) -> None:
     assert code == 1
     asked = (clone.folder / "cosign.txt").read_text().splitlines()
     assert [line.split()[-1] for line in asked] == [
-        f"ghcr.io/whisperline/gateway@{DIGEST}",
-        f"ghcr.io/whisperline/triton@{OTHER}",
+        f"ghcr.io/somebody/gateway@{DIGEST}",
+        f"ghcr.io/somebody/triton@{OTHER}",
     ]
     assert r"image\.yml@refs/(heads/main|tags/[0-9.]+)$" in asked[0]
     assert "--certificate-oidc-issuer https://token.actions.githubusercontent.com" in asked[0]
@@ -151,6 +154,28 @@ def test_a_version_of_the_model_is_loaded_tried_and_made_the_default(clone: Clon
     titles = git(clone.folder, "log", "--format=%s", "origin/main").splitlines()
     assert titles[0] == "Promote to production: model add 2"
     assert len(titles) == 5
+
+
+def test_the_first_version_is_loaded_and_can_be_gone_back_to(clone: Clone, promote: Promote) -> None:
+    """Version 1, which the file names before it is made, takes the steps of every other one."""
+    clone.built(**{"model-tiny.en": DIGEST})
+    promote("verify change push", "staging", "model add", "1")
+    promote("change push", "staging", "model add", "2")
+    promote("change push", "staging", "model default", "2")
+    clone.forget()
+    promote("collect verify change push", "staging", "model default", "1")
+    clone.forget()
+    promote("collect verify change push", "production", "model add", "1")
+    assert clone.values("production")["model"]["versions"][0]["digest"] == DIGEST  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("change", "version"), [("images", ""), ("model add", "2")])
+def test_a_model_of_another_owner_is_refused(clone: Clone, change: str, version: str) -> None:
+    """In a fork that still names the model of whom it was forked from, what is verified would not be what runs."""
+    clone.built(**{"model-tiny.en" if version else "gateway": DIGEST})
+    code, said = clone.step("change", "staging", change, version, GITHUB_REPOSITORY="Another/speech")
+    assert code == 1
+    assert "from ghcr.io/somebody/model-tiny.en, not ghcr.io/another/model-tiny.en" in said
 
 
 def test_a_version_of_another_model_is_refused(clone: Clone) -> None:
@@ -187,4 +212,4 @@ def test_the_version_that_serves_is_told(clone: Clone, promote: Promote) -> None
     clone.built(**{"model-tiny.en": DIGEST})
     promote("change", "staging", "model add", "2")
     promote("change", "staging", "model default", "2")
-    assert clone.step("serving", "staging", "") == (0, f"2 ghcr.io/whisperline/model-tiny.en@{DIGEST}\n")
+    assert clone.step("serving", "staging", "") == (0, f"2 ghcr.io/somebody/model-tiny.en@{DIGEST}\n")
