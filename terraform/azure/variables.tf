@@ -250,9 +250,10 @@ variable "postgresql_password" {
   sensitive   = true
   ephemeral   = true
 
+  # A workflow's secret that is not set comes as "".
   validation {
-    condition     = var.postgresql_password == null ? true : length(var.postgresql_password) >= 16
-    error_message = "postgresql_password must have 16 characters or more."
+    condition     = var.postgresql == null || length(var.postgresql_password == null ? "" : var.postgresql_password) >= 16
+    error_message = "postgresql_password must have 16 characters or more, and be given to every plan of an environment with postgresql."
   }
 }
 

@@ -68,7 +68,8 @@ run "a_burstable_server_has_no_second_zone" {
   command = plan
 
   variables {
-    postgresql = { sku_name = "B_Standard_B2s" }
+    postgresql          = { sku_name = "B_Standard_B2s" }
+    postgresql_password = "0123456789abcdef"
   }
 
   expect_failures = [var.postgresql]

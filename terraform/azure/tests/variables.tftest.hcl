@@ -97,13 +97,33 @@ run "log_retention_days" {
 run "postgresql_version" {
   command         = plan
   expect_failures = [var.postgresql]
-  variables { postgresql = { version = "11" } }
+  variables {
+    postgresql          = { version = "11" }
+    postgresql_password = "0123456789abcdef"
+  }
 }
 
 run "postgresql_password_too_short" {
   command         = plan
   expect_failures = [var.postgresql_password]
-  variables { postgresql_password = "short" }
+  variables {
+    postgresql          = {}
+    postgresql_password = "short"
+  }
+}
+
+run "postgresql_without_a_password" {
+  command         = plan
+  expect_failures = [var.postgresql_password]
+  variables {
+    postgresql          = {}
+    postgresql_password = ""
+  }
+}
+
+run "a_secret_that_is_not_set_is_no_password" {
+  command = plan
+  variables { postgresql_password = "" }
 }
 
 run "event_hubs_processing_units" {
