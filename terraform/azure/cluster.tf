@@ -184,7 +184,7 @@ resource "azurerm_kubernetes_cluster_node_pool" "gpu" {
   os_disk_type            = "Ephemeral"
   gpu_driver              = "Install"
   host_encryption_enabled = true
-  # The taint keeps other pods off; the label is what charts/whisperline selects.
+  # The taint keeps other pods off; the label is what Triton selects in charts/argocd/environments.
   node_taints                 = ["sku=gpu:NoSchedule"]
   node_labels                 = { sku = "gpu" }
   orchestrator_version        = var.kubernetes_version

@@ -109,6 +109,14 @@ def test_who_backs_up_and_who_queries_is_there() -> None:
     assert service_accounts("metrics") == {f"{platform()['keda']['namespace']}/keda-operator"}
 
 
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_triton_selects_the_label_of_gpu_nodes(environment: str) -> None:
+    """So that the other pools do not count among the places where Triton could be."""
+    label = re.findall(r'node_labels\s+= \{ (\w+) = "(\w+)" \}', (AZURE / "cluster.tf").read_text())
+    values = rendering.values_file(f"charts/argocd/environments/{environment}/whisperline.yaml")
+    assert values["triton"]["nodeSelector"] == dict(label)
+
+
 def test_triton_and_its_driver_stand_the_taint_of_gpu_nodes() -> None:
     """The taint of the GPU pool is tolerated by Triton's pods and by NVIDIA's device plugin."""
     taint = re.findall(r'node_taints\s+= \["(\w+)=(\w+):(\w+)"\]', (AZURE / "cluster.tf").read_text())[0]
