@@ -21,7 +21,7 @@ from rendering import (
     validate,
     values_file,
 )
-from scenarios import SCENARIOS, component
+from scenarios import SCENARIOS
 
 ENVIRONMENTS = ("staging", "production")
 EVERY_VARIANT: list[tuple[str, Mapping[str, Any]]] = [
@@ -190,16 +190,6 @@ def test_no_pod_insists_on_a_zone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_triton_asks_for_the_nodes_with_gpus(name: str) -> None:
-    """By the label that terraform/azure gives them: other nodes are then no place that its pods are spread over."""
-    key, value = re.findall(
-        r'node_labels\s+= \{ (\w+) = "(\w+)" \}', (REPOSITORY / "terraform/azure/cluster.tf").read_text()
-    )[0]
-    triton = component(resolved(applications(name)["whisperline"]), "triton")
-    assert triton["spec"]["template"]["spec"]["nodeSelector"] == {key: value}
-
-
-@pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_an_operator_that_is_scraped_comes_after_the_kind_of_monitors(name: str) -> None:
     """kube-prometheus-stack brings it, in a wave before."""
     found = applications(name)
@@ -264,6 +254,8 @@ def test_partitions_agree(name: str) -> None:
     topics = {
         one["spec"]["topicName"]: one["spec"]["partitions"] for one in of_kind(resolved(found["data"]), "KafkaTopic")
     }
+    if not topics:
+        pytest.skip("Kafka is managed, and its topics are not made by charts/data")
     layers = [values_file("charts/whisperline/values.yaml")]
     layers += [
         values_file(_inside("charts/whisperline", file))

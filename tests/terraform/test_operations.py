@@ -14,10 +14,18 @@ SOMEBODY = "00000000-0000-0000-0000-000000000001"
 CHARTS = {"argocd": "argocd.yaml", "data": "data.yaml", "whisperline": "whisperline.yaml"}
 
 
-def examples() -> list[dict[str, Any]]:
-    """Return the values in the guide's YAML, with ids in the place of its placeholders."""
-    found = re.findall(r"^ *```yaml\n(.*?)^ *```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
-    return [yaml.safe_load(re.sub(r"\b(CLIENT|TENANT)_ID\b", SOMEBODY, textwrap.dedent(text))) for text in found]
+def examples(chapter: str = "") -> list[dict[str, Any]]:
+    """Return the values in the YAML of the guide, or of one chapter, with something in the place of placeholders."""
+    text = GUIDE.read_text()
+    if chapter:
+        text = re.split(r"^##", text.partition(f"# {chapter}\n")[2], flags=re.MULTILINE)[0]
+    found = re.findall(r"^ *```yaml\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [yaml.safe_load(_filled(textwrap.dedent(one))) for one in found]
+
+
+def _filled(text: str) -> str:
+    ids = re.sub(r"\b(CLIENT|TENANT)_ID\b", SOMEBODY, text)
+    return ids.replace("QUERY_ENDPOINT", "https://workspace.westeurope.prometheus.monitor.azure.com")
 
 
 def overlaid(base: Any, values: Any) -> Any:
@@ -27,11 +35,16 @@ def overlaid(base: Any, values: Any) -> Any:
     return {**base, **{name: overlaid(base.get(name), value) for name, value in values.items()}}
 
 
+def staging(chart: str, further: dict[str, Any]) -> list[rendering.Object]:
+    """Render a chart as staging has it, with further values."""
+    base = yaml.safe_load((ROOT / "charts/argocd/environments/staging" / CHARTS[chart]).read_text())
+    return rendering.render(chart, overlaid(base, further))
+
+
 def accepted(chart: str, values: dict[str, Any]) -> bool:
     """Say if staging renders with these values, to objects that Kubernetes takes."""
-    base = yaml.safe_load((ROOT / "charts/argocd/environments/staging" / CHARTS[chart]).read_text())
     try:
-        rendering.validate(rendering.render(chart, overlaid(base, values)))
+        rendering.validate(staging(chart, values))
     except rendering.RenderError:
         return False
     return True
@@ -48,3 +61,15 @@ def test_an_example_is_accepted_by_one_chart(values: dict[str, Any]) -> None:
 def test_the_guide_has_examples() -> None:
     """The pattern above still finds them."""
     assert len(examples()) >= 5
+
+
+def test_without_the_prometheus_operator_nothing_is_of_its_kinds() -> None:
+    """With Azure Monitor they are not there, and an Application that has one never gets healthy."""
+    given = examples("Azure Monitor in the place of Prometheus")
+    rendered = {chart: staging(chart, one) for chart in CHARTS for one in given if accepted(chart, one)}
+    assert set(rendered) == set(CHARTS)
+    for objects in rendered.values():
+        assert [rendering.label(one) for one in objects if one["apiVersion"].startswith("monitoring.coreos.com/")] == []
+    applications = rendering.of_kind(rendered["argocd"], "Application")
+    assert "kube-prometheus-stack" not in [one["metadata"]["name"] for one in applications]
+    assert "Monitor': {'enabled': True" not in str(applications)
