@@ -149,6 +149,49 @@ def test_an_end_of_a_replaced_connection_is_not_obeyed() -> None:
     assert session.finished
 
 
+def test_what_follows_an_end_is_not_taken() -> None:
+    """The record that ends a session is its last, whether or not its audio was heard by then."""
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    second = np.zeros(16_000, np.int16).tobytes()
+    assert session.receive(_chunk(data=second), 1)
+    assert session.receive(_end(16_000), 2)
+    assert session.ended
+    assert not session.receive(_chunk(AudioKind.RESUME, position=16_000, connection_id="new"), 3)
+    assert not session.receive(_chunk(position=16_000, data=second, connection_id="new"), 4)
+    pump(session)
+    assert [type(step) for step in session.steps] == [Finish]
+    assert session.end_ms() == 1_000
+
+
+def test_a_replay_keeps_nothing_that_is_done() -> None:
+    """Restored, a session buffers no audio before its base, however far back the log is read for others."""
+    base, second = 600 * 16_000, np.zeros(16_000, np.int16).tobytes()
+    session = Session.restored(_progress(base), Segmentation())
+    for at in range(0, base, 16_000):
+        needed = session.receive(_chunk(position=at, data=second), at)
+        assert needed == (at + 16_000 == base)
+        assert session.buffered_samples == 0
+    session.receive(_chunk(position=base, data=second), base)
+    assert session.frame() is not None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_backlog_needs_no_new_audio(seed: int) -> None:
+    """What was heard and decided is no backlog, even in the middle of a segment: or reading, once paused, stays so."""
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    samples = bursts(seed, 20)
+    for at in range(0, len(samples), 1_600):
+        session.receive(_audio(samples, at, 1_600), at)
+    assert session.backlog_samples == len(samples) // 512 * 512
+    pump(session)
+    for step in session.steps:
+        if isinstance(step, Transcribe):
+            assert session.backlog_samples > 0
+            session.done(step.segment.end)
+    assert session.backlog_samples == 0
+    assert session.buffered_samples > 0
+
+
 def test_finalize_without_speech_is_answered() -> None:
     """A FINALIZE that finds nothing to close says where it was."""
     session = Session(_chunk(AudioKind.START), Segmentation())
@@ -156,6 +199,32 @@ def test_finalize_without_speech_is_answered() -> None:
     session.receive(_chunk(AudioKind.FINALIZE, position=16_000), 2)
     pump(session)
     assert session.steps[-1] == TellFinalized(1_000)
+
+
+def test_a_flood_of_finalize_is_one() -> None:
+    """FINALIZEs that wait for their answer have the same one, and take no more room than one."""
+    session = Session(_chunk(AudioKind.START), Segmentation())
+    session.receive(_chunk(AudioKind.START), 0)
+    for offset in range(1, 100):
+        session.receive(_chunk(data=bytes(2), position=offset // 10), 1_000 + offset)
+        session.receive(_chunk(AudioKind.FINALIZE), offset)
+        if offset % 7 == 0:
+            session.frame()
+    session.frame()
+    assert [type(step) for step in session.steps] == [Attach, TellFinalized]
+
+
+def test_a_replay_does_not_answer_a_finalize_again() -> None:
+    """One up to the base of the replay was answered before, as the one that closed the segment there."""
+    session = Session.restored(_progress(32_000), Segmentation())
+    second = np.zeros(16_000, np.int16).tobytes()
+    assert not session.receive(_chunk(AudioKind.FINALIZE, position=16_000), 1)
+    assert session.receive(_chunk(position=16_000, data=second), 2)
+    assert not session.receive(_chunk(AudioKind.FINALIZE, position=32_000), 3)
+    assert session.receive(_chunk(position=32_000, data=second), 4)
+    assert session.receive(_chunk(AudioKind.FINALIZE, position=48_000), 5)
+    pump(session)
+    assert list(session.steps) == [TellFinalized(3_000)]
 
 
 def test_a_partial_is_due_on_its_cadence_and_not_while_a_final_is_undecided() -> None:

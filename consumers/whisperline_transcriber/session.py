@@ -91,7 +91,8 @@ class Session:
         self.attached_at = progress.attached_at if progress else -1
         base = progress.base if progress else 0
         self.expected: int | None = None if base else 0  # samples at the session's rate
-        self.finished = False
+        self.ended = False  # the record that ends it was read: nothing is taken after it
+        self.finished = False  # its end was reached
         self.hypothesis = Hypothesis()
         self.partial_at = 0  # where the last partial that was asked for ended
         self.undecided = 0  # closed segments whose final was not published yet
@@ -99,6 +100,7 @@ class Session:
         self._resampler = Resampler(first.sample_rate)
         self._buffer: AudioBuffer | None = None if base else AudioBuffer(first.sample_rate, 0)
         self._controls: deque[Control] = deque()
+        self._answered = base or -1  # FINALIZEs up to this sample were answered before the session was restored
         self._speech_started: int | None = None
         self._speech_end: int | None = None
         if progress and progress.speech_end_ms is not None:
@@ -124,7 +126,7 @@ class Session:
 
     def receive(self, chunk: AudioChunk, offset: int) -> bool:
         """Take the next record of the session. Return whether its offset may be needed again."""
-        if self.finished:
+        if self.ended:
             return False
         match chunk.kind:
             case AudioKind.START | AudioKind.RESUME:
@@ -187,12 +189,20 @@ class Session:
         """Forget the audio before `base`; return the position (session's rate) before which nothing is needed."""
         if self._buffer is not None:
             self._buffer.drop(base)
-        return self._resampler.source(base) - self._resampler.half - 1  # so that a replay finds where it stood
+        return self._needed(base)
 
     @property
     def buffered_samples(self) -> int:
         """How many samples at 16 kHz the session keeps in memory."""
         return self._buffer.end - self._buffer.start if self._buffer else 0
+
+    @property
+    def backlog_samples(self) -> int:
+        """How many of them wait to be heard or decided; the rest waits for nothing but the audio that follows."""
+        if self._buffer is None:
+            return 0
+        frames = max(0, self._buffer.end - self._cursor) // FRAME_SAMPLES
+        return max(0, self._segmenter.base - self._buffer.start) + frames * FRAME_SAMPLES
 
     def source(self, sample: int) -> int:
         """Return the position at the session's rate of a sample at 16 kHz."""
@@ -212,7 +222,8 @@ class Session:
         return True
 
     def _audio(self, chunk: AudioChunk) -> bool:
-        if self.expected is None and self._resampler.first(chunk.position) <= self._segmenter.base:
+        begins = self.expected is None and self._covers_base(chunk)
+        if begins:
             self._buffer = AudioBuffer(self.sample_rate, chunk.position)
             self.expected = chunk.position
         if self.expected is None or self._buffer is None or chunk.position > self.expected:
@@ -220,18 +231,36 @@ class Session:
         new = to_mono(chunk.data, chunk.channels)[self.expected - chunk.position :]
         self.expected += len(new)
         self._buffer.append(new)
+        if begins:
+            self._buffer.drop(self._segmenter.base)
         return len(new) > 0
+
+    def _covers_base(self, chunk: AudioChunk) -> bool:
+        """Whether a replay may begin with the chunk. Those before it are done, however far back the log is read."""
+        base, end = self._segmenter.base, chunk.position + chunk.samples
+        return self._resampler.first(chunk.position) <= base and end > self._needed(base)
+
+    def _needed(self, base: int) -> int:
+        return self._resampler.source(base) - self._resampler.half - 1  # so that a replay finds where it stood
 
     def _control(self, chunk: AudioChunk, offset: int) -> bool:
         if chunk.kind is AudioKind.END and (chunk.connection_id != self.connection_id or offset < self.attached_at):
             return False  # from a connection that another has replaced
+        if chunk.kind is AudioKind.FINALIZE and self._needs_no_answer():
+            return False
         if self._buffer is None:  # nothing came since the session was restored
             self._buffer = AudioBuffer(self.sample_rate, self._resampler.source(self._segmenter.base))
         if chunk.kind is AudioKind.END:
+            self.ended = True
             self._buffer.flush()
         idle = chunk.client_id == IDLE_CLIENT
         self._controls.append(Control(self._buffer.end, offset, chunk.kind, idle))
         return True
+
+    def _needs_no_answer(self) -> bool:
+        """Whether a FINALIZE here was answered before a replay, or will be with the one that waits at this sample."""
+        end = self._buffer.end if self._buffer else self._segmenter.base
+        return end <= self._answered or bool(self._controls and self._controls[-1].at == end)
 
     def _apply(self, control: Control) -> None:
         reason = SegmentEnd.END if control.kind is AudioKind.END else SegmentEnd.FINALIZE
@@ -239,6 +268,8 @@ class Session:
         if segment is not None:
             self._closed(segment)
         elif control.kind is AudioKind.FINALIZE:
+            if len(self.steps) > 1 and isinstance(self.steps[-1], TellFinalized):
+                self.steps.pop()  # not begun: one answer for both
             self.steps.append(TellFinalized(control.at // SAMPLES_PER_MS))
         if control.kind is AudioKind.END:
             self.finished = True

@@ -146,10 +146,8 @@ class Triton:
         answers = self._client.stream_infer(_once(asked), stream_timeout=request.deadline_s, headers=_STATUS)
         transcript: Transcript | None = None
         try:
-            async for (
-                result,
-                error,
-            ) in answers:  # to its end: to leave earlier is to cancel, which Triton may not forget
+            async for result, error in answers:
+                # To its end: to leave earlier is to cancel, which Triton may not forget.
                 if error is not None:
                     raise TritonError(str(error), retriable=True)
                 transcript = Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
