@@ -1,7 +1,8 @@
 """Who may ask Triton, and when: finals always and until they are answered, partials only where there is room.
 
-Partials are sheddable. Their cadence follows the time that Triton's last answers took, finals' included, so that they
-come less often when Triton is slow and again when it has recovered; none is asked for while a final waits for its turn.
+Partials are sheddable. Their cadence follows the time that Triton's last answers to live speech took, finals' included,
+so that they come less often when Triton is slow and again when it has recovered; none is asked for while a live final
+waits for its turn. Files have slots of their own, so that live speech does not wait for them.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from whisperline_contracts import StreamOptions
 
 from whisperline_transcriber import metrics
 from whisperline_transcriber.audio import Samples
+from whisperline_transcriber.backoff import delays_s
 from whisperline_transcriber.segmentation import SAMPLES_PER_MS
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.triton import Lane, Request, Transcript, Triton, TritonError
@@ -21,18 +23,21 @@ log = logging.getLogger(__name__)
 
 FINAL_DEADLINE_S = 60.0
 PARTIAL_DEADLINE_S = 5.0
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 STALE_S = 5.0  # a Triton that has not been asked for so long is taken to be fast
 SMOOTHING = 0.3  # weight of the newest answer in the mean of the time that they take
 
 
 class Decoder:
-    """Bounds what this process has under way at Triton: `finals_in_flight` and `partials_in_flight` requests."""
+    """Bounds the requests that this process has under way at Triton.
+
+    `finals_in_flight` are for finals of live speech, half as many for files, `partials_in_flight` for partials.
+    """
 
     def __init__(self, triton: Triton, settings: Settings) -> None:
         self._triton = triton
         self._settings = settings
-        self._finals = asyncio.Semaphore(settings.finals_in_flight)
+        finals = settings.finals_in_flight
+        self._slots = {Lane.FINAL: asyncio.Semaphore(finals), Lane.FILE: asyncio.Semaphore(max(1, finals // 2))}
         self._partials = 0
         self._answer_s = 0.0
         self._noted_at_s = -math.inf
@@ -46,7 +51,7 @@ class Decoder:
     @property
     def partial_allowed(self) -> bool:
         """Whether there is room for one more partial."""
-        return self._partials < self._settings.partials_in_flight and not self._finals.locked()
+        return self._partials < self._settings.partials_in_flight and not self._slots[Lane.FINAL].locked()
 
     async def final(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript:
         """Return the transcript of a closed segment, however long Triton is away.
@@ -55,8 +60,9 @@ class Decoder:
         """
         lane = Lane.FILE if options.priority == "file" else Lane.FINAL
         request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
-        async with self._finals:
-            for attempt in range(1_000_000):
+        delays = delays_s()
+        async with self._slots[lane]:
+            while True:
                 try:
                     return await self._ask(audio, request)
                 except TritonError as error:
@@ -65,8 +71,7 @@ class Decoder:
                         return Transcript(text="", language="", words=[], avg_logprob=0, model="", version="")
                     log.warning("Triton did not answer (%s); trying again", error)
                     metrics.RETRIES.inc()
-                    await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-        raise AssertionError("unreachable")
+                    await asyncio.sleep(next(delays))
 
     async def partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
         """Return what an open segment says so far; None if Triton does not answer in time."""
@@ -90,7 +95,8 @@ class Decoder:
             transcript = await self._triton.transcribe(audio, request)
         elapsed_s = time.monotonic() - began_s
         metrics.DECODE.labels(lane).observe(elapsed_s)
-        self._note(elapsed_s)
+        if request.lane is not Lane.FILE:
+            self._note(elapsed_s)
         return transcript
 
     def _note(self, elapsed_s: float) -> None:

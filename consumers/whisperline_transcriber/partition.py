@@ -6,8 +6,8 @@ Where another process was first, `Superseded` is raised and the partition is tak
 
 import asyncio
 import logging
-import math
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,6 @@ from whisperline_contracts import (
     AudioChunk,
     AudioKind,
     Event,
-    Final,
     Finalized,
     Partial,
     Progress,
@@ -26,17 +25,16 @@ from whisperline_contracts import (
     SessionStart,
     SpeechStarted,
     UtteranceEnd,
-    Word,
 )
 
-from whisperline_transcriber import metrics
+from whisperline_transcriber import metrics, told
+from whisperline_transcriber.audio import SAMPLE_RATE
 from whisperline_transcriber.decoder import Decoder
 from whisperline_transcriber.hypothesis import agree
 from whisperline_transcriber.progress_log import ProgressLog
-from whisperline_transcriber.publisher import Publisher, now_ms
+from whisperline_transcriber.publisher import Publisher
 from whisperline_transcriber.segmentation import Closed, Segmentation
 from whisperline_transcriber.session import (
-    IDLE_CLIENT,
     Advance,
     Attach,
     Finish,
@@ -48,10 +46,11 @@ from whisperline_transcriber.session import (
     milliseconds,
 )
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.triton import Transcript
 from whisperline_transcriber.watermark import Watermark
 
 log = logging.getLogger(__name__)
+
+LATE = 16  # connections that are told that their session is over when it is; of more, the last
 
 
 class Superseded(Exception):
@@ -75,12 +74,11 @@ class Live:
 
     session: Session
     progress: Progress | None
-    attached: AudioChunk | None = None  # the START or RESUME that named the connection
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
     seen_s: float = field(default_factory=time.monotonic)  # when its last record was read
     partial_busy: bool = False
     ending: bool = False  # an END was written for it
-    late: list[AudioChunk] = field(default_factory=list)  # RESUMEs that came after its END
+    late: deque[AudioChunk] = field(default_factory=lambda: deque(maxlen=LATE))  # RESUMEs that came after its END
 
     @property
     def next_segment_index(self) -> int:
@@ -125,7 +123,7 @@ class Partition:
         if live is None:
             return None
         live.seen_s = time.monotonic()
-        if live.session.finished and chunk.kind is AudioKind.RESUME:
+        if live.session.ended and chunk.kind is AudioKind.RESUME:
             live.late.append(chunk)
         elif live.session.receive(chunk, record.offset):
             self._need(live.session, chunk, record.offset)
@@ -154,13 +152,18 @@ class Partition:
         live.partial_busy = True
         self._spawn(self._partial(live, *span))
 
+    def not_read(self, now_s: float) -> None:
+        """Note that the log could not be read until now: what it may hold of the sessions is not known."""
+        for live in self.live.values():
+            live.seen_s = now_s
+
     async def end_idle(self, now_s: float) -> None:
         """Write an END for every session that had no records for long: its client and gateway are gone."""
         for live in list(self.live.values()):
             idle = now_s - live.seen_s > self._services.settings.idle_timeout_s
-            if idle and not live.ending and not live.session.finished and live.progress is not None:
+            if idle and not live.ending and not live.session.ended and live.progress is not None:
                 live.ending = True
-                await self._services.publisher.audio(self._end_record(live), self.number)
+                await self._services.publisher.audio(told.idle_end(live.session, live.progress), self.number)
 
     async def bury(self, committed: int, now_s: float) -> None:
         """Write the tombstones of sessions that no replay from `committed` can reach and no client asks for."""
@@ -168,6 +171,11 @@ class Partition:
             if committed >= offset and now_s >= due_s:
                 await self._services.progress.bury(self.number, session_id)
                 del self._over[session_id]
+
+    @property
+    def backlog_s(self) -> float:
+        """How much audio waits in memory."""
+        return sum(live.session.backlog_samples for live in self.live.values()) / SAMPLE_RATE
 
     @property
     def busy(self) -> bool:
@@ -188,7 +196,7 @@ class Partition:
             return self._adopt(Live(session, None))
         metrics.STALE.inc()
         if chunk.kind is AudioKind.RESUME:
-            await self._services.publisher.event(_already_over(chunk, over), chunk.reply_partition)
+            await self._services.publisher.event(told.already_over(chunk, over), chunk.reply_partition)
         return None
 
     def _adopt(self, live: Live) -> Live:
@@ -253,7 +261,8 @@ class Partition:
         began_s = time.monotonic()
         samples = live.session.samples(segment.start, segment.end)
         transcript = await self._services.decoder.final(live.session.id, samples, live.session.options)
-        final = self._final(live, segment, transcript)
+        position = live.session.source(segment.end)
+        final = told.final(self._ids(live), live.next_segment_index, segment, transcript, position)
         speech_end_ms = milliseconds(segment.speech_end)
         index = live.next_segment_index + 1
         await self._decide(live, base=segment.end, next_segment_index=index, speech_end_ms=speech_end_ms, final=final)
@@ -270,8 +279,9 @@ class Partition:
         )
         await self._decide(live, final=None, end=end)
         await self._tell(live, end)
-        for chunk in live.late:
-            await self._services.publisher.event(_already_over(chunk, live.progress), chunk.reply_partition)
+        while live.late:
+            chunk = live.late.popleft()
+            await self._services.publisher.event(told.already_over(chunk, live.progress), chunk.reply_partition)
         self._remember(live.session.id, step.offset + 1)
 
     async def _decide(self, live: Live, **changes: Any) -> None:
@@ -315,51 +325,8 @@ class Partition:
         finally:
             live.partial_busy = False
 
-    def _final(self, live: Live, segment: Closed, transcript: Transcript) -> Final:
-        start_ms, end_ms = milliseconds(segment.start), milliseconds(segment.end)
-        words = tuple(
-            Word(
-                word=word.word,
-                start_ms=min(start_ms + word.start_ms, end_ms),
-                end_ms=min(start_ms + word.end_ms, end_ms),
-                confidence=min(1.0, max(0.0, word.confidence)),
-            )
-            for word in transcript.words
-        )
-        mean = math.fsum(word.confidence for word in words) / len(words) if words else 0.0
-        return Final(
-            **self._ids(live),
-            segment_index=live.next_segment_index,
-            start_ms=start_ms,
-            end_ms=end_ms,
-            text=transcript.text.strip(),
-            words=words,
-            language=transcript.language,
-            confidence=round(mean, 4),
-            reason=segment.reason,
-            model=transcript.model,
-            model_version=transcript.version,
-            position=live.session.source(segment.end),
-        )
-
-    def _end_record(self, live: Live) -> AudioChunk:
-        progress = live.progress
-        assert progress is not None  # noqa: S101 - only called for sessions that were attached
-        return AudioChunk(
-            session_id=live.session.id,
-            connection_id=live.session.connection_id,
-            client_id=IDLE_CLIENT,
-            kind=AudioKind.END,
-            sequence=0,
-            position=live.session.expected or 0,
-            sample_rate=progress.sample_rate,
-            reply_partition=progress.reply_partition,
-            channels=progress.channels,
-            options=progress.options,
-        )
-
     def _ids(self, live: Live) -> dict[str, Any]:
-        ids = {"session_id": live.session.id, "time_ms": now_ms()}
+        ids = {"session_id": live.session.id, "time_ms": told.now_ms()}
         if live.progress is None:
             return {**ids, "connection_id": live.session.connection_id, "client_id": ""}
         return {**ids, "connection_id": live.progress.connection_id, "client_id": live.progress.client_id}
@@ -383,17 +350,3 @@ class Partition:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(self.number, error)
-
-
-def _already_over(chunk: AudioChunk, over: Progress | None) -> SessionEnd:
-    """Answer a RESUME that came too late, for the connection that asked."""
-    known = over.end if over is not None else None
-    return SessionEnd(
-        session_id=chunk.session_id,
-        connection_id=chunk.connection_id,
-        client_id=chunk.client_id,
-        time_ms=now_ms(),
-        segment_count=known.segment_count if known else 0,
-        duration_ms=known.duration_ms if known else 0,
-        reason=known.reason if known else "unknown",
-    )

@@ -18,7 +18,7 @@ class ProgressLog:
     """The progress of every session in the partitions that this process owns.
 
     `assign` reads those partitions from their beginning and follows them from then on. It must be called again,
-    with all partitions, whenever they change. A reader that fails makes `watch` raise.
+    with all partitions, whenever they change. A reader that fails makes `check` raise.
     """
 
     def __init__(self, broker: Broker, publisher: Publisher) -> None:
@@ -66,14 +66,14 @@ class ProgressLog:
         future = self._waiting.setdefault(slot, asyncio.get_running_loop().create_future())
         try:
             value = encode_progress(progress)
-            await self._publisher.durably(SESSION_PROGRESS, progress.session_id, value, partition=partition)
+            await self._publisher.durably(SESSION_PROGRESS, progress.session_id.encode(), value, partition=partition)
             return await future
         finally:
             self._waiting.pop(slot, None)
 
     async def bury(self, partition: int, session_id: str) -> None:
         """Write a tombstone: no replay can reach the session any more."""
-        await self._publisher.durably(SESSION_PROGRESS, session_id, None, partition=partition)
+        await self._publisher.durably(SESSION_PROGRESS, session_id.encode(), None, partition=partition)
 
     async def _follow(self, caught_up: "asyncio.Future[None]") -> None:
         consumer = AIOKafkaConsumer(**self._broker.client_options(), enable_auto_commit=False)

@@ -2,21 +2,20 @@
 
 import asyncio
 import logging
-import time
 from types import TracebackType
 from typing import Any, Self
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from whisperline_contracts import AudioChunk, DeadLetter, Event, encode_event
 from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, MAX_MESSAGE_BYTES, TRANSCRIPTIONS
 
 from whisperline_transcriber import metrics
+from whisperline_transcriber.backoff import delays_s
 
 log = logging.getLogger(__name__)
 
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 MAX_LIVELY = 2_000  # events that nobody waits for; when so many are under way, further ones are dropped
 
 
@@ -44,7 +43,7 @@ class Publisher:
 
     async def event(self, event: Event, reply_partition: int) -> None:
         """Publish an event; return once it is durable."""
-        await self.durably(TRANSCRIPTIONS, event.session_id, encode_event(event), partition=reply_partition)
+        await self.durably(TRANSCRIPTIONS, event.session_id.encode(), encode_event(event), partition=reply_partition)
         metrics.EVENTS.labels(event.type).inc()
 
     async def event_soon(self, event: Event, reply_partition: int) -> None:
@@ -52,24 +51,31 @@ class Publisher:
         if len(self._lively) >= MAX_LIVELY:
             metrics.SHED.labels("kafka").inc()
             return
-        future = await self._producer.send(
-            TRANSCRIPTIONS, encode_event(event), key=event.session_id.encode(), partition=reply_partition
-        )
+        key, value = event.session_id.encode(), encode_event(event)
+        try:
+            future = await self._producer.send(TRANSCRIPTIONS, value, key=key, partition=reply_partition)
+        except KafkaError:  # no room for it: its partition has been away for long
+            metrics.SHED.labels("kafka").inc()
+            return
         self._lively.add(future)
         future.add_done_callback(self._told)
         metrics.EVENTS.labels(event.type).inc()
 
     async def audio(self, chunk: AudioChunk, partition: int) -> None:
         """Append a record to a session's audio."""
-        await self.durably(
-            AUDIO_CHUNKS, chunk.session_id, chunk.data or b"", partition=partition, headers=chunk.headers()
-        )
+        key = chunk.session_id.encode()
+        await self.durably(AUDIO_CHUNKS, key, chunk.data or b"", partition=partition, headers=chunk.headers())
 
     async def dead_letter(self, record: ConsumerRecord, reason: str, group: str) -> None:
         """Copy a record that cannot be read to the dead letters; return once it is durable there."""
         letter = DeadLetter(reason, record.topic, record.partition, record.offset, group)
-        headers = letter.headers(tuple(record.headers))
-        await self.durably(AUDIO_CHUNKS_DEAD, None, record.value, headers=headers, raw_key=record.key)
+        headers, key = letter.headers(tuple(record.headers)), record.key
+        if key is None and record.value is None:
+            key = b""  # the producer takes no record without either
+        try:
+            await self.durably(AUDIO_CHUNKS_DEAD, key, record.value, headers=headers)
+        except MessageSizeTooLargeError:  # no room for the reason beside it: the record stays where the letter points
+            await self.durably(AUDIO_CHUNKS_DEAD, b"", None, headers=letter.headers(()))
         metrics.DEAD_LETTERS.inc()
         log.error("dead letter: %s[%d]@%d: %s", record.topic, record.partition, record.offset, reason)
 
@@ -82,31 +88,28 @@ class Publisher:
     async def durably(
         self,
         topic: str,
-        key: str | None,
+        key: bytes | None,
         value: bytes | None,
         *,
         partition: int | None = None,
         headers: list[tuple[str, bytes]] | None = None,
-        raw_key: bytes | None = None,
     ) -> None:
-        """Write a record, however long the brokers are away. It may be written twice, with the same content."""
-        record_key = raw_key if key is None else key.encode()
-        for attempt in range(1_000_000):
+        """Write a record, however long the brokers are away. It may be written twice, with the same content.
+
+        Raises the `KafkaError`s that waiting does not cure. What the producer has taken it sends until it is answered;
+        what it has no room for, because a broker has been away for long, ends in a time-out and is tried again.
+        """
+        for delay_s in delays_s():
             try:
-                await self._producer.send_and_wait(topic, value, key=record_key, partition=partition, headers=headers)
+                await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=headers)
                 return
             except KafkaError as error:
-                if not getattr(error, "retriable", False):
+                if not (error.retriable or isinstance(error, KafkaTimeoutError)):
                     raise
-                log.warning("writing to %s failed (%s); trying again", topic, error)
-                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+                log.warning("writing to %s failed (%r); trying again", topic, error)
+                await asyncio.sleep(delay_s)
 
     def _told(self, future: "asyncio.Future[Any]") -> None:
         self._lively.discard(future)
         if not future.cancelled() and future.exception() is not None:
             metrics.SHED.labels("kafka").inc()
-
-
-def now_ms() -> int:
-    """Return the time, in milliseconds since the Unix epoch."""
-    return time.time_ns() // 1_000_000
