@@ -20,7 +20,7 @@ SILENCE = np.zeros(1600, np.int16)
 async def test_the_lag_of_partitions_that_went_to_others_is_not_told_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lag that a former owner told for ever would keep an alert and the autoscaler busy."""
     monkeypatch.setattr("whisperline_transcriber.transcriber.VoiceActivity", lambda *_: None)
-    transcriber = Transcriber(Settings(vad_model=Path("none.onnx")), "test")
+    transcriber = Transcriber(Settings(vad_model=Path(__file__)), "test")
     metrics.LAG_AGE.labels("7").set(40)
     metrics.LAG.labels("7").set(12)
     await transcriber.on_partitions_revoked([])

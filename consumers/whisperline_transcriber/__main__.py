@@ -13,9 +13,14 @@ from aiokafka.errors import KafkaConnectionError
 from whisperline_contracts.broker import BrokerRefused
 from whisperline_contracts.settings import WrongSettings
 
-from whisperline_transcriber.health import serve_health
+from whisperline_transcriber.health import Heart, serve_health
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.transcriber import TooManyDeadLetters, Transcriber
+
+log = logging.getLogger("whisperline_transcriber")
+
+HAND_OVER_S = 5.0  # to commit and leave the group, behind the drain
+CANCEL_S = 0.5
 
 
 async def _run(settings: Settings) -> None:
@@ -24,8 +29,24 @@ async def _run(settings: Settings) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     transcriber = Transcriber(settings, owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    with serve_health(settings.metrics_host, settings.metrics_port, lambda: transcriber.ready):
-        await transcriber.run(stop)
+    async with serve_health(settings.metrics_host, settings.metrics_port, lambda: transcriber.ready, Heart()):
+        running = asyncio.create_task(transcriber.run(stop))
+        await _finish(running, stop, settings.drain_deadline_s + HAND_OVER_S)
+
+
+async def _finish(running: "asyncio.Task[None]", stop: asyncio.Event, limit_s: float) -> None:
+    """Wait until `running` ends of itself, or for `limit_s` after `stop` was set: Kafka may be away, or rebalance."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    await asyncio.wait({running}, timeout=limit_s)
+    if running.done():
+        return running.result()
+    log.warning("stopping without a last commit: what is not decided the next owner does again")
+    while not running.done():
+        running.cancel()  # more than once: each thing that it closes may wait for Kafka
+        await asyncio.wait({running}, timeout=CANCEL_S)
+    return None
 
 
 def main() -> int:
@@ -39,7 +60,7 @@ def main() -> int:
     try:
         uvloop.run(_run(settings))
     except (TooManyDeadLetters, BrokerRefused, KafkaConnectionError) as error:
-        logging.getLogger(__name__).critical("%s", error)
+        log.critical("%s", error)
         return 1
     return 0
 

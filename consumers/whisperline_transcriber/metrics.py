@@ -16,6 +16,7 @@ ANSWERS = Counter(
 )
 SESSIONS = Gauge("whisperline_transcriber_sessions", "Sessions in memory")
 BUFFERED = Gauge("whisperline_transcriber_buffered_seconds", "Audio in memory")
+BACKLOG = Gauge("whisperline_transcriber_backlog_seconds", "Audio in memory that waits to be heard or decided")
 LAG = Gauge("whisperline_transcriber_lag_records", "Records not yet read", ["partition"])
 LAG_AGE = Gauge("whisperline_transcriber_lag_seconds", "Age of the oldest record not yet read", ["partition"])
 IN_FLIGHT = Gauge("whisperline_transcriber_in_flight", "Requests to Triton under way", ["lane"])

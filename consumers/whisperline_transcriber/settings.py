@@ -1,8 +1,6 @@
 """The transcriber's settings, read once at start from WHISPERLINE_TRANSCRIBER_…"""
 
-from pathlib import Path
-
-from pydantic import Field
+from pydantic import Field, FilePath
 from pydantic_settings import SettingsConfigDict
 from whisperline_contracts.settings import DeployableSettings
 
@@ -22,20 +20,20 @@ class Settings(DeployableSettings):
     rollout_keep_s: float = Field(
         default=2, ge=0
     )  # how long a session's model version is held before it is asked again
-    vad_model: Path  # Silero's ONNX file
+    vad_model: FilePath  # Silero's ONNX file
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=8120, ge=0, le=65_535)
 
     pre_roll_ms: int = Field(default=300, ge=0, le=2_000)
     max_length_ms: int = Field(default=28_000, ge=5_000, le=28_000)
     partial_cadence_ms: int = Field(default=700, ge=100)
-    finals_in_flight: int = Field(default=16, ge=1)  # requests to Triton
+    finals_in_flight: int = Field(default=16, ge=1)  # requests to Triton for live finals; half as many for files
     partials_in_flight: int = Field(default=4, ge=0)  # requests to Triton; 0 turns partials off
-    max_buffered_s: int = Field(default=3_600, ge=60)  # audio in memory, of all sessions, before reading pauses
+    max_buffered_s: int = Field(default=3_600, ge=60)  # audio that waits in memory, of all sessions, at the most
     idle_timeout_s: float = Field(default=90, gt=0)  # a session without records for so long is ended
     remember_s: float = Field(default=600, ge=0)  # a session that is over still answers a client that comes back
     commit_interval_s: float = Field(default=1, gt=0)
-    dead_letters_in_a_row: int = Field(default=20, ge=1)  # more than that stop the process
+    dead_letters_in_a_row: int = Field(default=20, ge=1)  # as many stop the process
     drain_deadline_s: float = Field(default=10, gt=0)
     vad_noise: float = Field(default=0, ge=0)  # for tests only: deviation of noise on every probability
 

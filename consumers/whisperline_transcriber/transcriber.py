@@ -19,6 +19,7 @@ from whisperline_transcriber.partition import Live, Partition, Services, Superse
 from whisperline_transcriber.progress_log import ProgressLog
 from whisperline_transcriber.publisher import Publisher
 from whisperline_transcriber.settings import Settings
+from whisperline_transcriber.throttle import crowded
 from whisperline_transcriber.triton import Triton
 from whisperline_transcriber.vad import VoiceActivity
 
@@ -73,6 +74,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - all are
         """Hand over: what is decided is in the log, what is not the next owner does again from the watermark."""
+        self.ready = False
         async with self._lock:
             await self._commit()
             await self._close_partitions()
@@ -179,7 +181,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _unreadable_record(self, record: ConsumerRecord, error: UnreadableMessage) -> None:
         self._unreadable[record.partition] += 1
         count = self._unreadable[record.partition]
-        if count > self._settings.dead_letters_in_a_row:
+        if count >= self._settings.dead_letters_in_a_row:
             raise TooManyDeadLetters(f"{count} records in a row cannot be read, the last: {error.reason}")
         await self._services.publisher.dead_letter(record, error.reason, self._settings.group)
 
@@ -232,20 +234,29 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         buffered_s = sum(session.buffered_samples for session in sessions) / SAMPLE_RATE
         metrics.SESSIONS.set(len(sessions))
         metrics.BUFFERED.set(buffered_s)
-        self._throttle(buffered_s)
+        self._throttle()
         for number, partition in self._partitions.items():
             await partition.bury(self._committed.get(number, 0), time.monotonic())
-            if self._lag_s(number) < CAUGHT_UP_S:
+            behind_s = self._lag_s(number)
+            if not self._asked_lately(number):
+                partition.not_read(time.monotonic())
+            elif behind_s < CAUGHT_UP_S:
                 await partition.end_idle(time.monotonic())
 
-    def _throttle(self, buffered_s: float) -> None:
-        """Stop reading while too much audio waits for Triton; Kafka keeps the rest."""
-        own = [TopicPartition(AUDIO_CHUNKS, number) for number in self._partitions]
-        assigned = [at for at in own if at in self._consumer.assignment()]
-        if buffered_s > self._settings.max_buffered_s:
-            self._consumer.pause(*assigned)
-        elif buffered_s < 0.8 * self._settings.max_buffered_s:
-            self._consumer.resume(*[at for at in assigned if at in self._consumer.paused()])
+    def _throttle(self) -> None:
+        """Read on where there is room for it."""
+        backlog_s = {number: partition.backlog_s for number, partition in self._partitions.items()}
+        metrics.BACKLOG.set(sum(backlog_s.values()))
+        wait = {TopicPartition(AUDIO_CHUNKS, number) for number in crowded(backlog_s, self._settings.max_buffered_s)}
+        own = {TopicPartition(AUDIO_CHUNKS, number) for number in backlog_s} & self._consumer.assignment()
+        self._consumer.pause(*(own & wait))
+        self._consumer.resume(*(own & self._consumer.paused() - wait))
+
+    def _asked_lately(self, number: int) -> bool:
+        """Whether Kafka has just said what the partition holds: not while it is away, or the partition must wait."""
+        at = TopicPartition(AUDIO_CHUNKS, number)
+        asked_ms = self._consumer.last_poll_timestamp(at) if at in self._consumer.assignment() else None
+        return asked_ms is not None and time.time() - asked_ms / 1000 < CAUGHT_UP_S
 
     def _lag_s(self, number: int) -> float:
         at = TopicPartition(AUDIO_CHUNKS, number)

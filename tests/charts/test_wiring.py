@@ -176,7 +176,7 @@ def test_the_deployables_take_the_settings_that_they_are_given(
         prefix = str(SETTINGS[name].model_config["env_prefix"])
         with monkeypatch.context() as patched:
             env = environment(template, certificates, secrets)
-            env.setdefault("WHISPERLINE_TRANSCRIBER_VAD_MODEL", "/vad.onnx")  # set by the image
+            env.setdefault("WHISPERLINE_TRANSCRIBER_VAD_MODEL", __file__)  # set by the image
             for variable, value in env.items():
                 patched.setenv(variable, value)
             settings = SETTINGS[name].read()
