@@ -16,18 +16,28 @@ from whisperline_contracts import (
     AudioChunk,
     AudioKind,
     Event,
+    Final,
     Finalized,
     Progress,
     Resumed,
+    SegmentEnd,
     SessionEnd,
     SessionStart,
     StreamOptions,
     decode_event,
     decode_progress,
+    encode_progress,
 )
 from whisperline_contracts.broker import Broker
 from whisperline_contracts.create_topics import create_topics
-from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, SESSION_PROGRESS, TRANSCRIPTIONS, topics
+from whisperline_contracts.topics import (
+    AUDIO_CHUNKS,
+    AUDIO_CHUNKS_DEAD,
+    MAX_MESSAGE_BYTES,
+    SESSION_PROGRESS,
+    TRANSCRIPTIONS,
+    topics,
+)
 from whisperline_local import LocalSettings, Stack
 from whisperline_transcriber.progress_log import ProgressLog
 from whisperline_transcriber.publisher import Publisher
@@ -38,7 +48,11 @@ CACHE = Path(__file__).parents[2] / ".state" / "cache"
 PORT_OFFSET = 14_000
 REPLY_PARTITION = 3
 LIMIT_S = 30.0
-ENV = {"WHISPERLINE_TRANSCRIBER_IDLE_TIMEOUT_S": "4", "WHISPERLINE_TRANSCRIBER_DEAD_LETTERS_IN_A_ROW": "5"}
+ENV = {
+    "WHISPERLINE_TRANSCRIBER_IDLE_TIMEOUT_S": "4",
+    "WHISPERLINE_TRANSCRIBER_DEAD_LETTERS_IN_A_ROW": "5",
+    "WHISPERLINE_TRANSCRIBER_DRAIN_DEADLINE_S": "2",
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -62,13 +76,15 @@ class Log:
         self.producer, self._events, self.dead = producer, events, dead
         self.position = 0
 
-    async def write(self, kind: AudioKind, data: bytes = b"", **more: Any) -> None:
-        """Append a record to the session."""
+    async def write(self, kind: AudioKind, data: bytes = b"", **more: Any) -> int:
+        """Append a record to the session; return its offset."""
         ids = {"session_id": self.session_id, "connection_id": "first", "client_id": "test", "sequence": 0}
         place = {"position": self.position, "sample_rate": 16_000, "reply_partition": REPLY_PARTITION}
         chunk = AudioChunk(**{**ids, **place, "kind": kind, "data": data, **more})
         self.position += chunk.samples
-        await self.producer.send_and_wait(AUDIO_CHUNKS, data, key=self.session_id.encode(), headers=chunk.headers())
+        key, headers = self.session_id.encode(), chunk.headers()
+        offset: int = (await self.producer.send_and_wait(AUDIO_CHUNKS, data, key=key, headers=headers)).offset
+        return offset
 
     async def event(self, kind: type[Event]) -> Any:  # type: ignore[valid-type]
         """Return the session's next event of a kind."""
@@ -121,6 +137,18 @@ async def test_an_unreadable_record_is_buried_with_its_reason_and_the_partition_
     assert headers["dead_letter.offset"] == str(sent.offset).encode()
 
 
+async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Log) -> None:
+    """An unreadable record that has no room for the reason beside it is buried without its value."""
+    large = b"x" * (MAX_MESSAGE_BYTES - 150)
+    sent = await log.producer.send_and_wait(AUDIO_CHUNKS, large, key=log.session_id.encode())
+    await log.write(AudioKind.START)
+    await log.event(SessionStart)
+    async with asyncio.timeout(LIMIT_S):
+        letter = await log.dead.getone()
+    assert letter.value is None
+    assert dict(letter.headers)["dead_letter.offset"] == str(sent.offset).encode()
+
+
 async def test_a_reply_partition_that_does_not_exist_is_unreadable(log: Log) -> None:
     """Nobody could be answered there, so the record is buried instead of holding the partition up."""
     await log.write(AudioKind.START, reply_partition=99)
@@ -168,6 +196,49 @@ async def test_a_resumption_is_answered_where_it_asks(log: Log) -> None:
     log.session_id = uuid.uuid4().hex
     await log.write(AudioKind.RESUME)
     assert (await log.event(SessionEnd)).reason == "unknown"
+
+
+async def test_nothing_behind_an_end_is_heard(log: Log) -> None:
+    """A RESUME that stands behind the END is told that the session is over; what it brings is not taken."""
+    half_a_second = np.zeros(8_000, np.int16).tobytes()
+    await log.write(AudioKind.START)
+    await log.write(AudioKind.AUDIO, half_a_second)
+    await log.write(AudioKind.END)
+    await log.write(AudioKind.RESUME, connection_id="second")
+    await log.write(AudioKind.AUDIO, half_a_second, connection_id="second")
+    ends = [await log.event(SessionEnd), await log.event(SessionEnd)]
+    assert [(end.connection_id, end.reason, end.duration_ms) for end in ends] == [
+        ("first", "closed", 500),
+        ("second", "closed", 500),
+    ]
+
+
+async def test_a_process_that_decides_second_goes_on_from_what_counts(stack: Stack, log: Log) -> None:
+    """What another process has decided first is told to the letter, and the session goes on from there."""
+    attached_at = await log.write(AudioKind.START)
+    started = await log.event(SessionStart)
+    ids = {"session_id": log.session_id, "connection_id": "first", "client_id": "test", "time_ms": started.time_ms}
+    said = {"start_ms": 0, "end_ms": 1_000, "text": "so it goes", "words": (), "language": "en", "confidence": 1}
+    made = {"reason": SegmentEnd.SILENCE, "model": "another", "model_version": "7", "position": 16_000}
+    theirs = _progress(log.session_id, "another", 16_000).model_copy(
+        update={
+            "connection_id": "first",
+            "client_id": "test",
+            "reply_partition": REPLY_PARTITION,
+            "revision": 2,
+            "attached_at": attached_at,
+            "next_segment_index": 1,
+            "final": Final(**ids, segment_index=0, **said, **made),
+        }
+    )
+    await log.producer.send_and_wait(SESSION_PROGRESS, encode_progress(theirs), key=log.session_id.encode())
+    await log.write(AudioKind.AUDIO, np.zeros(32_000, np.int16).tobytes())
+    await log.write(AudioKind.FINALIZE)
+    await log.write(AudioKind.END)
+    assert await log.event(Final) == theirs.final
+    end = await log.event(SessionEnd)
+    assert (end.segment_count, end.duration_ms) == (1, 2_000)
+    assert "another wrote revision 2 first" in stack.log("transcriber").read_text()
 
 
 async def test_every_decision_is_in_the_progress_log(stack: Stack, log: Log) -> None:
@@ -243,13 +314,28 @@ async def test_sigterm_hands_over_and_exits_in_time(stack: Stack, log: Log) -> N
     assert stack.pid("transcriber") != pid
 
 
+async def test_sigterm_is_obeyed_while_kafka_is_away(stack: Stack) -> None:
+    """The process ends by itself, and its next is ready when Kafka is back."""
+    pid = stack.pid("transcriber")
+    assert pid is not None
+    await stack.stop("kafka")
+    try:
+        os.kill(pid, signal.SIGTERM)
+        async with asyncio.timeout(LIMIT_S):
+            while stack.pid("transcriber") == pid:  # noqa: ASYNC110 - another process sets no event here
+                await asyncio.sleep(0.1)
+    finally:
+        await stack.start("kafka")
+    await stack.wait_healthy("transcriber")
+
+
 async def test_too_many_dead_letters_stop_the_process(stack: Stack, log: Log) -> None:
     """A bad release must not drain the log: after so many in a row the process ends and says why."""
     restarts = stack.restarts("transcriber")
     for _ in range(6):
         await log.producer.send_and_wait(AUDIO_CHUNKS, b"garbage", key=b"one partition")
     async with asyncio.timeout(LIMIT_S):
-        for _ in range(5):
+        for _ in range(4):
             await log.dead.getone()
         while stack.restarts("transcriber") == restarts:  # noqa: ASYNC110 - another process sets no event here
             await asyncio.sleep(0.1)
