@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 from whisperline_contracts import AudioChunk, DeadLetter, Event, UnreadableMessage, decode_event
+from whisperline_contracts.audio import Header
 from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import AUDIO_CHUNKS, MAX_MESSAGE_BYTES, TRANSCRIPTIONS, TRANSCRIPTIONS_DEAD
 
@@ -15,7 +16,7 @@ from whisperline_gateway import metrics
 
 log = logging.getLogger("whisperline.gateway")
 
-_OUTAGE_MS = 60_000  # how long a broker may be away before what waits for it fails
+_OUTAGE_MS = 60_000  # how long a record waits for room; what has room waits for its broker without limit
 _BATCH_BYTES = MAX_MESSAGE_BYTES // 2
 _LINGER_MS = 5
 _RETRY_S = 0.5
@@ -30,11 +31,13 @@ class StartError(Exception):
 class AudioLog:
     """Appends records to `audio_chunks`, idempotently, with acks of all replicas. One for a whole process.
 
-    Records of one caller that awaits each `append` keep their order. A producer that has failed for good (its
-    sequence is broken) is replaced; the records that it held have failed, and their sessions say so.
+    A producer that has failed for good (its sequence is broken) is replaced. Records of one caller that awaits each
+    `append` keep their order as long as `generation` stays the same: what the failed producer holds for other
+    partitions it still writes for a few seconds, beside the new one. What it has not written then, fails.
     """
 
     def __init__(self, broker: Broker) -> None:
+        self.generation = 0  # counts the producers
         self._broker = broker
         self._producer: AIOKafkaProducer | None = None
         self._renewal: asyncio.Task[None] | None = None
@@ -71,9 +74,11 @@ class AudioLog:
     async def bury(self, record: ConsumerRecord, reason: str, consumer: str) -> None:
         """Hand an unreadable event over to the dead letters, as it came."""
         letter = DeadLetter(reason, record.topic, record.partition, record.offset, consumer)
-        headers = letter.headers(tuple(record.headers))
-        future = await self._current().send(TRANSCRIPTIONS_DEAD, record.value, key=record.key or b"", headers=headers)
-        future.add_done_callback(_log_failure)
+        headers = letter.headers(tuple((name, value or b"") for name, value in record.headers))
+        try:
+            await self._send_letter(record.key or b"", record.value, headers)
+        except MessageSizeTooLargeError:  # no room for the reason beside it: the record stays where the letter points
+            await self._send_letter(b"", None, letter.headers(()))
 
     async def partition_count(self, topic: str) -> int:
         """Return how many partitions a topic has. Raises `StartError` if there is no such topic."""
@@ -84,6 +89,19 @@ class AudioLog:
                 f"Kafka at {self._broker.bootstrap} has no topic {topic}: create Whisperline's topics first"
             )
         return len(partitions)
+
+    async def _send_letter(self, key: bytes, value: bytes | None, headers: list[Header]) -> None:
+        while True:
+            try:
+                future = await self._current().send(TRANSCRIPTIONS_DEAD, value, key=key, headers=headers)
+            except KafkaError as error:
+                if not (error.retriable or isinstance(error, KafkaTimeoutError)):
+                    raise
+                log.warning("the dead letters cannot be written, trying again: %r", error)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                future.add_done_callback(_log_failure)
+                return
 
     def _current(self) -> AIOKafkaProducer:
         if self._producer is None:
@@ -129,7 +147,9 @@ class AudioLog:
                 await asyncio.sleep(_RETRY_S)
             else:
                 break
-        await _stop(failed)
+        self.generation += 1
+        if not await _stop(failed):
+            await _abandon(failed)
 
 
 class EventReader:
@@ -194,12 +214,22 @@ class EventReader:
         await audio_log.bury(record, reason, f"gateway-{self._partition.partition}")
 
 
-async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> bool:
     try:
         async with asyncio.timeout(_STOP_S):
             await client.stop()
     except (KafkaError, TimeoutError) as error:
         log.warning("Kafka client did not stop cleanly: %r", error)
+        return False
+    return True
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """Let a producer that cannot flush write nothing more, and fail what it holds: `stop` does neither."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_STOP_S):
+            await asyncio.gather(producer._sender.close(), producer.client.close(), return_exceptions=True)
+    producer._message_accumulator.fail_all(KafkaTimeoutError())
 
 
 def _log_failure(done: "asyncio.Future[object]") -> None:

@@ -18,6 +18,8 @@ from whisperline_gateway.pcm import PcmFormat
 
 log = logging.getLogger("whisperline.gateway")
 
+_CONTROL_BYTES = 512  # what a record without audio counts for: most of it is headers
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -45,6 +47,7 @@ class Uplink:
         on_failure: Callable[[], None],
     ) -> None:
         self._log = audio_log
+        self._generation = audio_log.generation
         self._template = template
         self._pace = pace
         self._on_stored = on_stored
@@ -77,9 +80,9 @@ class Uplink:
         return self._failed
 
     async def open(self, kind: AudioKind) -> bool:
-        """Write START or RESUME; return whether it is durable."""
+        """Write START or RESUME; return whether it is durable. What is queued meanwhile waits for `begin`."""
         await self._send(kind)
-        return await self.drained()
+        return await self._settled_all()
 
     def begin(self, position: int) -> None:
         """Let audio flow, from `position` on. Only the first call counts."""
@@ -113,8 +116,12 @@ class Uplink:
         return not self._failed
 
     def finalize(self) -> None:
-        """Queue FINALIZE, after the audio so far."""
+        """Queue FINALIZE, after the audio so far; one that would follow another is the same. See `write` for room."""
         self._control(AudioKind.FINALIZE)
+
+    def resume(self) -> None:
+        """Queue RESUME again: the answer to the first one has not come."""
+        self._control(AudioKind.RESUME)
 
     def end(self) -> None:
         """Queue END, after the audio so far. Nothing may follow it."""
@@ -136,9 +143,16 @@ class Uplink:
             await asyncio.gather(self._pump, return_exceptions=True)
 
     def _control(self, kind: AudioKind) -> None:
-        if not self._ended:
-            self._queue.append(kind)
-            self._work.set()
+        if self._ended or self._failed or (self._queue and self._queue[-1] is kind):
+            return
+        self._queue.append(kind)
+        self._waiting_bytes += _CONTROL_BYTES
+        self._work.set()
+
+    async def _settled_all(self) -> bool:
+        while len(self._acks) and not self._failed:
+            await self._change()
+        return not self._failed
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -164,15 +178,20 @@ class Uplink:
 
     async def _send_next(self, item: bytearray | AudioKind) -> None:
         if isinstance(item, AudioKind):
-            await self._send(item)
+            await self._send(item, charged_bytes=_CONTROL_BYTES)
             return
         limit = MAX_AUDIO_BYTES - MAX_AUDIO_BYTES % self._frame_bytes
         while item and not self._failed:  # `write` may add to it meanwhile
             piece = bytes(item[:limit])
             del item[:limit]
-            await self._send(AudioKind.AUDIO, piece)
+            await self._send(AudioKind.AUDIO, piece, charged_bytes=len(piece))
 
-    async def _send(self, kind: AudioKind, data: bytes = b"") -> None:
+    async def _send(self, kind: AudioKind, data: bytes = b"", charged_bytes: int = 0) -> None:
+        """Hand a record over, which is `charged_bytes` of those that wait."""
+        if self._generation != self._log.generation:  # a new producer could overtake the one that has our last records
+            if not await self._settled_all():
+                return
+            self._generation = self._log.generation
         chunk = replace(self._template, kind=kind, sequence=self._sequence, position=self._sent_position, data=data)
         self._sequence += 1
         self._sent_position += chunk.samples
@@ -186,16 +205,18 @@ class Uplink:
         except asyncio.CancelledError:  # the record was not handed over, so no later one may be
             self._failed = True
             raise
-        future.add_done_callback(lambda done: self._settled(done, ticket, len(data), began_s))
+        future.add_done_callback(lambda done: self._settled(done, ticket, len(data), charged_bytes, began_s))
 
-    def _settled(self, done: "asyncio.Future[object]", ticket: int, size_bytes: int, began_s: float) -> None:
+    def _settled(
+        self, done: "asyncio.Future[object]", ticket: int, audio_bytes: int, charged_bytes: int, began_s: float
+    ) -> None:
         failure = done.exception() if not done.cancelled() else asyncio.CancelledError()
         if failure is not None:
             self._fail(failure)
             return
         metrics.ACK_LATENCY.observe(time.monotonic() - began_s)
-        metrics.STORED_BYTES.inc(size_bytes)
-        self._waiting_bytes -= size_bytes
+        metrics.STORED_BYTES.inc(audio_bytes)
+        self._waiting_bytes -= charged_bytes
         moved = self._acks.stored(ticket)
         self._changed.set()
         if moved and not self._failed:
