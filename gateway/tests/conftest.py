@@ -89,6 +89,13 @@ class Scribe:
             await self._news.wait_for(lambda: len(found()) >= count)
         return found()[count - 1]
 
+    async def stored(self, session_id: str, position: int) -> None:
+        """Wait until the audio before a position has been read."""
+        async with asyncio.timeout(PATIENCE_S), self._news:
+            await self._news.wait_for(
+                lambda: any(chunk.position + chunk.samples >= position for chunk in self._records[session_id])
+            )
+
     async def tell(self, chunk: AudioChunk, *events: Event) -> None:
         """Publish events to the reply partition of a record."""
         for event in events:
@@ -273,8 +280,9 @@ async def run_gateway(stack: Stack, **settings: object) -> AsyncIterator[Running
     async with Gateway.open(config, lambda: None) as gateway:
         server = Server(server_config(create_app(gateway), config), gateway)
         serving = asyncio.create_task(server._serve())
-        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(PATIENCE_S):
+            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
         opened = RunningGateway(gateway, server, serving)
         yield opened
         await opened.stop()
@@ -308,8 +316,12 @@ class Events:
         """Return the answer to a RESUME."""
         return Resumed(**self._ids(chunk), position=position, next_segment_index=next_segment_index)
 
-    def end(self, chunk: AudioChunk, segment_count: int, reason: Any = "closed", duration_ms: int = 2000) -> SessionEnd:
-        """Return the end of the session."""
+    def end(
+        self, chunk: AudioChunk, segment_count: int, reason: Any = "closed", duration_ms: int | None = None
+    ) -> SessionEnd:
+        """Return the end of the session, by default where the record stands."""
+        if duration_ms is None:
+            duration_ms = chunk.position * 1000 // chunk.sample_rate
         return SessionEnd(**self._ids(chunk), segment_count=segment_count, duration_ms=duration_ms, reason=reason)
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import pytest
 from aiokafka import AIOKafkaConsumer
-from whisperline_contracts import AudioKind
-from whisperline_contracts.topics import TRANSCRIPTIONS_DEAD
+from aiokafka.errors import KafkaTimeoutError
+from whisperline_contracts import AudioChunk, AudioKind
+from whisperline_contracts.broker import Broker
+from whisperline_contracts.topics import MAX_MESSAGE_BYTES, TRANSCRIPTIONS_DEAD
 from whisperline_gateway import metrics
-from whisperline_gateway.kafka import StartError
+from whisperline_gateway.kafka import AudioLog, StartError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
@@ -62,12 +64,13 @@ async def test_a_shutdown_asks_every_client_to_come_back(start_gateway, scribe, 
 
 
 async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(start_gateway, scribe, events, stack) -> None:
-    """It keeps its bytes and gets its reason and origin; the next event is routed."""
+    """It keeps its bytes, if there is room for them, and gets its reason and origin; the next event is routed."""
     gateway = await start_gateway()
     listener = await gateway.listen()
     await listener.send(bytes(3_200))
     start = await scribe.until(await listener.session_id(), AudioKind.START)
     await scribe.write(start.reply_partition, b'{"schema": "2.0"}', start.session_id)
+    await scribe.write(start.reply_partition, bytes(MAX_MESSAGE_BYTES - 140))
     await scribe.tell(start, events.final(start, 0))
     await listener.next("Results", segment_index=0)
     await listener.vanish()
@@ -75,11 +78,13 @@ async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(start_gatew
         TRANSCRIPTIONS_DEAD, bootstrap_servers=stack.kafka_bootstrap, auto_offset_reset="earliest"
     )
     async with consumer, asyncio.timeout(20):
-        letter = await consumer.getone()
+        letter, too_big = await consumer.getone(), await consumer.getone()
     headers = dict(letter.headers)
     assert letter.value == b'{"schema": "2.0"}'
     assert b"schema version 2.0" in headers["dead_letter.reason"]
     assert headers["dead_letter.consumer"] == b"gateway-0"
+    assert too_big.value is None
+    assert int(dict(too_big.headers)["dead_letter.offset"]) > int(headers["dead_letter.offset"])
 
 
 async def test_a_session_survives_a_restart_of_kafka(start_gateway, scribe, events, stack) -> None:
@@ -136,22 +141,59 @@ async def test_wrong_settings_are_named() -> None:
     ]  # fmt: skip
 
 
+def settings_of(stack: Any, port: int) -> dict[str, str]:
+    return {
+        "WHISPERLINE_GATEWAY_PORT": str(port),
+        "WHISPERLINE_GATEWAY_KAFKA_BOOTSTRAP": stack.kafka_bootstrap,
+        "WHISPERLINE_GATEWAY_DATABASE_URL": stack.database_url,
+        "WHISPERLINE_GATEWAY_TOKEN_SECRET": "the secret of the tests",
+    }
+
+
+def url_of(port: int, query: str = "") -> str:
+    return f"ws://127.0.0.1:{port}/v1/listen?encoding=linear16&sample_rate=8000{query}"
+
+
 async def test_sigterm_ends_the_program_and_its_log_holds_no_token(stack, unused_tcp_port, listen_at) -> None:
-    """The process ends by itself within its deadline; resume tokens and passwords are not in the log."""
-    process = await run_program(
-        WHISPERLINE_GATEWAY_PORT=str(unused_tcp_port),
-        WHISPERLINE_GATEWAY_KAFKA_BOOTSTRAP=stack.kafka_bootstrap,
-        WHISPERLINE_GATEWAY_DATABASE_URL=stack.database_url,
-        WHISPERLINE_GATEWAY_TOKEN_SECRET="the secret of the tests",  # noqa: S106
-    )
-    listener = await listen_at(
-        f"ws://127.0.0.1:{unused_tcp_port}/v1/listen?encoding=linear16&sample_rate=8000&acks=true"
-    )
+    """The process ends by itself, as it should; resume tokens and passwords are not in the log."""
+    process = await run_program(**settings_of(stack, unused_tcp_port))
+    listener = await listen_at(url_of(unused_tcp_port, "&acks=true"))
     token = (await listener.next("SessionStarted"))["resume_token"]
     process.send_signal(signal.SIGTERM)
     assert await listener.closed() == (1012, "RESTARTING")
     output = await output_of(process)
-    assert process.returncode in (0, -signal.SIGTERM)
+    assert process.returncode == 0
     assert "RESTARTING" in output
     assert token not in output
     assert stack.database_url not in output
+
+
+async def test_what_waits_for_the_log_is_written_before_the_program_ends(
+    stack, unused_tcp_port, listen_at, scribe
+) -> None:
+    """A client that cannot resume is gone, and its session's end still being gathered, when SIGTERM comes."""
+    process = await run_program(**settings_of(stack, unused_tcp_port), WHISPERLINE_GATEWAY_FLUSH_MS="1000")
+    listener = await listen_at(url_of(unused_tcp_port))
+    session_id = await listener.session_id()
+    await listener.send(bytes(3_200))
+    await scribe.stored(session_id, 1_600)
+    await listener.vanish()
+    process.send_signal(signal.SIGTERM)
+    await output_of(process)
+    assert process.returncode == 0
+    assert (await scribe.until(session_id, AudioKind.END)).position == 1_600
+
+
+async def test_what_a_replaced_producer_cannot_write_fails(stack, monkeypatch) -> None:
+    """A record that the old producer still holds after some seconds is given up, so that nothing waits for it."""
+    monkeypatch.setattr("whisperline_gateway.kafka._LINGER_MS", 600_000)
+    chunk = AudioChunk(
+        session_id="given up", connection_id="c", client_id="o", kind=AudioKind.START, sequence=0, position=0,
+        sample_rate=16_000, reply_partition=0,
+    )  # fmt: skip
+    async with asyncio.timeout(60), AudioLog.open(Broker(bootstrap=stack.kafka_bootstrap)) as audio_log:
+        stored = await audio_log.append(chunk)
+        audio_log._renew(audio_log._current())
+        with pytest.raises(KafkaTimeoutError):
+            await stored
+        assert audio_log.generation == 1

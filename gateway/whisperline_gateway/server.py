@@ -1,4 +1,4 @@
-"""uvicorn, with the three things that a gateway needs and it does not do.
+"""uvicorn, with what a gateway needs and it does not do.
 
 - At SIGTERM connections are asked to come back, by message and close code, before sockets are closed.
 - A socket whose client does not read can be dropped; a plain close would wait for that client for ever.
@@ -9,6 +9,8 @@
 
 import asyncio
 import socket
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import uvicorn
@@ -103,6 +105,15 @@ class Server(uvicorn.Server):
             server.close()
         await self._gateway.drain()
         await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Take signals, and do not raise them again at the end as uvicorn does: what is around it must still end."""
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                self._captured_signals.clear()
 
 
 def server_config(app: Any, settings: Settings) -> uvicorn.Config:
