@@ -126,6 +126,19 @@ async def test_finalize_goes_to_the_log_in_its_place(start_gateway, scribe) -> N
     await listener.vanish()
 
 
+async def test_finalize_may_come_first(start_gateway, scribe) -> None:
+    """Said before anything else, even before the session is durable, it is answered like any other."""
+    gateway = await start_gateway()
+    listener = await gateway.listen(acks="true")
+    await listener.say("Finalize")
+    await listener.next("SessionStarted")
+    finalize = await scribe.until(await listener.session_id(), AudioKind.FINALIZE)
+    ids = {"session_id": finalize.session_id, "connection_id": "c", "client_id": "o", "time_ms": 0}
+    await scribe.tell(finalize, Finalized(**ids, position_ms=0))
+    await listener.next("Results", from_finalize=True)
+    await listener.vanish()
+
+
 async def dropped_session(gateway, scribe) -> tuple[str, dict[str, Any]]:
     """A session with 2 s of durable audio whose client is gone; its id and its last Ack."""
     listener = await gateway.listen(acks="true", interim_results="true", client_id="me")
@@ -167,18 +180,52 @@ async def test_a_dropped_client_resumes_at_another_gateway(start_gateway, scribe
     assert texts == ["one", "two", "three", "four"]
 
 
-async def test_without_a_transcriber_the_tokens_position_counts(start_gateway, scribe, events) -> None:
-    """A resumed client goes on at once from what is durable for certain; the transcriber may answer later."""
+async def test_without_a_transcriber_nothing_is_acknowledged(start_gateway, scribe, events) -> None:
+    """A client that resumes goes on at once from its token's position; the Acks come with the transcriber's answer."""
     gateway = await start_gateway(resume_timeout_s=0.2)
     session_id, ack = await dropped_session(gateway, scribe)
     listener = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
     assert (await listener.next("Resumed"))["position"] == 32_000
     await listener.send(AUDIO)
-    await listener.acked(64_000)
+    await scribe.stored(session_id, 64_000)
     resume = await scribe.until(session_id, AudioKind.RESUME)
-    await scribe.tell(resume, events.resumed(resume, 32_000, 0), events.final(resume, 0))
+    await scribe.tell(resume, events.final(resume, 0))
     await listener.next("Results", segment_index=0)
+    assert not listener.all("Ack")
+    await scribe.tell(resume, events.resumed(resume, 32_000, 0))
+    await listener.acked(64_000)
     await listener.vanish()
+
+
+async def test_an_answer_that_does_not_come_is_asked_for_again(start_gateway, scribe, events) -> None:
+    """A transcriber that died between noting a RESUME and answering it is asked again, by the same connection."""
+    gateway = await start_gateway(resume_timeout_s=0.1, heartbeat_s=0.2)
+    session_id, ack = await dropped_session(gateway, scribe)
+    listener = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
+    await listener.next("Resumed")
+    await listener.send(AUDIO)
+    first = await scribe.until(session_id, AudioKind.RESUME)
+    again = await scribe.until(session_id, AudioKind.RESUME, count=2)
+    assert again.connection_id == first.connection_id
+    await scribe.tell(again, events.resumed(again, 32_000, 0))
+    await listener.acked(64_000)
+    await listener.vanish()
+
+
+async def test_audio_behind_the_end_is_left_to_the_client(start_gateway, scribe, events) -> None:
+    """What is sent before the answer says that the session had ended is not acknowledged, and the client is told."""
+    gateway = await start_gateway(resume_timeout_s=0.2)
+    session_id, ack = await dropped_session(gateway, scribe)
+    listener = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
+    await listener.next("Resumed")
+    await listener.send(AUDIO)
+    await scribe.stored(session_id, 64_000)
+    resume = await scribe.until(session_id, AudioKind.RESUME)
+    await scribe.tell(resume, events.final(resume, 0), events.end(resume, 1))
+    await listener.say("CloseStream")
+    assert await listener.closed() == (1008, "SESSION_ENDED")
+    assert len(listener.all("Results")) == 1
+    assert not listener.all("Ack")
 
 
 async def test_a_resumption_that_is_dropped_does_not_end_the_session(start_gateway, scribe, events) -> None:
@@ -207,6 +254,8 @@ async def test_a_newer_connection_takes_the_session_over(start_gateway, scribe, 
     newer = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
     assert await older.closed() == (1008, "SUPERSEDED")
     await newer.next("Resumed")
+    resume = await scribe.until(session_id, AudioKind.RESUME)
+    await scribe.tell(resume, events.resumed(resume, 32_000, 0))
     await newer.send(AUDIO)
     await newer.acked(64_000)
     assert not [record for record in scribe.records(session_id) if record.kind is AudioKind.END]

@@ -35,13 +35,18 @@ class Downlink:
     A fresh session is live at once. A resumed one is told nothing before `go_live`: the finals of that time, and
     those of before, are read from the database. Finals that exist but have not come (`FinalOrder.gap`) are read
     from there too, again and again until they are stored, while later ones wait.
+
+    `attached` is the transcriber's answer to the RESUME of this connection, `ended` the end of the session.
     """
 
-    def __init__(self, session_id: str, outbox: Outbox, store: Store, spawn: Spawn, *, vad_events: bool) -> None:
+    def __init__(
+        self, session_id: str, connection_id: str, outbox: Outbox, store: Store, *, spawn: Spawn, vad_events: bool
+    ) -> None:
         self.interim_results = False
         self.ended: SessionEnd | None = None
         self.attached: asyncio.Future[Resumed | SessionEnd] = asyncio.get_running_loop().create_future()
         self._session_id = session_id
+        self._connection_id = connection_id
         self._outbox = outbox
         self._store = store
         self._spawn = spawn
@@ -69,7 +74,8 @@ class Downlink:
                 self._final(event)
             case Resumed():
                 self._order.announce(event.next_segment_index)
-                self._attach(event)
+                if event.connection_id == self._connection_id:
+                    self._attach(event)
             case SessionEnd():
                 self.ended = event
                 self._order.announce(event.segment_count)
@@ -77,6 +83,15 @@ class Downlink:
             case _ if self._live:
                 self._lively(event)
         self._fill()
+
+    async def durable_position(self, sample_rate: int, timeout_s: float) -> int:
+        """Return where the session's audio ends, by the answer to RESUME; 0 if that does not come in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                event = await asyncio.shield(self.attached)
+        except TimeoutError:
+            return 0
+        return event.duration_ms * sample_rate // 1000 if isinstance(event, SessionEnd) else event.position
 
     async def complete(self, timeout_s: float) -> bool:
         """Wait until the session has ended and its finals are told; False after `timeout_s` without news of it."""

@@ -21,6 +21,7 @@ _MAX_SEGMENTS = 2**31
 _LANGUAGE = re.compile(r"([a-z]{2,3})([-_][a-z0-9]{2,8})*", re.IGNORECASE)
 _SESSION_ID = re.compile(r"[0-9a-f-]{36}")
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 Query = Mapping[str, str]
@@ -57,6 +58,11 @@ def parse_query(query: Query) -> ListenRequest:
         vad_events=_boolean(query, "vad_events", default=False),
         resume=_resume(query),
     )
+
+
+def parse_traceparent(text: str) -> str | None:
+    """Return the header `traceparent`, if it is one."""
+    return text if _TRACEPARENT.fullmatch(text) else None
 
 
 def _options(query: Query) -> StreamOptions:

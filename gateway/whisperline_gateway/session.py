@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import math
-import re
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
 from uuid import uuid4
 
 from starlette.websockets import WebSocket
-from whisperline_contracts import AudioChunk, AudioKind, Event, SessionEnd
+from whisperline_contracts import AudioChunk, AudioKind, Event, Resumed, SessionEnd
 
 from whisperline_gateway import errors, messages, metrics
 from whisperline_gateway.downlink import Downlink
@@ -21,16 +20,16 @@ from whisperline_gateway.gateway import Gateway
 from whisperline_gateway.messages import Control
 from whisperline_gateway.outbox import Outbox, OutboxFull
 from whisperline_gateway.pcm import Decoder, PcmFormat, RawDecoder
-from whisperline_gateway.query import ListenRequest, Resume
+from whisperline_gateway.query import ListenRequest, Resume, parse_traceparent
 from whisperline_gateway.receipts import Receipts
+from whisperline_gateway.tasks import Tasks
 from whisperline_gateway.tokens import SignedSession, TokenIssuer, verify
 from whisperline_gateway.uplink import Uplink
 from whisperline_gateway.wav import WavDecoder
-from whisperline_gateway.wire import Gone, Wire, close
+from whisperline_gateway.wire import Gone, Wire
 
 log = logging.getLogger("whisperline.gateway")
 
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 _FLUSH_S = 2.0  # at a shutdown, for audio that Kafka is about to acknowledge
 
 
@@ -64,8 +63,15 @@ class Session:
         self._uplink: Uplink | None = None
         self._outbox = Outbox()
         self._wire = Wire(socket, self._outbox, self._settings.write_timeout_s)
-        self._downlink = Downlink(session_id, self._outbox, gateway.store, self._spawn, vad_events=request.vad_events)
-        self._helpers: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(f"session {session_id}", self._fail)
+        self._downlink = Downlink(
+            session_id,
+            self._connection_id,
+            self._outbox,
+            gateway.store,
+            spawn=self._tasks.spawn,
+            vad_events=request.vad_events,
+        )
         self._ending: asyncio.Future[Ending | ClientError] = asyncio.get_running_loop().create_future()
         self._opened = asyncio.Event()
         self._quiet_since_s = math.inf
@@ -78,16 +84,16 @@ class Session:
         self._gateway.admit(self)
         writer = asyncio.create_task(self._write(), name=f"write {self._connection_id}")
         try:
-            self._spawn(self._read())
-            self._spawn(self._open())
-            self._spawn(self._watch())
+            self._tasks.spawn(self._read())
+            self._tasks.spawn(self._open())
+            self._tasks.spawn(self._watch())
             ending = await self._ending
-            await self._stop_helpers()
+            await self._stop_tasks()
             await self._release(ending)
             await self._say_goodbye(ending, writer)
         finally:
             writer.cancel()
-            await self._stop_helpers()
+            await self._stop_tasks()
             await asyncio.gather(writer, return_exceptions=True)
             self._gateway.dismiss(self)
             self._closed.set()
@@ -96,8 +102,10 @@ class Session:
         """Take an event of the session, from the gateway."""
         try:
             self._downlink.on_event(event)
-        except OutboxFull:
-            self._end(errors.slow_client(self._settings.write_timeout_s))
+        except OutboxFull as full:
+            self._fail(full)
+        if isinstance(event, Resumed) and self._uplink is not None:
+            self._on_stored(self._uplink.position)
         if isinstance(event, SessionEnd) and event.reason == "unknown":
             self._end(errors.unknown_session())
 
@@ -145,11 +153,19 @@ class Session:
         pcm = PcmFormat(token.session.sample_rate, token.session.channels)
         self._decoder = RawDecoder(pcm)
         uplink = await self._connect(pcm, AudioKind.RESUME, token.position)
-        position = max(token.position, await self._durable_position(pcm))
+        durable = await self._downlink.durable_position(pcm.sample_rate, self._settings.resume_timeout_s)
+        position = max(token.position, durable)
         uplink.begin(position)
         text = self._give_receipts(pcm, position).token(position)
         self._outbox.put(messages.resumed(self.session_id, self._connection_id, text, position, pcm.sample_rate))
         self._downlink.go_live(resume.finals_from)
+        self._tasks.spawn(self._ask_again(uplink))
+
+    async def _ask_again(self, uplink: Uplink) -> None:
+        """Write RESUME until it is answered: a transcriber that dies may have noted it and not have told so."""
+        while not (await asyncio.wait([self._downlink.attached], timeout=self._settings.heartbeat_s))[0]:
+            if uplink.has_room:
+                uplink.resume()
 
     def _give_receipts(self, pcm: PcmFormat, position: int) -> Receipts:
         session = SignedSession(
@@ -181,15 +197,6 @@ class Session:
         await self._durable(self._uplink.open(kind))
         return self._uplink
 
-    async def _durable_position(self, pcm: PcmFormat) -> int:
-        """Ask the transcriber where the session's audio ends; 0 if it does not say in time."""
-        try:
-            async with asyncio.timeout(self._settings.resume_timeout_s):
-                event = await asyncio.shield(self._downlink.attached)
-        except TimeoutError:
-            return 0
-        return event.duration_ms * pcm.sample_rate // 1000 if isinstance(event, SessionEnd) else event.position
-
     def _template(self, pcm: PcmFormat, position: int) -> AudioChunk:
         return AudioChunk(
             session_id=self.session_id,
@@ -202,7 +209,7 @@ class Session:
             reply_partition=self._settings.ordinal,
             channels=pcm.channels,
             options=self._options,
-            traceparent=_traceparent(self._socket),
+            traceparent=parse_traceparent(self._socket.headers.get("traceparent", "")),
         )
 
     # What the client sends.
@@ -219,7 +226,7 @@ class Session:
             if message.get("bytes") is not None:
                 await self._take_binary(message["bytes"])
             else:
-                self._take_text(message["text"])
+                await self._take_text(message["text"])
 
     async def _watch(self) -> None:
         """Raise `ClientError` NET-0001 when the client is silent, while it is its turn to say something."""
@@ -246,15 +253,18 @@ class Session:
         if samples and self._uplink is not None:
             self._check_not_over(samples)
             self._uplink.write(samples)
-            if not self._uplink.has_room:
-                await self._durable(self._uplink.room())
+            await self._room(self._uplink)
+
+    async def _room(self, uplink: Uplink) -> None:
+        if not uplink.has_room:
+            await self._durable(uplink.room())
 
     def _check_not_over(self, samples: bytes) -> None:
         """Raise `ClientError` for audio of a session that has ended; less than 1 ms is a matter of rounding."""
         if self._downlink.ended is not None and self._pcm and len(samples) > self._pcm.bytes_per_s // 1000:
             raise errors.session_over()
 
-    def _take_text(self, text: str) -> None:
+    async def _take_text(self, text: str) -> None:
         control = messages.parse_control(text)
         if control is None:
             self._outbox.put(messages.unknown_type(text))
@@ -262,14 +272,17 @@ class Session:
             return
         elif control is Control.CLOSE_STREAM:
             self._close_stream()
-        elif control is Control.FINALIZE and self._uplink is not None:
-            self._uplink.finalize()
+        elif control is Control.FINALIZE:
+            await self._opened.wait()
+            if self._uplink is not None:
+                self._uplink.finalize()
+                await self._room(self._uplink)
 
     # How it ends.
 
     def _close_stream(self) -> None:
         self._closing = True  # from here on the client waits for us
-        self._spawn(self._finish())
+        self._tasks.spawn(self._finish())
 
     async def _finish(self) -> None:
         """Bring the session to its normal end: every final told, then the summary."""
@@ -284,7 +297,7 @@ class Session:
         self._end(Ending.CLOSED)
 
     async def _conclude(self, uplink: Uplink) -> None:
-        """Write END, and wait until the session's last final is told."""
+        """Write END, and wait until the session's last final is told. Raises `ClientError` if that takes too long."""
         self._closing = True
         if self._downlink.ended is None:
             uplink.end()
@@ -294,6 +307,8 @@ class Session:
         timeout_s = self._settings.finals_limit_s(self._options.priority)
         if not await self._downlink.complete(timeout_s):
             raise errors.late_finals(timeout_s)
+        if not self._is_taken(uplink.position):
+            raise errors.session_over()
 
     async def _release(self, ending: Ending | ClientError) -> None:
         """Let go of the uplink: the session is over, or goes on elsewhere, or waits for its client, or is ended."""
@@ -322,19 +337,22 @@ class Session:
         if ending is Ending.VANISHED:
             metrics.VANISHED.inc()
             return
-        if isinstance(ending, ClientError):
-            metrics.ERRORS.labels(ending.code).inc()
-            with suppress(OutboxFull):
-                self._outbox.put(messages.error(ending))
-        self._outbox.close()
-        if await writer:
-            await close(self._socket, ending if isinstance(ending, ClientError) else None)
-        else:
-            self._wire.abort()
+        failure = ending if isinstance(ending, ClientError) else None
+        if failure is not None:
+            metrics.ERRORS.labels(failure.code).inc()
+        await self._wire.say_goodbye(writer, failure)
 
     def _end(self, ending: Ending | ClientError) -> None:
         if not self._ending.done():
             self._ending.set_result(ending)
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, OutboxFull):
+            error = errors.slow_client(self._settings.write_timeout_s)
+        elif not isinstance(error, ClientError):
+            log.error("session %s failed", self.session_id, exc_info=error)
+            error = errors.internal()
+        self._end(error)
 
     # What is written to the client.
 
@@ -351,10 +369,15 @@ class Session:
         return True
 
     def _on_stored(self, position: int) -> None:
-        if self._receipts is not None:
+        if self._receipts is not None and self._is_taken(position):
             self._receipts.stored(position)
 
-    # Tasks.
+    def _is_taken(self, position: int) -> bool:
+        """Whether durable audio before `position` is the session's: that may have ended before it was resumed."""
+        ended = self._downlink.ended
+        if ended is not None:
+            return self._pcm is not None and position * 1000 // self._pcm.sample_rate <= ended.duration_ms
+        return self._request.resume is None or self._downlink.attached.done()
 
     async def _durable(self, stored: Awaitable[bool]) -> None:
         """Wait for the log, for so long. Raises `ClientError` NOT_DURABLE."""
@@ -366,34 +389,10 @@ class Session:
             pass
         raise errors.not_durable()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(self._guarded(work), name=f"session {self.session_id}")
-        self._helpers.add(task)
-        task.add_done_callback(self._helpers.discard)
-
-    async def _guarded(self, work: Coroutine[None, None, None]) -> None:
-        try:
-            await work
-        except ClientError as error:
-            self._end(error)
-        except OutboxFull:
-            self._end(errors.slow_client(self._settings.write_timeout_s))
-        except Exception:
-            log.exception("session %s failed", self.session_id)
-            self._end(errors.internal())
-
-    async def _stop_helpers(self) -> None:
+    async def _stop_tasks(self) -> None:
         if self._receipts is not None:
             self._receipts.stop()
-        helpers = list(self._helpers)
-        for task in helpers:
-            task.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
-
-
-def _traceparent(socket: WebSocket) -> str | None:
-    text = socket.headers.get("traceparent", "")
-    return text if _TRACEPARENT.fullmatch(text) else None
+        await self._tasks.stop()
 
 
 def _superseded(ending: Ending | ClientError) -> bool:

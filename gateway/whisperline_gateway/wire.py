@@ -7,7 +7,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from whisperline_gateway import errors, messages, metrics
 from whisperline_gateway.errors import ClientError, CloseCode
-from whisperline_gateway.outbox import Outbox
+from whisperline_gateway.outbox import Outbox, OutboxFull
 
 ABORT = "whisperline.abort"  # the scope's extension that drops the socket at once, unwritten bytes and all
 _MAX_REASON_BYTES = 120  # of a close frame, which has 123
@@ -38,6 +38,19 @@ class Wire:
                 raise Gone from error
             metrics.SENT.labels(message["type"]).inc()
             sequence_id += 1
+
+    async def say_goodbye(self, writer: "asyncio.Task[bool]", failure: ClientError | None) -> None:
+        """Let `writer` write what is left, the error if there is one, and close; drop a client that takes too long."""
+        if failure is not None:
+            with suppress(OutboxFull):
+                self._outbox.put(messages.error(failure))
+        self._outbox.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._timeout_s):
+                if await writer:
+                    await close(self._socket, failure)
+                    return
+        self.abort()
 
     def abort(self) -> None:
         """Drop the socket, with all that waits in it."""
