@@ -1,12 +1,14 @@
 """The HTTP side: the socket's route, health, metrics and the page."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from fastapi import FastAPI, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -34,6 +36,7 @@ _SECURITY_HEADERS = {
 def create_app(gateway: Gateway) -> FastAPI:
     """Return the application of a gateway that is open."""
     app = FastAPI(title="Whisperline gateway", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(KnownHosts, listening_on=gateway.settings.host, allowed=gateway.settings.allowed_origins)
     app.add_middleware(SecurityHeaders)
 
     @app.websocket("/v1/listen")
@@ -92,6 +95,46 @@ def origin_allowed(origin: str | None, host: str | None, allowed: tuple[str, ...
     if origin is None or "*" in allowed or origin in allowed:
         return True
     return host is not None and urlsplit(origin).netloc.lower() == host.lower()
+
+
+def host_allowed(host: str | None, listening_on: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a request that names `host` is for us.
+
+    On the loopback only its own names are, and those of allowed origins: a foreign page whose name was made to point
+    here ("DNS rebinding") has an origin equal to its host. Elsewhere a gateway does not know its names.
+    """
+    if host is None or "*" in allowed or not _is_loopback(listening_on):
+        return True
+    try:
+        name = urlsplit(f"//{host}").hostname
+    except ValueError:
+        return False
+    return _is_loopback(name or "") or host.lower() in {urlsplit(origin).netloc.lower() for origin in allowed}
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+class KnownHosts:
+    """Refuses requests for hosts that are not ours, HTTP and WebSocket, with HTTP 403."""
+
+    def __init__(self, app: ASGIApp, listening_on: str, allowed: tuple[str, ...]) -> None:
+        self._app = app
+        self._listening_on = listening_on
+        self._allowed = allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if host_allowed(Headers(scope=scope).get("host"), self._listening_on, self._allowed):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).close(CloseCode.POLICY)
+        else:
+            await PlainTextResponse("This host is not served here.\n", 403)(scope, receive, send)
 
 
 class SecurityHeaders:

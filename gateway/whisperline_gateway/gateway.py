@@ -87,8 +87,9 @@ class Gateway:
         """Count a connection in. Raises `ClientError` if there is no place for it."""
         if self.draining:
             raise restarting()
-        if len(self._connections) >= self.settings.max_connections:
-            raise overloaded(self.settings.max_connections)
+        limit = self.settings.max_connections
+        if len(self._connections) >= limit or len(self._connections) + len(self._detached) >= 2 * limit:
+            raise overloaded(limit)
         self._connections.add(connection)
         metrics.CONNECTIONS.set(len(self._connections))
 
