@@ -1,6 +1,26 @@
-"""Settings of the client's tests."""
+"""Settings of the client's tests, and the gateway that streams go to."""
 
+import pytest
 from hypothesis import settings
+from loopback import Faults, LoopbackGateway
 
 settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any machine")
+
+
+@pytest.fixture
+def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many frames of little audio, so that there is much to lose."""
+    monkeypatch.setattr("whisperline_client.client.MAX_FRAME_BYTES", 1000)
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """What the gateway does wrong: nothing, unless the test says so."""
+    return Faults()
+
+
+@pytest.fixture
+def gateway(faults: Faults) -> LoopbackGateway:
+    """A gateway with a log of its own."""
+    return LoopbackGateway({}, faults)

@@ -165,8 +165,10 @@ class Stream:
     async def _converse(self, url: str) -> None:
         resuming = self._session.session_id is not None
         start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        heard = asyncio.Event()
 
         async def deliver(message: events.Message) -> None:
+            heard.set()
             event = self._session.take(message, time.monotonic())
             if isinstance(message, events.Resumed if resuming else events.Started) and not start.done():
                 start.set_result(message.position)
@@ -178,7 +180,7 @@ class Stream:
 
         async with open_socket(listen_url(url, self._session.query())) as socket:
             self.connection_count += 1
-            await first_to_end(receive(socket, deliver), self._send(socket, start))
+            await first_to_end(receive(socket, deliver), self._send(socket, start, heard))
 
     def _closed(self, summary: events.Metadata) -> events.Closed:
         return events.Closed(
@@ -188,7 +190,7 @@ class Stream:
             connection_count=self.connection_count,
         )
 
-    async def _send(self, socket: ClientConnection, start: asyncio.Future[int]) -> None:
+    async def _send(self, socket: ClientConnection, start: asyncio.Future[int], heard: asyncio.Event) -> None:
         """Send the audio, then `CloseStream`. Never returns: it is the receiver that sees the end."""
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -198,12 +200,13 @@ class Stream:
             if self._audio_error is not None:
                 raise self._audio_error
             await send_control(socket, "CloseStream")
-            await asyncio.sleep(self._client.close_timeout_s)
+            while await _set_within(heard, self._client.close_timeout_s):
+                heard.clear()
         except ConnectionClosed:
             await asyncio.Event().wait()  # the receiver reads what came before the close, and reports it
         except TimeoutError:
             raise ConnectionLost(f"the gateway did not open the session within {START_TIMEOUT_S:g} s") from None
-        raise ConnectionLost(f"no answer to CloseStream within {self._client.close_timeout_s:g} s")
+        raise ConnectionLost(f"nothing came for {self._client.close_timeout_s:g} s after CloseStream")
 
     def _all_sent(self, position: int) -> bool:
         return self._audio_ended and position == self._session.buffer.end and not self._finalize_wanted

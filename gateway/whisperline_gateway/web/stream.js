@@ -10,7 +10,7 @@ const FIRST_RETRY_MS = 200;
 const MAX_RETRY_MS = 5000;
 const RETRY_DEADLINE_MS = 120000; // since the stream last made progress
 const START_DEADLINE_MS = 10000; // before a gateway has opened the session
-const CLOSE_TIMEOUT_MS = 30000;
+const CLOSE_TIMEOUT_MS = 30000; // without a message
 const HAND_IN_TIMES = 1800; // three minutes of 100 ms frames
 const PASSING_CLOSE_CODES = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014]);
 
@@ -30,6 +30,7 @@ export class Stream {
   #attempts = 0;
   #progressAt = performance.now();
   #lastSentAt = 0;
+  #closeTimer = null;
   #over = false;
 
   // `emit(type, detail)` hears: state, partial, final, closed, failed.
@@ -103,6 +104,7 @@ export class Stream {
       Error: () => (this.#fault = message),
     };
     heard[message.type]?.();
+    if (this.#closeSent) this.#expectMore();
   }
 
   #goOn({ session_id, resume_token, position }) {
@@ -172,7 +174,13 @@ export class Stream {
   #close(socket) {
     this.#closeSent = true;
     this.#say(socket, "CloseStream");
-    setTimeout(() => socket === this.#socket && !this.#over && socket.close(), CLOSE_TIMEOUT_MS);
+    this.#expectMore();
+  }
+
+  #expectMore() {
+    const socket = this.#socket;
+    clearTimeout(this.#closeTimer);
+    this.#closeTimer = setTimeout(() => socket === this.#socket && !this.#over && socket.close(), CLOSE_TIMEOUT_MS);
   }
 
   #say(socket, type) {
@@ -217,6 +225,7 @@ export class Stream {
   #stop() {
     this.#over = true;
     clearInterval(this.timer);
+    clearTimeout(this.#closeTimer);
     this.#socket.close();
   }
 }
