@@ -1,6 +1,7 @@
 """Whose turn it is: lanes, full batches, bounds, and that everybody is served in the end."""
 
 from dataclasses import dataclass
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
@@ -44,25 +45,32 @@ schedules = st.builds(Scheduler[Job], st.integers(1, 5), shares=st.booleans(), e
 
 
 @settings(deadline=None)
-@given(schedule=schedules, arrivals=st.lists(jobs, max_size=5), gaps=st.integers(0, 9))
+@given(
+    schedule=schedules,
+    arrivals=st.lists(jobs, max_size=5),
+    gaps=st.integers(0, 9),
+    unit_s=st.sampled_from([0.0, 0.2, 0.4, 3.0]),
+)
 def test_every_job_is_done_and_slots_are_never_exceeded(
-    schedule: Scheduler[Job], arrivals: list[list[Job]], gaps: int
+    schedule: Scheduler[Job], arrivals: list[list[Job]], gaps: int, unit_s: float
 ) -> None:
-    """Whenever jobs come: a step has at most a row a slot, and the active are at most that many for each lane."""
+    """Whenever jobs come and however long a unit takes: a step has at most a row a slot, nobody is left behind."""
     everybody = [job for batch in arrivals for job in batch]
+    clock = count()
     for batch in arrivals:
         for job in batch:
-            schedule.add(job, 0.0)
+            schedule.add(job, next(clock) * unit_s)
         for _ in range(gaps):
-            do(schedule)
+            do(schedule, next(clock) * unit_s)
     for _ in range(len(everybody) * 9):
-        unit = do(schedule)
+        unit = do(schedule, next(clock) * unit_s)
         assert len(schedule.active) <= len(LANES) * schedule.n_slots
         assert unit is None or unit.stage is not Stage.DECODE or 1 <= len(unit.jobs) <= schedule.n_slots
-    assert schedule.next(0.0) is None
+    assert schedule.next(next(clock) * unit_s) is None
     assert all(job.stage is Stage.ALIGN for job in everybody)
 
 
+@settings(deadline=None)
 @given(files=st.integers(1, 9), steps=st.integers(1, 9), before=st.integers(0, 12))
 def test_a_live_final_waits_for_one_unit_at_most(files: int, steps: int, before: int) -> None:
     """From its arrival to its end, every unit is the live final's, however many files are under way."""
@@ -79,6 +87,7 @@ def test_a_live_final_waits_for_one_unit_at_most(files: int, steps: int, before:
         assert unit.jobs == [final]
 
 
+@settings(deadline=None)
 @given(ranks=st.permutations([FILE, FINAL, PARTIAL, FILE, FINAL]))
 def test_lanes_go_in_their_order_and_jobs_in_the_order_of_arrival(ranks: list[int]) -> None:
     """With one slot, jobs end by lane and then as they came."""
@@ -92,14 +101,28 @@ def test_lanes_go_in_their_order_and_jobs_in_the_order_of_arrival(ranks: list[in
 
 
 @pytest.mark.parametrize("rank", [PARTIAL, FILE])
-def test_a_lane_that_waits_for_long_has_its_turn(rank: int) -> None:
-    """Under live finals without end, a lower lane gets a unit each time its patience is over, and one only."""
-    schedule = Scheduler[Job](SLOTS)
-    schedule.add(Job(FINAL, steps=1000), 0.0)
-    schedule.add(Job(rank), 0.0)
+@pytest.mark.parametrize("n_finals", [1, SLOTS, SLOTS + 1])
+@pytest.mark.parametrize("shares", [False, True])
+def test_a_lane_that_waits_for_long_has_its_turn(rank: int, n_finals: int, shares: bool) -> None:
+    """Under live finals without end, even in every slot, a lower lane gets a unit when its patience is over."""
+    schedule = Scheduler[Job](SLOTS, shares=shares)
+    for _ in range(n_finals):
+        schedule.add(Job(FINAL, steps=1000), 0.0)
+    for _ in range(SLOTS + 1):
+        do(schedule)
+    late = Job(rank)
+    schedule.add(late, 0.0)
     late_s = PATIENCE_S[LANES[rank]] + 0.1
-    turns = [do(schedule, now_s) for now_s in (0.0, 0.1, late_s, late_s + 0.1, 2 * late_s + 0.1)]
-    assert [unit.jobs[0].rank for unit in turns if unit] == [FINAL, FINAL, rank, FINAL, rank]
+    turns = 0
+    while turns == 0 or late in schedule.active:
+        turns += 1
+        unit = do(schedule, turns * late_s)
+        assert unit is not None
+        assert late in unit.jobs
+        between = do(schedule, turns * late_s + 0.1)
+        assert between is not None
+        assert shares or between.jobs[0].rank == FINAL
+    assert shares or turns == 5  # a window, three steps and an alignment
 
 
 def test_windows_are_encoded_first_so_that_steps_are_full() -> None:

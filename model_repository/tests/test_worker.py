@@ -1,7 +1,8 @@
 """The thread around the engine: bounded, drained at its close, and rid of those who do not wait."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ class Answers:
             assert self._came.wait_for(lambda: len(self.outcomes) >= count, LIMIT_S)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(served: Engine) -> Iterator[Worker]:
     """Over the engine as served, with room for three of a lane."""
     worker = Worker(served, max_requests=3)
@@ -94,3 +95,50 @@ def test_an_answer_that_cannot_be_delivered_disturbs_nobody(worker: Worker) -> N
     worker.submit(SILENCE, answers)
     answers.wait(2)
     assert all(isinstance(outcome, Result) for outcome in answers.outcomes)
+
+
+class Scripted:
+    """An engine that does one request a unit and notes when each had come."""
+
+    def __init__(self) -> None:
+        self.arrived_s: list[float] = []
+        self.begun, self.gate = threading.Event(), threading.Event()
+        self._queue: list[Callable[[str], None]] = []
+
+    def warm_up(self) -> None:
+        self.thread = threading.get_ident()
+
+    def submit(self, _request: Request, finish: Callable[[str], None], _gone: object, arrived_s: float) -> None:
+        self.arrived_s.append(arrived_s)
+        self._queue.append(finish)
+
+    def work(self) -> bool:
+        assert self.thread == threading.get_ident()  # a GPU's captured graphs belong to a thread
+        if not self._queue:
+            return False
+        self.begun.set()
+        assert self.gate.wait(LIMIT_S)
+        self._queue.pop(0)("done")
+        return True
+
+
+def test_a_request_has_come_when_it_was_submitted() -> None:
+    """The unit that is under way then is part of its wait."""
+    engine, answers = Scripted(), Answers()
+    worker = Worker(engine, max_requests=5)  # type: ignore[arg-type]
+    worker.submit(SILENCE, answers)
+    assert engine.begun.wait(LIMIT_S)
+    worker.submit(SILENCE, answers)
+    before_s = time.monotonic()
+    engine.gate.set()
+    worker.close()
+    assert len(engine.arrived_s) == 2
+    assert max(engine.arrived_s) <= before_s
+
+
+def test_a_warm_up_that_fails_is_told() -> None:
+    """What went wrong in the thread is raised where the worker is made."""
+    engine = Scripted()
+    engine.warm_up = lambda: 1 / 0  # type: ignore[assignment,method-assign]
+    with pytest.raises(ZeroDivisionError):
+        Worker(engine, max_requests=5)  # type: ignore[arg-type]

@@ -50,6 +50,9 @@ def publish(folder: Path, repository: Repository, servers: Sequence[Server], wai
         except ServerError as error:
             _take_out(repository, servers, number, first, tell)
             raise ServerError(f"{error}\nversion {number} is out again, what was in service still is") from error
+        except BaseException:  # Ctrl-C, say: nobody has said that it serves
+            _take_out(repository, servers, number, first, tell)
+            raise
     return number
 
 

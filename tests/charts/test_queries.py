@@ -104,7 +104,7 @@ SERIES = ours() | FOREIGN
 def test_the_code_has_the_series_that_are_looked_for() -> None:
     """The reading of the model's metrics finds what its README names."""
     assert {"whisper_queue_seconds_bucket", "whisper_requests", "whisper_unit_seconds_sum"} <= set(SERIES)
-    assert SERIES["whisper_requests"] == {"lane", "state", "version"} | TARGET
+    assert SERIES["whisper_requests"] == {"lane", "state", "version", "model_instance"} | TARGET
     assert SERIES["whisperline_gateway_errors_total"] == {"code"} | TARGET
 
 

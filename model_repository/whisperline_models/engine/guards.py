@@ -4,7 +4,8 @@ The reference's `transcribe.py` raises the temperature while a text is repetitiv
 keeps whatever came last. Two things differ here. An improbable text is tried once more and then held to be no
 speech, unless the model is sure that somebody speaks: then the most probable one stays, because indistinct speech is
 not silence. A higher temperature makes it less probable still, and what noise and music gave at 1.0 was invented. And
-a text that merely repeats itself survives when it was probable and ended by itself: people do repeat.
+a text that merely repeats itself survives when it was probable and ended by itself: people do repeat. Where an attempt
+hears no speech at all, nothing survives: noise is heard first as a sentence said over and over, and then as nothing.
 """
 
 from __future__ import annotations

@@ -89,26 +89,31 @@ class Part:
                 self.repeated = decoded
         if verdict is Verdict.IMPROBABLE and is_indistinct_speech(decoded):
             self.indistinct = max(self.indistinct or decoded, decoded, key=lambda one: one.avg_logprob)
-        gives_up = not self.ladder or self.improbable >= MAX_IMPROBABLE
+        silent = verdict is Verdict.SILENT
+        gives_up = silent or not self.ladder or self.improbable >= MAX_IMPROBABLE
         if gives_up and verdict is not Verdict.GOOD:
-            kept = self.repeated or self.indistinct
-            self.decoded = kept or decoded
-            self.silent = kept is None
-        self.silent |= verdict is Verdict.SILENT
-        self.settled = gives_up or verdict in {Verdict.GOOD, Verdict.SILENT}
+            kept = None if silent else self.repeated or self.indistinct
+            self.decoded, self.silent = kept or decoded, kept is None
+        self.settled = gives_up or verdict is Verdict.GOOD
 
-    def rest_samples(self, vocabulary: Vocabulary) -> int:
-        """Where a text that breaks off between two timestamps goes on, in samples; 0 when it does not.
+    def break_off(self, vocabulary: Vocabulary) -> int:
+        """Where a text that breaks off goes on, in samples; 0 when it does not.
 
-        The reference seeks there.
+        A text breaks off between two timestamps at its end; one that was cut for its length, at the last two that
+        follow each other, and what stands behind them is left to the next part. The reference seeks there.
         """
-        stamps = [token - vocabulary.timestamp_begin for token in self.decoded.tokens[-2:]]
-        if self.silent or len(stamps) < 2 or min(stamps) < 0:
+        tokens, begin = self.decoded.tokens, vocabulary.timestamp_begin
+        pairs = (at for at in range(len(tokens) - 1, 0, -1) if min(tokens[at - 1 : at + 1]) >= begin)
+        last = next(pairs, 0)
+        if self.silent or not last or (self.decoded.ended and last < len(tokens) - 1):
             return 0
-        done = stamps[1] * SAMPLES_PER_FRAME
+        done = (tokens[last] - begin) * SAMPLES_PER_FRAME
         left = self.audio.size - done
-        goes_on = done >= LEAST_STEP_S * SAMPLE_RATE and left >= LEAST_REST_S * SAMPLE_RATE
-        return self.start_samples + done if goes_on else 0
+        if done < LEAST_STEP_S * SAMPLE_RATE or left < LEAST_REST_S * SAMPLE_RATE:
+            return 0
+        logprobs = self.decoded.logprobs[: last + 1]
+        self.decoded = replace(self.decoded, tokens=tokens[: last + 1], logprobs=logprobs)
+        return self.start_samples + done
 
 
 class Job:
@@ -163,7 +168,7 @@ class Job:
             else:
                 self._decode(vocabulary)
             return False
-        if rest := self.part.rest_samples(vocabulary):
+        if rest := self.part.break_off(vocabulary):
             heard = replace(self.part.request, language=decoded.language)  # one language a request
             self.parts.append(Part(heard, self._windows_s, rest))
             self.stage = Stage.ENCODE

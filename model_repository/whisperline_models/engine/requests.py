@@ -38,7 +38,8 @@ class Request:
     """Mono 16 kHz audio in -1..1 and how to decode it.
 
     `language` None means detect it. `prompt` is text that came before, `hotwords` are words to expect. One
-    temperature means a single attempt; of several, the next is tried while the guards fail. `lane` says who waits.
+    temperature is tried in the window of the audio and then in 30 s; of several, the next is tried while the guards
+    fail. `lane` says who waits.
     """
 
     audio: NDArray[np.float32]

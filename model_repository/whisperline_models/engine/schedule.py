@@ -88,6 +88,8 @@ class Scheduler(Generic[Job]):
             return None
         rank = next((r for r in ranks[1:] if self._is_overdue(r, now_s)), ranks[0])
         unit = self._unit(rank)
+        if not unit.jobs:  # nobody would be served again: better that the process ends and starts anew
+            raise RuntimeError(f"lane {LANES[rank]} has work, and none of it can be done")
         self._last = unit.stage
         for job in unit.jobs:
             self._served_s[job.rank] = now_s
@@ -100,8 +102,12 @@ class Scheduler(Generic[Job]):
         return now_s - self._served_s[rank] > PATIENCE_S[LANES[rank]]
 
     def _unit(self, rank: int) -> Unit[Job]:
-        """Alignments first, they end a request; then encodings, for full steps; then a step."""
+        """Alignments first, they end a request; then encodings, for full steps; then a step.
+
+        In each, jobs of the lane whose turn it is come before those that share with it.
+        """
         peers = [job for job in self.active if self.shares or job.rank == rank]
+        peers.sort(key=lambda job: job.rank != rank)
         aligning = [job for job in peers if job.stage is Stage.ALIGN]
         if aligning:
             return Unit(Stage.ALIGN, aligning[:1])
@@ -126,9 +132,10 @@ class Scheduler(Generic[Job]):
 
     def _candidates(self, rank: int, peers: list[Job]) -> Iterator[Job]:
         yield from (job for job in peers if job.stage is Stage.ENCODE)
-        for waiting_rank in range(len(LANES)) if self.shares else (rank,):
-            room = self.n_slots - sum(job.rank <= waiting_rank for job in self.active)
-            yield from list(self.waiting[waiting_rank])[: max(0, room)]
+        for waiting_rank in (rank, *(r for r in range(len(LANES)) if r != rank and self.shares)):
+            # a lane whose turn it is counts its own jobs alone: better ones that fill every slot do not shut it out
+            taken = sum(job.rank == rank if waiting_rank == rank else job.rank <= waiting_rank for job in self.active)
+            yield from list(self.waiting[waiting_rank])[: max(0, self.n_slots - taken)]
 
     def _must_step_first(self, job: Job, peers: list[Job]) -> bool:
         better = any(peer.rank < job.rank and peer.stage is Stage.DECODE for peer in peers)

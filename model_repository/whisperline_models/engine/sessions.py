@@ -57,6 +57,7 @@ class Device:
         """The GPU of this index where this ONNX Runtime can use one, else the processor."""
         if _CUDA not in onnxruntime.get_available_providers():
             return cls(np, on_gpu=False)
+        onnxruntime.preload_dlls()
         import cupy  # type: ignore[import-not-found]  # noqa: PLC0415 - only there where onnxruntime-gpu is
 
         device = cls(cupy, on_gpu=True, index=gpu)
@@ -76,7 +77,7 @@ class Device:
     def providers(self, *, captured: bool) -> list[Any]:
         """The execution providers of a session; with `captured`, its runs are replayed as CUDA graphs."""
         cpu = ["CPUExecutionProvider"]
-        options = {"device_id": str(self.index), "enable_cuda_graph": "1" if captured else "0"}
+        options = {"device_id": str(self.index), "enable_cuda_graph": "1" if captured else "0", "use_tf32": "0"}
         return [(_CUDA, options), *cpu] if self.on_gpu else cpu
 
     def bucket(self, n_rows: int, n_slots: int) -> int:
@@ -150,7 +151,12 @@ def _open(path: Path, device: Device, threads: int) -> onnxruntime.InferenceSess
     # between two operators a thread is worth waiting for awake; between two runs others want the processor
     options.add_session_config_entry("session.force_spinning_stop", "1")
     providers = device.providers(captured=path.stem == "decoder")
-    return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    if device.on_gpu and _CUDA not in session.get_providers():  # ONNX Runtime falls back to the processor by itself
+        raise RuntimeError(
+            f"{path.name}: CUDA cannot be used, see the log above: is cuDNN installed, and the driver new?"
+        )
+    return session
 
 
 def dtype_of(session: onnxruntime.InferenceSession, name: str) -> type[np.generic]:

@@ -78,10 +78,14 @@ class Engine:
         request: Request,
         finish: Callable[[Result | Exception], None],
         is_cancelled: Callable[[], bool] = lambda: False,
+        arrived_s: float | None = None,
     ) -> None:
-        """Queue a request; `work` calls `finish` with its result, or with the error that ended it."""
-        now_s = time.monotonic()
-        self._schedule.add(Job(request, self.spec.windows_s, finish, is_cancelled, now_s), now_s)
+        """Queue a request; `work` calls `finish` with its result, or with the error that ended it.
+
+        `arrived_s` (of `time.monotonic`): when it came, where that is before now.
+        """
+        came_s = time.monotonic() if arrived_s is None else arrived_s
+        self._schedule.add(Job(request, self.spec.windows_s, finish, is_cancelled, came_s), came_s)
 
     def work(self) -> bool:
         """Do one unit of work: an encoding, a step or an alignment. Returns False when there was none to do.
@@ -116,10 +120,17 @@ class Engine:
         return [outcome for _, outcome in sorted(outcomes.items()) if isinstance(outcome, Result)]
 
     def warm_up(self) -> None:
-        """Decode silence in every window and every size of batch, so that the first request finds all prepared."""
+        """Run all graphs over silence in every shape that is prepared for, so that the first request finds it so.
+
+        By the thread that will work: what a GPU has captured belongs to a thread.
+        """
+        self._device.use()
         silence = Request(np.zeros(SAMPLE_RATE, np.float32))
         for window_s in self.spec.windows_s:  # one at a time: all of them together are as large as the slots
             task = self.task(silence, window_s)
+            for together in range(2, self._schedule.encoded_together + 1):
+                self.encode(np.repeat(self.mel(silence.audio, window_s)[None], together, axis=0))
+        self.token_starts(task.window, task.prompt.tokens[:1], "en", SAMPLE_RATE)
         sizes = {self._device.bucket(n, self._slots.n_slots) for n in range(1, self._slots.n_slots + 1)}
         for size in sorted(sizes if self._device.on_gpu else {1, self._slots.n_slots}):
             self._decoder.step([Row(task, self.vocabulary) for _ in range(size)])
@@ -197,7 +208,9 @@ class Engine:
         mels = np.stack([self.mel(job.part.audio, job.window_s) for job in jobs])
         windows = self.encode(mels)
         for index, job in enumerate(jobs):
-            job.take_window(windows[:, index], self.vocabulary)
+            # a copy where several came together: the last of them would hold the memory of all
+            window = windows[:, index].copy() if len(jobs) > 1 else windows[:, 0]
+            job.take_window(window, self.vocabulary)
 
     def _is_dropped(self, job: Job) -> bool:
         """Start a job, unless its sender has gone."""

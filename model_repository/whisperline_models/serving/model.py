@@ -39,9 +39,8 @@ class TritonPythonModel:
             max_batch=settings.slots,
             threads=settings.threads,
             gpu=int(args["model_instance_device_id"]),
-            observer=Metrics(args["model_version"]),
+            observer=Metrics(args["model_version"], args["model_instance_name"]),
         )
-        engine.warm_up()
         self._languages = engine.vocabulary.languages
         threading.excepthook = _die
         self._worker = Worker(engine, settings.max_requests)
@@ -53,7 +52,7 @@ class TritonPythonModel:
             try:
                 parsed = self._parse(request)
                 self._worker.submit(parsed, lambda outcome, sender=sender: _send(sender, outcome), sender.is_cancelled)
-            except (RequestError, Overloaded) as error:
+            except Exception as error:  # whatever it is, it is this row's alone
                 _send(sender, error)
 
     def finalize(self) -> None:
@@ -86,8 +85,9 @@ def _die(args: threading.ExceptHookArgs) -> None:
 class Metrics:
     """What the engine tells of its work, in Triton's own `/metrics`."""
 
-    def __init__(self, version: str) -> None:
-        self._version = version
+    def __init__(self, version: str, instance: str) -> None:
+        self._labels = {"version": version, "model_instance": instance}
+        self._counts: dict[tuple[str, str], int] = {}
         kinds = pb_utils.MetricFamily
         self._families = {
             name: kinds(name=f"whisper_{name}", description=description, kind=kind)
@@ -111,8 +111,10 @@ class Metrics:
 
     def counted(self, lane: str, waiting: int, active: int) -> None:
         """How many requests of a lane wait and are under way."""
-        self._metric("requests", lane=lane, state="waiting").set(waiting)
-        self._metric("requests", lane=lane, state="active").set(active)
+        for state, count in (("waiting", waiting), ("active", active)):
+            if self._counts.get((lane, state)) != count:  # each call is a message to the server and back
+                self._counts[lane, state] = count
+                self._metric("requests", lane=lane, state=state).set(count)
 
     def _histogram(self, name: str, buckets: list[float], **labels: str) -> Any:
         return self._metric(name, buckets, **labels)
@@ -121,5 +123,5 @@ class Metrics:
         key = (name, *labels.values())
         if key not in self._metrics:
             options = {} if buckets is None else {"buckets": buckets}
-            self._metrics[key] = self._families[name].Metric(labels=labels | {"version": self._version}, **options)
+            self._metrics[key] = self._families[name].Metric(labels=labels | self._labels, **options)
         return self._metrics[key]
