@@ -51,6 +51,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         self._lock = asyncio.Lock()  # partitions change hands only between batches
         self._committed: dict[int, int] = {}
         self._read_ms: dict[int, int] = {}  # timestamp of the last record of each partition
+        self._told_ms: dict[int, int] = {}  # when Kafka last said what each partition holds
         self._unreadable: Counter[int] = Counter()  # records in a row, by partition
         self.ready = False
 
@@ -131,6 +132,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         self._committed.clear()
         self._superseded.clear()
         self._read_ms.clear()
+        self._told_ms.clear()
         for lag in (metrics.LAG, metrics.LAG_AGE):  # of partitions that others may have from now on
             lag.clear()
         for partition in partitions.values():
@@ -238,7 +240,7 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         for number, partition in self._partitions.items():
             await partition.bury(self._committed.get(number, 0), time.monotonic())
             behind_s = self._lag_s(number)
-            if not self._asked_lately(number):
+            if not self._followed(number):
                 partition.not_read(time.monotonic())
             elif behind_s < CAUGHT_UP_S:
                 await partition.end_idle(time.monotonic())
@@ -252,11 +254,13 @@ class Transcriber(ConsumerRebalanceListener):  # type: ignore[misc]
         self._consumer.pause(*(own & wait))
         self._consumer.resume(*(own & self._consumer.paused() - wait))
 
-    def _asked_lately(self, number: int) -> bool:
-        """Whether Kafka has just said what the partition holds: not while it is away, or the partition must wait."""
+    def _followed(self, number: int) -> bool:
+        """Whether Kafka has said all along what the partition holds: not while it is away, or the partition waits."""
         at = TopicPartition(AUDIO_CHUNKS, number)
-        asked_ms = self._consumer.last_poll_timestamp(at) if at in self._consumer.assignment() else None
-        return asked_ms is not None and time.time() - asked_ms / 1000 < CAUGHT_UP_S
+        told_ms = self._consumer.last_poll_timestamp(at) if at in self._consumer.assignment() else None
+        before_ms, self._told_ms[number] = self._told_ms.get(number, 0), told_ms or 0
+        gaps_ms = (time.time() * 1000 - self._told_ms[number], self._told_ms[number] - before_ms)
+        return max(gaps_ms) < CAUGHT_UP_S * 1000
 
     def _lag_s(self, number: int) -> float:
         at = TopicPartition(AUDIO_CHUNKS, number)
