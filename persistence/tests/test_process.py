@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")
 
 Eventually = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
 PROBES = "http://127.0.0.1:19130"
+URL = "postgresql://nobody@127.0.0.1:1/none"
 
 
 @asynccontextmanager
@@ -98,10 +99,20 @@ def a_final(session_id: str, index: int) -> Final:
     ("environment", "named"),
     [
         ({}, "DATABASE_URL: Field required"),
-        ({"database_url": "x", "batch_records": "0"}, "BATCH_RECORDS: Input should be greater than or equal to 1"),
-        ({"database_url": "x", "metrics_port": "65536"}, "METRICS_PORT: Input should be less than or equal to 65535"),
+        (
+            {"database_url": "secret-word"},
+            "DATABASE_URL: is not of the form postgresql://user:password@host:port/database",
+        ),
+        (
+            {"database_url": URL, "batch_records": "0"},
+            "BATCH_RECORDS: Input should be greater than or equal to 1",
+        ),
+        (
+            {"database_url": URL, "metrics_port": "65536"},
+            "METRICS_PORT: Input should be less than or equal to 65535",
+        ),
     ],
-    ids=["missing", "too small", "too large"],
+    ids=["missing", "no URL", "too small", "too large"],
 )
 async def test_a_wrong_setting_is_named(environment: dict[str, str], named: str) -> None:
     """The process ends at once with one line that names the setting."""

@@ -7,7 +7,8 @@ Errors:
     └── StoreRefused    it will never take these rows
 """
 
+from whisperline_persistence.database_url import DatabaseUrl
 from whisperline_persistence.migrate import migrate
 from whisperline_persistence.store import Store, StoreAway, StoredSession, StoreError, StoreRefused
 
-__all__ = ["Store", "StoreAway", "StoreError", "StoreRefused", "StoredSession", "migrate"]
+__all__ = ["DatabaseUrl", "Store", "StoreAway", "StoreError", "StoreRefused", "StoredSession", "migrate"]

@@ -16,7 +16,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+)
 from whisperline_contracts import DeadLetter
 from whisperline_contracts.audio import Header
 from whisperline_contracts.topics import MAX_MESSAGE_BYTES, TRANSCRIPTIONS, TRANSCRIPTIONS_DEAD
@@ -189,12 +195,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         record = rejected.record
         letter = DeadLetter(rejected.reason, record.topic, record.partition, record.offset, self._settings.group)
         headers = letter.headers(tuple((name, value or b"") for name, value in record.headers))
+        key = b"" if record.key is None and record.value is None else record.key  # there must be one of them
         log.error("dead letter: %s", rejected)
         try:
-            await self._send(record.key, record.value, headers)
+            await self._send(key, record.value, headers)
         except MessageSizeTooLargeError:
             # The headers did not fit beside it; the record itself stays where they point to.
-            await self._send(record.key, None, headers)
+            await self._send(b"", None, letter.headers(()))
         DEAD_LETTERS.inc()
 
     async def _send(self, key: bytes | None, value: bytes | None, headers: list[Header]) -> None:
@@ -202,7 +209,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             try:
                 await self._dead.send_and_wait(TRANSCRIPTIONS_DEAD, value, key=key, headers=headers)
             except KafkaError as error:
-                if not error.retriable:
+                if not (error.retriable or isinstance(error, KafkaTimeoutError)):  # a time-out: no room for it yet
                     raise
                 log.warning("the dead letters cannot be written, trying again: %r", error)
                 await asyncio.sleep(delay_s)

@@ -1,8 +1,10 @@
 """The settings of the persistence process, read once at its start."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from whisperline_contracts.settings import DeployableSettings
+
+from whisperline_persistence.database_url import DatabaseUrl
 
 
 class Settings(DeployableSettings):
@@ -10,7 +12,7 @@ class Settings(DeployableSettings):
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_PERSISTENCE_")
 
-    database_url: SecretStr  # libpq URL
+    database_url: DatabaseUrl
     group: str = "persistence"
     session_timeout_ms: int = Field(default=10_000, ge=6_000, le=300_000)  # until the group gives up on a silent member
     batch_records: int = Field(default=500, ge=1, le=10_000)
