@@ -72,13 +72,14 @@ def of_the_model() -> dict[str, set[str]]:
     """Return the series that the model gives through Triton, read from its code."""
     text = MODEL.read_text()
     of = {"HISTOGRAM": kinds.Histogram, "GAUGE": kinds.Gauge}
+    everywhere = set(re.findall(r'"(\w+)": ', re.findall(r"self\._labels = {(.*)}", text)[0]))
     found: dict[str, set[str]] = {}
     for name, kind in re.findall(r'\("(\w+)", "[^"]+", kinds\.(\w+)\)', text):
         (labels,) = {
             frozenset(re.findall(r"(\w+)=", given))
             for given in re.findall(rf'_(?:histogram|metric)\("{name}"(.*)\)\.', text)
         }
-        found |= series(f"whisper_{name}", of[kind], set(labels) | {"version"})
+        found |= series(f"whisper_{name}", of[kind], set(labels) | everywhere)
     return found
 
 
