@@ -1,0 +1,51 @@
+"""Deepgram's own SDK speaks with a gateway: nothing but the address is changed."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from deepgram import AsyncDeepgramClient
+from deepgram.core.events import EventType
+from deepgram.environment import DeepgramClientEnvironment
+from streams import RATE
+from whisperline_client import pace
+from whisperline_local import Stack
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
+
+CLOSING_SILENCE = bytes(2 * RATE)
+
+
+async def test_speech_comes_back_to_deepgrams_sdk(stack: Stack, demo_clip: Path) -> None:
+    """Partials and finals come as its own types, and after `CloseStream` the summary and the end of the socket."""
+    http = stack.gateway_urls[0]
+    socket = http.replace("http://", "ws://")
+    here = DeepgramClientEnvironment(base=http, production=socket, agent=socket, agent_rest=http)
+    samples, _ = soundfile.read(demo_clip, dtype="int16")
+    came: list[Any] = []
+    errors: list[Any] = []
+    client = AsyncDeepgramClient(api_key="none", environment=here)
+    async with client.listen.v1.connect(
+        model="nova-3", encoding="linear16", sample_rate=RATE, interim_results=True, language="en"
+    ) as connection:
+        connection.on(EventType.MESSAGE, came.append)
+        connection.on(EventType.ERROR, errors.append)
+        listening = asyncio.create_task(connection.start_listening())
+        audio = pace(_whole(samples.tobytes() + CLOSING_SILENCE), bytes_per_s=2 * RATE)
+        async for block in audio:
+            await connection.send_media(block)
+        await connection.send_close_stream()
+        async with asyncio.timeout(60):
+            await listening
+    assert errors == []
+    results = [message for message in came if message.type == "Results"]
+    said = " ".join(result.channel.alternatives[0].transcript for result in results if result.is_final)
+    assert any(not result.is_final for result in results)
+    assert "your country" in said.lower() or "fail again" in said.lower()  # of the two clips that the demo has
+    assert came[-1].type == "Metadata"
+
+
+async def _whole(data: bytes) -> Any:
+    yield data
