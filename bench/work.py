@@ -13,7 +13,6 @@ from whisperline_models.engine.slots import MAX_FRAMES, SILENCE_FRAMES
 FRAMES_PER_S = 50  # of the encoder
 ATTENTION = {"MultiHeadAttention", "Attention"}
 CACHED_ATTENTION = "GroupQueryAttention"
-GRAPHS = ("spectrogram", "encoder", "decoder")
 PRODUCTS = ("MatMul", "Gemm", "Conv")
 FIRST_CONVOLUTION = "encoder.conv1"  # the only product over frames of 10 ms
 INT8 = {np.dtype(np.int8), np.dtype(np.uint8)}
@@ -44,12 +43,15 @@ class Work:
     @classmethod
     def of(cls, version: Path) -> "Work":
         """Read a version's folder."""
-        spectrogram, encoder, decoder = (onnx.load(version / f"{name}.onnx") for name in GRAPHS)
-        attentions = sum(node.op_type in ATTENTION for node in encoder.graph.node)
+        spec = ModelSpec.read(version)
+        spectrogram, decoder = (onnx.load(version / f"{name}.onnx") for name in ("spectrogram", "decoder"))
+        encoder = [onnx.load(version / f"encoder_{piece}.onnx") for piece in range(spec.encoder_pieces)]
+        attentions = sum(node.op_type in ATTENTION for piece in encoder for node in piece.graph.node)
         (cache,) = (value for value in decoder.graph.input if value.name == "cross_key_0")
         width = numpy_helper.to_array(onnx.TensorProto(dims=[0], data_type=cache.type.tensor_type.elem_type)).itemsize
-        spectra, encoders, decoders = (tuple(_linears(model.graph)) for model in (spectrogram, encoder, decoder))
-        return cls(ModelSpec.read(version), spectra, encoders, attentions, decoders, width)
+        spectra, decoders = (tuple(_linears(model.graph)) for model in (spectrogram, decoder))
+        encoders = tuple(part for piece in encoder for part in _linears(piece.graph))
+        return cls(spec, spectra, encoders, attentions, decoders, width)
 
     def spectrogram_pairs(self, audio_s: float) -> float:
         """Of audio of this length, in float32; its window's silence costs nothing."""

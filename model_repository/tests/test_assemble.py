@@ -54,7 +54,7 @@ def test_a_version_can_be_read_by_any_user(exported: Path) -> None:
 def test_a_restart_assembles_anew(exported: Path, models: Path) -> None:
     """What an assembly left, whole or not, is replaced by what the next one is told."""
     assert assembled(models, "--version", f"3={exported}", "--default", "3").exit_code == 0
-    (models / "whisper/3/encoder.onnx").unlink()
+    (models / "whisper/3/encoder_0.onnx").unlink()
     assert assembled(models, "--version", f"5={exported}", "--default", "5").exit_code == 0
     assert Repository(models).versions() == [5]
     checked(models / "whisper/5")
@@ -74,11 +74,11 @@ def test_a_published_repository_is_left_alone(exported: Path, models: Path) -> N
 def test_a_damaged_version_is_refused(exported: Path, models: Path, tmp_path: Path) -> None:
     """A file that differs from the manifest stops the assembly."""
     damaged = shutil.copytree(exported, tmp_path / "damaged")
-    with (damaged / "encoder.onnx").open("ab") as file:
+    with (damaged / "encoder_0.onnx").open("ab") as file:
         file.write(b"\0")
     result = assembled(models, "--version", f"3={damaged}", "--default", "3")
     assert result.exit_code == 1
-    assert "is not what was exported: encoder.onnx" in said(result)
+    assert "is not what was exported: encoder_0.onnx" in said(result)
 
 
 def test_the_mounted_routing_is_linked(exported: Path, models: Path, tmp_path: Path) -> None:

@@ -14,17 +14,26 @@ FINAL, PARTIAL, FILE = range(len(LANES))
 
 @dataclass(eq=False)
 class Job:
-    """A job that decodes for `steps` and is then aligned."""
+    """A job that is encoded in `pieces`, decodes for `steps` and is then aligned."""
 
     rank: int
     steps: int = 3
     window_s: int = 10
+    pieces: int = 1
     stage: Stage = Stage.ENCODE
+
+    @property
+    def encoding(self) -> tuple[int, int]:
+        """Windows of one length that want the same piece go together."""
+        return self.window_s, self.pieces
 
     def work(self) -> bool:
         """Go on by one unit; True when done."""
         if self.stage is Stage.ALIGN:
             return True
+        if self.stage is Stage.ENCODE and self.pieces > 1:
+            self.pieces -= 1
+            return False
         if self.stage is Stage.DECODE:
             self.steps -= 1
         self.stage = Stage.DECODE if self.steps > 0 else Stage.ALIGN
@@ -40,7 +49,10 @@ def do(schedule: Scheduler[Job], now_s: float = 0.0) -> Unit[Job] | None:
     return unit
 
 
-jobs = st.lists(st.builds(Job, rank=st.sampled_from(range(3)), steps=st.integers(1, 6)), max_size=30)
+jobs = st.lists(
+    st.builds(Job, rank=st.sampled_from(range(3)), steps=st.integers(1, 6), pieces=st.integers(1, 3)),
+    max_size=30,
+)
 schedules = st.builds(Scheduler[Job], st.integers(1, 5), shares=st.booleans(), encoded_together=st.integers(1, 3))
 
 
@@ -62,7 +74,7 @@ def test_every_job_is_done_and_slots_are_never_exceeded(
             schedule.add(job, next(clock) * unit_s)
         for _ in range(gaps):
             do(schedule, next(clock) * unit_s)
-    for _ in range(len(everybody) * 9):
+    for _ in range(len(everybody) * 12):
         unit = do(schedule, next(clock) * unit_s)
         assert len(schedule.active) <= len(LANES) * schedule.n_slots
         assert unit is None or unit.stage is not Stage.DECODE or 1 <= len(unit.jobs) <= schedule.n_slots
@@ -71,15 +83,15 @@ def test_every_job_is_done_and_slots_are_never_exceeded(
 
 
 @settings(deadline=None)
-@given(files=st.integers(1, 9), steps=st.integers(1, 9), before=st.integers(0, 12))
-def test_a_live_final_waits_for_one_unit_at_most(files: int, steps: int, before: int) -> None:
+@given(files=st.integers(1, 9), pieces=st.integers(1, 5), steps=st.integers(1, 9), before=st.integers(0, 12))
+def test_a_live_final_waits_for_one_unit_at_most(files: int, pieces: int, steps: int, before: int) -> None:
     """From its arrival to its end, every unit is the live final's, however many files are under way."""
     schedule = Scheduler[Job](SLOTS)
     for _ in range(files):
-        schedule.add(Job(FILE, steps=50), 0.0)
+        schedule.add(Job(FILE, steps=50, pieces=pieces), 0.0)
     for _ in range(before):
         do(schedule)
-    final = Job(FINAL, steps)
+    final = Job(FINAL, steps, pieces=pieces)
     schedule.add(final, 0.0)
     while final in schedule.active or final in schedule.waiting[FINAL]:
         unit = do(schedule)
@@ -143,6 +155,16 @@ def test_only_windows_of_one_length_are_encoded_together() -> None:
         schedule.add(Job(FINAL, window_s=window_s), 0.0)
     units = [do(schedule) for _ in range(3)]
     assert [[job.window_s for job in unit.jobs] for unit in units if unit] == [[10, 10], [30], [10]]
+
+
+def test_windows_behind_different_pieces_are_not_encoded_together() -> None:
+    """One is begun before the other comes; from there on each is at a piece of its own."""
+    schedule = Scheduler[Job](SLOTS, shares=True, encoded_together=3)
+    schedule.add(Job(FINAL, pieces=2), 0.0)
+    do(schedule)
+    schedule.add(Job(FINAL, pieces=2), 0.0)
+    units = [do(schedule) for _ in range(3)]
+    assert [(unit.stage, len(unit.jobs)) for unit in units if unit] == [(Stage.ENCODE, 1)] * 3
 
 
 def test_lanes_share_a_step_where_that_costs_nothing() -> None:

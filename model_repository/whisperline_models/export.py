@@ -76,6 +76,7 @@ def _manifest(checkpoint: Checkpoint, folder: Path, precision: Precision) -> dic
         "source": {"kind": source.kind, "location": source.location, "sha256": source.sha256},
         "precision": precision,
         "windows_s": _WINDOWS_ON_GPU_S if precision == "float16" else _WINDOWS_S,
+        "encoder_pieces": graphs.encoder_pieces(checkpoint, precision),
         "dimensions": vars(checkpoint.dimensions),
         "alignment_heads": checkpoint.alignment_heads,
         "tools": {"python": sys.version.split()[0], **{tool: metadata.version(tool) for tool in _TOOLS}},

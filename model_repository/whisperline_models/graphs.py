@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Precision = Literal["float32", "float16", "int8"]
 _INT64_MAX = np.iinfo(np.int64).max
+_MOST_PIECES = 8  # with layers, of the encoder: a session each
 
 
 @dataclass
@@ -77,29 +78,53 @@ def build(
     """Every graph of a version with its name, one after the other: all together, a large model's fill the memory."""
     many_rows, few_rows = _ARITHMETIC[precision]
     yield "spectrogram", build_spectrogram(checkpoint.dimensions.n_mels)
-    yield "encoder", build_encoder(checkpoint, many_rows)
+    for number, piece in enumerate(build_encoder(checkpoint, many_rows, encoder_pieces(checkpoint, precision))):
+        yield f"encoder_{number}", piece
     yield "decoder", build_decoder(checkpoint, vocabulary, few_rows)
     yield "aligner", build_aligner(checkpoint, few_rows)
 
 
-def build_encoder(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:
-    """The encoder, and the keys and values of the decoder's cross-attention, computed once a window.
+def encoder_pieces(checkpoint: Checkpoint, precision: Precision) -> int:
+    """Into how many graphs the encoder is cut: between two of them, whoever has waited goes first.
 
-    In: `mel` (B, n_mels, 2T) float32. Out: `cross` (2L, B, H, T, D): the key and the value of each of L decoder
-    layers in turn; and `hidden` (B, T, state). T may be any length up to the 30 s of the positional embedding.
+    A processor takes long over a window; a GPU does not, and would take longer over more graphs.
     """
-    graph = GraphBuilder("encoder", arithmetic)
-    whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
-    mel = graph.cast(graph.input("mel", FLOAT, ["B", dims.n_mels, "2T"]), graph.float)
+    return 1 if precision == "float16" else min(checkpoint.dimensions.n_audio_layer, _MOST_PIECES) + 1
+
+
+def build_encoder(
+    checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32, n_pieces: int = 1
+) -> Iterator[onnx.ModelProto]:
+    """The encoder in pieces, the last with the keys and values of the decoder's cross-attention, once a window.
+
+    In: `mel` (B, n_mels, 2T) float32 of the first, `state` (B, T, state) of the others. Out: `next_state`; of the
+    last `cross` (2L, B, H, T, D), the key and the value of each of L decoder layers in turn, and `hidden`
+    (B, T, state). T may be any length up to the 30 s of the positional embedding.
+    """
+    dims = checkpoint.dimensions
+    for number, layers in enumerate(np.array_split(np.arange(dims.n_audio_layer), n_pieces)):
+        graph = GraphBuilder(f"encoder_{number}", arithmetic)
+        whisper = _Whisper(graph, checkpoint)
+        shape: list[int | str] = ["B", "T", dims.n_audio_state]
+        x = graph.input("state", graph.float, shape) if number else _hear(whisper)
+        for layer in layers:
+            x = _encoder_block(whisper, x, f"encoder.blocks.{layer}")
+        if number == n_pieces - 1:
+            hidden = graph.output("hidden", graph.float, shape)
+            _cross(whisper, whisper.layer_norm(x, "encoder.ln_post", output=hidden))
+        else:
+            graph.op("Identity", x, outputs=[graph.output("next_state", graph.float, shape)])
+        yield graph.model()
+
+
+def _hear(whisper: _Whisper) -> str:
+    """From the spectrogram to the first state: two convolutions, and where in the window each frame is."""
+    graph = whisper.graph
+    mel = graph.cast(graph.input("mel", FLOAT, ["B", whisper.checkpoint.dimensions.n_mels, "2T"]), graph.float)
     x = graph.op("Transpose", mel, perm=[0, 2, 1])
     for name, stride in (("encoder.conv1", 1), ("encoder.conv2", 2)):
         x = graph.fused("Gelu", _convolve(whisper, x, name, stride))
-    x = graph.op("Add", x, _first_positions(whisper, x))
-    for layer in range(dims.n_audio_layer):
-        x = _encoder_block(whisper, x, f"encoder.blocks.{layer}")
-    hidden = graph.output("hidden", graph.float, ["B", "T", dims.n_audio_state])
-    _cross(whisper, whisper.layer_norm(x, "encoder.ln_post", output=hidden))
-    return graph.model()
+    return graph.op("Add", x, _first_positions(whisper, x))
 
 
 def _convolve(whisper: _Whisper, x: str, name: str, stride: int) -> str:
@@ -282,10 +307,11 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
     tokens = graph.input("tokens", INT64, [1, "N"])
     x = _embed_sequence(whisper, tokens)
     heads = checkpoint.alignment_heads
+    last = max(layer for layer, _ in heads)
     collected: list[str] = []
-    for layer in range(max(layer for layer, _ in heads) + 1):
+    for layer in range(last + 1):
         wanted = [head for of_layer, head in heads if of_layer == layer]
-        x, weights = _aligner_block(whisper, x, layer)
+        x, weights = _attend_to_audio(whisper, _attend_to_text(whisper, x, layer), layer, goes_on=layer < last)
         if wanted:
             picked = graph.op("Gather", graph.op("Squeeze", weights, graph.integers(0)), graph.integers(*wanted))
             collected.append(picked)
@@ -303,20 +329,27 @@ def _embed_sequence(whisper: _Whisper, tokens: str) -> str:
     return graph.op("Add", graph.op("Gather", embedding, tokens), first)
 
 
-def _aligner_block(whisper: _Whisper, x: str, layer: int) -> tuple[str, str]:
-    """One decoder block; also the cross-attention weights (1, H, N, T)."""
+def _attend_to_text(whisper: _Whisper, x: str, layer: int) -> str:
     graph, dims, block = whisper.graph, whisper.checkpoint.dimensions, f"decoder.blocks.{layer}"
     qkv = whisper.query_key_value(whisper.layer_norm(x, f"{block}.attn_ln"), f"{block}.attn")
     names = [f"{block}.{part}" for part in ("query", "key", "value")]
     graph.op("Split", qkv, graph.integers(*[dims.n_text_state] * 3), outputs=names, axis=-1)
     attended = graph.fused("MultiHeadAttention", *names, num_heads=dims.n_text_head, unidirectional=1)
-    x = graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
+    return graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
+
+
+def _attend_to_audio(whisper: _Whisper, x: str, layer: int, *, goes_on: bool) -> tuple[str, str]:
+    """The rest of a block where it `goes_on`, and the weights (1, H, N, T) of its cross-attention."""
+    graph, dims, block = whisper.graph, whisper.checkpoint.dimensions, f"decoder.blocks.{layer}"
     query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
     shape: list[int | str] = [1, dims.n_text_head, "T", dims.n_text_state // dims.n_text_head]
-    key, value = (graph.input(f"cross_{part}_{layer}", graph.float, shape) for part in ("key", "value"))
+    key = graph.input(f"cross_key_{layer}", graph.float, shape)
     scale = graph.parameter("attention_scale", np.array((dims.n_text_state // dims.n_text_head) ** -0.5, np.float32))
     scores = graph.op("MatMul", whisper.heads(query, dims.n_text_head), graph.op("Transpose", key, perm=[0, 1, 3, 2]))
     weights = graph.op("Softmax", graph.op("Mul", scores, scale), axis=-1)
+    if not goes_on:
+        return x, weights
+    value = graph.input(f"cross_value_{layer}", graph.float, shape)
     joined = graph.op("Transpose", graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])
     attended = graph.op("Reshape", joined, graph.integers(0, 0, dims.n_text_state))
     x = graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))

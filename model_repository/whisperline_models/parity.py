@@ -109,8 +109,15 @@ def outputs_of(
     engine: Engine, mel: NDArray[np.float32], tokens: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Our encoder's state for a spectrogram (1, n_mels, 3000), and our logits for tokens that are fed one by one."""
-    (hidden,) = engine.sessions.encoder.run(["hidden"], {"mel": mel})
-    return hidden, engine.force(engine.encode(mel)[:, 0], tokens)
+    return hidden_of(engine, mel), engine.force(engine.encoder.encode(list(mel))[0], tokens)
+
+
+def hidden_of(engine: Engine, mel: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Our encoder's state (1, T, state) for a spectrogram (1, n_mels, 2T)."""
+    state = mel
+    for piece in engine.sessions.encoder:
+        state = piece.run([piece.get_outputs()[0].name], {piece.get_inputs()[0].name: state})[0]
+    return state
 
 
 def word_gaps(engine: Engine, request: Request, tokens: list[int], words: list[dict[str, Any]]) -> list[float]:
@@ -118,7 +125,9 @@ def word_gaps(engine: Engine, request: Request, tokens: list[int], words: list[d
     if not words:
         return []
     language = request.language or "en"
-    starts_s = engine.token_starts(engine.window(request.audio, FULL_WINDOW_S), tokens, language, request.audio.size)
+    starts_s = engine.token_starts(
+        engine.encoder.window(request.audio, FULL_WINDOW_S), tokens, language, request.audio.size
+    )
     split = engine.vocabulary.split_words(tokens, language)
     if [text for text, _ in split] != [word["word"] for word in words]:
         raise ParityError(f"the words are split differently: {split} and {words}")
@@ -129,7 +138,7 @@ def word_gaps(engine: Engine, request: Request, tokens: list[int], words: list[d
 
 def spectrogram(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float32]:
     """The spectrogram (n_mels, 3000) of audio padded to 30 s."""
-    return engine.mel(audio, FULL_WINDOW_S)
+    return engine.encoder.mel(audio, FULL_WINDOW_S)
 
 
 def weighed_error(exact: NDArray[np.float32], rounded: NDArray[np.float32], ours: NDArray[np.float32]) -> float:

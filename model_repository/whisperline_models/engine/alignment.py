@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - the punctuation of Chinese and Japanese is meant
-"""Word times from cross-attention: median filter and dynamic time warping, as in the reference's `timing.py`."""
+"""Word times from cross-attention: median filter and dynamic time warping, as in openai-whisper's `timing.py`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ _LONGEST_MEDIAN_S = 0.7
 _SENTENCE_END = ".。!！?？"
 _OPENING = "\"'“¿([{-"
 _CLOSING = "\"'.。,，!！?？:：”)]}、"
-# exchanges after which the fourth of seven values is their median (N. Devillard, "Fast median search")
-_MEDIAN_OF_7 = ((0, 5), (0, 3), (1, 6), (2, 4), (0, 1), (3, 5), (2, 6), (2, 3), (3, 6), (4, 5), (1, 4), (1, 3), (3, 4))
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,27 @@ class Word:
 
 
 def median_of_7(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The running median of width 7 over the last axis, the ends reflected; short input comes back as it is."""
-    if values.shape[-1] <= 3:
+    """The running median of width 7 over the last axis, the ends reflected; short input comes back as it is.
+
+    Seven neighbours are two triples and one: every triple is sorted once, for both windows that it stands in.
+    """
+    width = values.shape[-1]
+    if width <= 3:
         return values
-    padding = [(0, 0)] * (values.ndim - 1) + [(3, 3)]
-    padded, width = np.pad(values, padding, mode="reflect"), values.shape[-1]
-    lanes = [padded[..., i : i + width] for i in range(7)]
-    for low, high in _MEDIAN_OF_7:
-        lanes[low], lanes[high] = np.minimum(lanes[low], lanes[high]), np.maximum(lanes[low], lanes[high])
-    return lanes[3]
+    padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(3, 3)], mode="reflect")
+    least, middle, most = _sorted_of_3(padded[..., :-2], padded[..., 1:-1], padded[..., 2:])
+    a, b, c = (triples[..., :width] for triples in (least, middle, most))
+    d, e, f = (triples[..., 4:] for triples in (least, middle, most))
+    lower, upper = np.minimum, np.maximum
+    third = lower(lower(c, f), lower(upper(b, d), upper(a, e)))  # of the six
+    fourth = upper(upper(a, d), upper(lower(c, e), lower(b, f)))
+    return upper(third, lower(fourth, padded[..., 3:-3]))
+
+
+def _sorted_of_3(a: NDArray[np.float32], b: NDArray[np.float32], c: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    middle = np.minimum(high, c)
+    return [np.minimum(low, middle), np.maximum(low, middle), np.maximum(high, c)]
 
 
 def token_starts(weights: NDArray[np.float32], n_prompt: int) -> NDArray[np.float64]:
@@ -52,48 +62,40 @@ def token_starts(weights: NDArray[np.float32], n_prompt: int) -> NDArray[np.floa
     for prompt, no-timestamps, text and end. The attention at a token tells where the next one is heard: so the
     rows from no-timestamps to the last of the text stand for the text and its end.
     """
-    weights = weights / weights.sum(axis=-1, keepdims=True)
-    spread = weights.std(axis=-2, keepdims=True)
-    normal = (weights - weights.mean(axis=-2, keepdims=True)) / np.maximum(spread, 1e-12)
-    matrix = median_of_7(normal).mean(axis=0)
-    tokens, frames = warp(-matrix[n_prompt:-1].astype(np.float64))
-    jumps = np.diff(tokens, prepend=-1).astype(bool)
-    starts: NDArray[np.float64] = frames[jumps] * FRAME_S
+    matrix = np.zeros((weights.shape[1] - n_prompt - 1, weights.shape[2]), np.float32)
+    for head in weights:  # one by one: what is worked on stays in the processor's cache
+        shares = head / head.sum(axis=1, keepdims=True)
+        spread = shares.std(axis=0)
+        normal = (shares - shares.mean(axis=0)) / np.maximum(spread, 1e-12)
+        matrix += median_of_7(normal[n_prompt:-1])
+    first, _ = warp(-matrix.astype(np.float64))
+    starts: NDArray[np.float64] = first * FRAME_S
     return starts
 
 
 def warp(cost: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The cheapest monotonic path through a cost matrix (N, M): its row and column indices.
+    """The cheapest monotonic path through a cost matrix (N, M): the first and the last column of each row (N).
 
-    Computed by anti-diagonals, each of which depends on the two before it alone.
+    A row at a time. Whoever comes to a cell from above pays the row's costs from there on; with `sums`, the row's
+    costs up to a column, the cheapest way to a column is its sum and the least of what was paid above less the sum
+    before that cell: a running minimum instead of a walk from column to column.
     """
     n, m = cost.shape
-    padded = np.full((n, m + n), np.inf)
-    padded[:, :m] = cost
-    diagonals = padded.reshape(-1)[: n * (m + n - 1)].reshape(n, -1).T.copy()  # (d, i): cost[i, d - i]
-    before, last = np.full(n + 1, np.inf), np.full(n + 1, np.inf)  # the two diagonals before, from row -1 on
-    before[0] = 0.0
-    trace = np.empty(diagonals.shape, np.int8)
-    for index, costs in enumerate(diagonals):
-        both, row, column = before[:-1], last[:-1], last[1:]
-        by_both = both < np.minimum(row, column)
-        by_row = (row < both) & (row < column)
-        before, last = last, np.full(n + 1, np.inf)
-        last[1:] = costs + np.where(by_both, both, np.where(by_row, row, column))
-        trace[index] = np.where(by_both, 0, np.where(by_row, 1, 2))
-    return _walk_back(trace.tolist(), n, m)
-
-
-def _walk_back(trace: list[list[int]], n: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """From the last cell to the first: 0 leads to the row and column before, 1 to the row, 2 to the column."""
-    i, j = n - 1, m - 1
-    path = [(i, j)]
-    while i > 0 or j > 0:
-        step = 2 if i == 0 else 1 if j == 0 else trace[i + j][i]
-        i, j = i - (step != 2), j - (step != 1)
-        path.append((i, j))
-    rows, columns = np.array(path[::-1], np.int64).T
-    return rows, columns
+    total = np.full((n + 1, m + 1), np.inf)  # of the cheapest way to each cell, from row and column -1 on
+    total[0, 0] = 0.0
+    sums = np.cumsum(cost, axis=1)
+    for row, (costs, upto) in enumerate(zip(cost, sums, strict=True)):
+        above = np.minimum(total[row, :-1], total[row, 1:])
+        total[row + 1, 1:] = upto + np.minimum.accumulate(above - (upto - costs))
+    both, above, left = total[:-1, :-1], total[:-1, 1:], total[1:, :-1]
+    entered = np.maximum.accumulate(np.where(left <= np.minimum(both, above), 0, np.arange(m)), axis=1)
+    first, last = np.empty(n, np.int64), np.empty(n, np.int64)
+    column = m - 1
+    for row in reversed(range(n)):
+        last[row] = column
+        column = first[row] = entered[row, column]
+        column -= bool(both[row, column] < above[row, column])
+    return first, last
 
 
 def time_words(

@@ -15,6 +15,7 @@ from .schedule import LANES, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .encoding import State
     from .requests import Request, Result
     from .slots import Window
     from .vocabulary import Vocabulary
@@ -132,6 +133,8 @@ class Job:
         self.stage = Stage.ENCODE
         self.parts = [Part(request, windows_s)]
         self.row: Row | None = None
+        self.state: State = None  # of the window that is being encoded, behind so many pieces:
+        self.pieces_done = 0
         self._windows_s = windows_s
 
     @property
@@ -145,18 +148,28 @@ class Job:
         return self.part.ladder[0].window_s
 
     @property
+    def encoding(self) -> tuple[float, int]:
+        """What must be the same of windows that are encoded together."""
+        return self.window_s, self.pieces_done
+
+    @property
     def is_new(self) -> bool:
         """Whether nothing was done yet."""
-        return len(self.parts) == 1 and not self.part.window_s
+        return len(self.parts) == 1 and not self.part.window_s and not self.pieces_done
 
     @property
     def heard(self) -> list[Part]:
         """The parts with speech."""
         return [part for part in self.parts if not part.silent]
 
+    def take_state(self, state: State) -> None:
+        """Go on to encode, from what one more piece has given."""
+        self.state, self.pieces_done = state, self.pieces_done + 1
+
     def take_window(self, window: Window, vocabulary: Vocabulary) -> None:
         """Go on to decode over a window."""
         self.part.window, self.part.window_s = window, self.window_s
+        self.state, self.pieces_done = None, 0
         self._decode(vocabulary)
 
     def take_decoded(self, decoded: Decoded, vocabulary: Vocabulary) -> bool:

@@ -1,8 +1,8 @@
 """What to do next: whose window to encode, whose rows to step, whose words to time.
 
-Work is done in units that are never interrupted: one encoding, one step of the decoder over all running rows, or
-one alignment. Lanes have ranks (live finals, live partials, files) and the best lane with work goes first, so what
-has just come waits for the one unit that is under way and no other. Time comes in as an argument.
+Work is done in units that are never interrupted: one piece of an encoding, one step of the decoder over all running
+rows, or one alignment. Lanes have ranks (live finals, live partials, files) and the best lane with work goes first,
+so what has just come waits for the one unit that is under way and no other. Time comes in as an argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
 LANES = ("final", "partial", "file")  # the first goes first
 PATIENCE_S = {"final": 0.0, "partial": 1.0, "file": 5.0}  # after so long without one, a lane has its turn for a unit
@@ -40,8 +40,8 @@ class Scheduled(Protocol):
         """What it needs next."""
 
     @property
-    def window_s(self) -> float:
-        """The length of the window to encode, in stage ENCODE."""
+    def encoding(self) -> Hashable:
+        """What must be the same of windows that are encoded together, in stage ENCODE."""
 
 
 Job = TypeVar("Job", bound=Scheduled)
@@ -121,7 +121,7 @@ class Scheduler(Generic[Job]):
         """Windows of one length, those of jobs under way first; none while a better lane's rows must step first."""
         chosen: list[Job] = []
         for job in self._candidates(rank, peers):
-            if len(chosen) == self.encoded_together or (chosen and job.window_s != chosen[0].window_s):
+            if len(chosen) == self.encoded_together or (chosen and job.encoding != chosen[0].encoding):
                 break
             if self._must_step_first(job, peers):
                 break

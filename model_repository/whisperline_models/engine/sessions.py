@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,9 @@ class ModelSpec:
 
     name: str
     windows_s: tuple[float, ...]
+    encoder_pieces: int
     n_mels: int
+    n_audio_state: int
     n_text_ctx: int
     n_text_state: int
     n_text_head: int
@@ -41,7 +44,8 @@ class ModelSpec:
         """Read a version folder."""
         manifest = json.loads((folder / "manifest.json").read_text())
         fields = {k: manifest["dimensions"][k] for k in cls.__dataclass_fields__ if k in manifest["dimensions"]}
-        return cls(name=manifest["model"], windows_s=tuple(manifest["windows_s"]), **fields)
+        own = {"name": manifest["model"], "encoder_pieces": manifest["encoder_pieces"]}
+        return cls(windows_s=tuple(manifest["windows_s"]), **own, **fields)
 
 
 @dataclass(frozen=True)
@@ -129,27 +133,40 @@ def _pointer(array: Any) -> int:
 
 @dataclass(frozen=True)
 class Sessions:
-    """One session a graph."""
+    """One session a graph; the encoder's pieces in their order."""
 
     spectrogram: onnxruntime.InferenceSession
-    encoder: onnxruntime.InferenceSession
+    encoder: tuple[onnxruntime.InferenceSession, ...]
     decoder: onnxruntime.InferenceSession
     aligner: onnxruntime.InferenceSession
 
     @classmethod
-    def open(cls, folder: Path, device: Device, threads: int) -> Sessions:
+    def open(cls, folder: Path, spec: ModelSpec, device: Device, threads: int) -> Sessions:
         """Open the graphs of a version; `threads` 0 means one thread a core."""
-        graphs = cls.__dataclass_fields__
-        return cls(*(_open(folder / f"{graph}.onnx", device, threads) for graph in graphs))
+        pieces = [f"encoder_{number}" for number in range(spec.encoder_pieces)]
+        names = ("spectrogram", *pieces, "decoder", "aligner")
+        spectrogram, *encoder, decoder, aligner = (_open(folder / f"{name}.onnx", device, threads) for name in names)
+        return cls(spectrogram, tuple(encoder), decoder, aligner)
+
+
+@cache
+def _share_memory() -> None:
+    """Let the sessions of this process take their scratch memory from one arena: only one of them runs at a time."""
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(place, None)
 
 
 def _open(path: Path, device: Device, threads: int) -> onnxruntime.InferenceSession:
+    _share_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # between two operators a thread is worth waiting for awake; between two runs others want the processor
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.add_session_config_entry("session.use_env_allocators", "1")
     providers = device.providers(captured=path.stem == "decoder")
     session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     if device.on_gpu and _CUDA not in session.get_providers():  # ONNX Runtime falls back to the processor by itself

@@ -10,13 +10,14 @@ import numpy as np
 
 from .alignment import time_words, token_starts
 from .decoding import Decoder, Row, Task
+from .encoding import Encoder
 from .guards import compression_ratio
 from .jobs import FULL_WINDOW_S, SAMPLES_PER_FRAME, Job, Part
-from .log_mel import SAMPLE_RATE, cut_hops
+from .log_mel import SAMPLE_RATE
 from .prompts import build_prompt, start_tokens
 from .requests import Request, RequestCancelled, Result
 from .schedule import LANES, Scheduler, Stage
-from .sessions import Device, ModelSpec, Sessions, dtype_of
+from .sessions import Device, ModelSpec, Sessions
 from .slots import SILENCE_FRAMES, Slots
 from .vocabulary import UNSPACED, Vocabulary
 
@@ -65,9 +66,11 @@ class Engine:
         self.spec = ModelSpec.read(folder)
         self.version = version
         self._device = Device.find(gpu)
-        self.sessions = Sessions.open(folder, self._device, threads)
+        self.sessions = Sessions.open(folder, self.spec, self._device, threads)
+        self.encoder = Encoder(self.sessions, self.spec, self._device)
         self.vocabulary = Vocabulary.from_json((folder / "tokenizer.json").read_bytes(), self.spec.n_vocab)
-        self._slots = Slots(self.sessions.decoder, self.spec, self._device, max_batch, self._encode_silence())
+        silence = self.encoder.window(np.zeros(SAMPLE_RATE, np.float32), FULL_WINDOW_S)[:, :, -SILENCE_FRAMES:].copy()
+        self._slots = Slots(self.sessions.decoder, self.spec, self._device, max_batch, silence)
         self._decoder = Decoder(self._slots, self.vocabulary)
         on_gpu = self._device.on_gpu
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)
@@ -88,7 +91,7 @@ class Engine:
         self._schedule.add(Job(request, self.spec.windows_s, finish, is_cancelled, came_s), came_s)
 
     def work(self) -> bool:
-        """Do one unit of work: an encoding, a step or an alignment. Returns False when there was none to do.
+        """Do one unit of work: a piece of an encoding, a step or an alignment. Returns False when there was none to do.
 
         What goes wrong in a unit ends the requests that it was for, and no others.
         """
@@ -129,7 +132,7 @@ class Engine:
         for window_s in self.spec.windows_s:  # one at a time: all of them together are as large as the slots
             task = self.task(silence, window_s)
             for together in range(2, self._schedule.encoded_together + 1):
-                self.encode(np.repeat(self.mel(silence.audio, window_s)[None], together, axis=0))
+                self.encoder.encode([self.encoder.mel(silence.audio, window_s)] * together)
         self.token_starts(task.window, task.prompt.tokens[:1], "en", SAMPLE_RATE)
         sizes = {self._device.bucket(n, self._slots.n_slots) for n in range(1, self._slots.n_slots + 1)}
         for size in sorted(sizes if self._device.on_gpu else {1, self._slots.n_slots}):
@@ -139,34 +142,7 @@ class Engine:
     def task(self, request: Request, window_s: float) -> Task:
         """The first decoding of a request over a window of this length."""
         prompt, language = build_prompt(request, self.vocabulary), request.language or "en"
-        return Task(self.window(request.audio, window_s), prompt, language, request.timestamps)
-
-    def mel(self, audio: NDArray[np.float32], window_s: float) -> NDArray[np.float32]:
-        """The log-mel spectrogram (n_mels, 100 * window_s) of audio (mono 16 kHz, -1..1)."""
-        hops, padding = cut_hops(audio, window_s)
-        feeds = {"hops": hops[None], "padding": np.array([padding])}
-        mel: NDArray[np.float32] = self.sessions.spectrogram.run(["mel"], feeds)[0][0]
-        return mel
-
-    def window(self, audio: NDArray[np.float32], window_s: float) -> Window:
-        """Encode audio (mono 16 kHz, -1..1) in a window of this length."""
-        return self.encode(self.mel(audio, window_s)[None])[:, 0]
-
-    def encode(self, mels: NDArray[np.float32]) -> Window:
-        """The keys and values (2L, B, H, T, D) of the cross-attention for spectrograms (B, n_mels, 2T)."""
-        spec, encoder, device = self.spec, self.sessions.encoder, self._device
-        shape = (2 * spec.n_text_layer, len(mels), spec.n_text_head, mels.shape[2] // 2)
-        dtype = dtype_of(self.sessions.decoder, "cross_key_0")
-        cross = device.empty((*shape, spec.n_text_state // spec.n_text_head), dtype)
-        binding, given = encoder.io_binding(), device.mirror(mels)
-        device.bind_input(binding, "mel", given)
-        device.bind_output(binding, "cross", cross)
-        device.run(encoder, binding)
-        return cross
-
-    def _encode_silence(self) -> Window:
-        mel = self.mel(np.zeros(SAMPLE_RATE, np.float32), FULL_WINDOW_S)
-        return self.encode(mel[None])[:, 0, :, -SILENCE_FRAMES:].copy()
+        return Task(self.encoder.window(request.audio, window_s), prompt, language, request.timestamps)
 
     def decode(self, tasks: Sequence[Task]) -> list[Decoded]:
         """Decode windows in one batch, without guards."""
@@ -205,12 +181,13 @@ class Engine:
         jobs = [job for job in jobs if not (job.is_new and self._is_dropped(job))]
         if not jobs:
             return
-        mels = np.stack([self.mel(job.part.audio, job.window_s) for job in jobs])
-        windows = self.encode(mels)
-        for index, job in enumerate(jobs):
-            # a copy where several came together: the last of them would hold the memory of all
-            window = windows[:, index].copy() if len(jobs) > 1 else windows[:, 0]
-            job.take_window(window, self.vocabulary)
+        piece = jobs[0].pieces_done
+        states = [job.state if piece else self.encoder.mel(job.part.audio, job.window_s) for job in jobs]
+        for job, state in zip(jobs, self.encoder.advance(piece, states), strict=True):
+            if piece < self.encoder.n_pieces - 1:
+                job.take_state(state)
+            else:
+                job.take_window(state, self.vocabulary)
 
     def _is_dropped(self, job: Job) -> bool:
         """Start a job, unless its sender has gone."""
