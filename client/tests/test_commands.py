@@ -37,7 +37,7 @@ def test_a_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     result = CLI.invoke(commands.app, ["mic"])
     assert result.exit_code == 1
-    assert "whisperline-client[mic]" in result.output
+    assert "client[mic]" in result.output
 
 
 def test_groups_of_other_packages() -> None:
