@@ -15,7 +15,8 @@ def require_sounddevice() -> Any:
     try:
         import sounddevice  # noqa: PLC0415 - an optional extra
     except ImportError as error:
-        raise AudioError("the microphone needs an extra: run, in the checkout, .venv/bin/pip install -e 'client[mic]'") from error
+        install = ".venv/bin/pip install -e 'client[mic]'"
+        raise AudioError(f"the microphone needs an extra: run, in the checkout, {install}") from error
     except OSError as error:
         raise AudioError(f"{error}: install PortAudio (Debian: apt install libportaudio2)") from error
     return sounddevice
