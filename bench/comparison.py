@@ -35,6 +35,8 @@ IN_FLIGHT = 16
 FILLED = 3  # times that a round of ours fills its batch, at least
 N_LIKE_CLIPS = 16
 FASTEST = {"beam_size": 1, "without_timestamps": True}
+FASTEST_WORDS = {"beam_size": 1, "word_timestamps": True}
+WITH_WORDS = -IN_FLIGHT  # the group of the peers that time words, too
 COMPUTE_TYPES = ("int8", "float32")
 COLUMNS = ("", "rounds", "audio s per s", "word error rate", "one clip p50, ms", "p95, ms", "peak memory, MB")
 
@@ -96,11 +98,17 @@ async def _deployed(course: Course) -> list[str]:
         ours = [_ours(server, course, IN_FLIGHT, options) for options in ({}, WORDS)]
         shapes = [(kind, batch, n) for kind, batch in (("sequential", 1), ("pipeline", 8)) for n in (1, 2)]
         modes = [Mode(kind, c, n, batch, FASTEST) for c in COMPUTE_TYPES for kind, batch, n in shapes]
-        peers = [_theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), IN_FLIGHT) for mode in modes]
+        modes += [Mode(kind, c, n, batch, FASTEST_WORDS) for c in COMPUTE_TYPES for kind, batch, n in shapes if n > 1]
+        groups = [WITH_WORDS if mode.options is FASTEST_WORDS else IN_FLIGHT for mode in modes]
+        peers = [
+            _theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), group)
+            for mode, group in zip(modes, groups, strict=True)
+        ]
         await _take_turns(course, ours, peers)
         await _probe([*ours, *(c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1)])
         errors = await _errors(server)
-    lines = [*_describe(course), *expected, "- faster-whisper: beam 1, no timestamps, else its defaults.", ""]
+    lines = [*_describe(course), *expected]
+    lines += ["- faster-whisper: beam 1, else its defaults; no timestamps, or in the rows so named with words.", ""]
     lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
     return lines + table(("as deployed", ""), _deployed_ratios(course, ours, peers)) + errors
 
@@ -198,7 +206,7 @@ def _ratios(course: Course, ours: list[Contestant], peers: list[Contestant], lea
 
 
 def _deployed_ratios(course: Course, ours: list[Contestant], peers: list[Contestant]) -> list[list[str]]:
-    fastest = _best(peers, IN_FLIGHT)
+    fastest, fastest_words = _best(peers, IN_FLIGHT), _best(peers, WITH_WORDS)
     soonest = min((p for p in peers if p.latencies_s), key=lambda peer: statistics.median(peer.latencies_s))
     rows = []
     for contestant in ours:
@@ -206,6 +214,8 @@ def _deployed_ratios(course: Course, ours: list[Contestant], peers: list[Contest
         share = statistics.median(contestant.latencies_s) / statistics.median(soonest.latencies_s)
         rows.append([f"{contestant.name}: throughput, times that of {fastest.name}", verdict(ratio, least=6.0)])
         rows.append([f"{contestant.name}: one clip, share of the time of {soonest.name}", verdict(share, most=0.4)])
+    ratio = _throughput(course, ours[-1]) / _throughput(course, fastest_words)
+    rows.append([f"{ours[-1].name}: throughput, times that of {fastest_words.name}", f"{ratio:.2f}"])
     return rows
 
 

@@ -36,7 +36,8 @@ class Mode:
 
     def __str__(self) -> str:
         kind = f"batched pipeline, batch {self.batch}" if self.kind == "pipeline" else self.kind
-        return f"faster-whisper {kind}, {self.compute_type}, {self.workers} worker{'s' * (self.workers > 1)}"
+        words = ", words" if self.options.get("word_timestamps") else ""
+        return f"faster-whisper {kind}, {self.compute_type}, {self.workers} worker{'s' * (self.workers > 1)}{words}"
 
 
 @dataclass(frozen=True)
