@@ -77,12 +77,13 @@ async def place(tmp_path_factory: pytest.TempPathFactory, demo_clip: Path) -> As
 
 
 def _speech_set(folder: Path, demo_clip: Path) -> Path:
-    """The demo's sentence, and noise in which nothing is said."""
+    """A minute of the demo's sentence, and noise in which nothing is said."""
     folder.mkdir()
     noise = np.random.default_rng(3).normal(0, 300, 5 * RATE).astype(np.int16)
     soundfile.write(folder / "noise.wav", noise, RATE)
+    demo = {"path": str(demo_clip), "language": "en", "text": _said(demo_clip), "duration_s": 11.0}
     rows = [
-        {"id": "demo", "path": str(demo_clip), "language": "en", "text": _said(demo_clip), "duration_s": 11.0},
+        *({**demo, "id": f"demo {number}"} for number in range(6)),
         {"id": "noise", "path": "noise.wav", "language": "zxx", "text": "", "duration_s": 5.0},
     ]
     (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -24,7 +24,8 @@ from whisperline_models.repository import Repository, in_service
 from whisperline_models.routing.state import Rollout, RolloutError
 from whisperline_models.scoring import Score
 from whisperline_models.servers import Server, resolve
-from whisperline_models.verify import MOST_LOSS, MOST_WRONG, ClipSet, gate_of
+from whisperline_models.speech import Clip
+from whisperline_models.verify import LEAST_SPEECH_S, MOST_LOSS, MOST_WRONG, ClipSet, gate_of
 
 NOBODY = "127.0.0.1:1"  # no server listens there
 CRASH = """
@@ -40,6 +41,19 @@ def die(event, arguments):
 sys.addaudithook(die)
 source = Path(sys.argv[2])
 Repository(Path(sys.argv[1])).add(source, Manifest.read(source))
+"""
+CRASH_OF_FIRST = """
+import os, signal, sys
+from pathlib import Path
+from whisperline_models import rollout
+from whisperline_models.repository import Repository
+
+def die(event, arguments):
+    if event == "os.rename" and str(arguments[1]).endswith("/whisper_rollout"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(die)
+rollout.publish(Path(sys.argv[2]), Repository(Path(sys.argv[1])), (), "a test", print)
 """
 
 
@@ -76,7 +90,14 @@ def _pass_gate(folder: Path, repository: Repository, **more: object) -> None:
             "set_name": "s",
             "set_sha256": "",
         },
-        **{"clips": 1, "audio_s": 1, "word_error_rate": 0.1, "most_word_error_rate": 0.1, "non_speech_clips": 1},
+        **{
+            "clips": 1,
+            "audio_s": 1,
+            "speech_s": 1,
+            "word_error_rate": 0.1,
+            "most_word_error_rate": 0.1,
+            "non_speech_clips": 1,
+        },
         **{"heard_in_non_speech": (), "against": serving and serving[1].content, **more},
     }
     manifest.model_copy(update={"gate": Gate.model_validate(fields)}).write(folder)
@@ -168,6 +189,16 @@ def test_a_publisher_that_is_killed_leaves_no_version(staged: Path, repository: 
     assert list(repository.path.glob(".unfinished-*")) == []
 
 
+def test_a_first_publisher_that_is_killed_leaves_a_repository_for_the_next(staged: Path, tmp_path: Path) -> None:
+    """Killed between the version and its routing: nobody was served by it, it is swept up, and its number is gone."""
+    repository = Repository(tmp_path / "models")
+    done = subprocess.run([sys.executable, "-c", CRASH_OF_FIRST, repository.path, staged], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (repository.versions(), repository.rollout()) == ([1], None)
+    assert _publish(staged, repository, waiver="a test") == 2
+    assert (repository.versions(), repository.routing().default) == ([2], 2)
+
+
 def test_a_version_that_no_server_loads_goes_out_again(staged: Path, repository: Repository) -> None:
     """The repository is as before, and the number is not used twice."""
     with pytest.raises(ServerError, match="version 2 is out again"):
@@ -247,17 +278,18 @@ def _score(rate: float, heard: tuple[str, ...] = ()) -> Score:
     return Score(rate, {"en": rate}, heard, {"clip": (1, 2)})
 
 
-@given(ours=st.floats(0, 2), theirs=st.none() | st.floats(0, 2), heard=st.booleans())
+@given(ours=st.floats(0, 2), theirs=st.none() | st.floats(0, 2), heard=st.booleans(), speech_s=st.floats(0, 120))
 def test_the_gate_holds_the_error_rate_and_the_silence(
-    exported: Path, ours: float, theirs: float | None, heard: bool
+    exported: Path, ours: float, theirs: float | None, heard: bool, speech_s: float
 ) -> None:
-    """It passes exactly when the error rate is near the one in service and nothing is heard where nothing is said."""
-    manifest, clips = Manifest.read(exported), ClipSet("set", "0", (), ())
+    """It passes exactly when the error rate is near the one in service, over a minute, and silence stays silent."""
+    spoken = Clip("clip", Path("clip.wav"), "en", "a", speech_s)
+    manifest, clips = Manifest.read(exported), ClipSet("set", "0", (spoken,), ())
     said = ("noise: Thank you.",) if heard else ()
     served = None if theirs is None else (manifest, _score(theirs))
     gate = gate_of(manifest, clips, _score(ours, said), served)
     most = MOST_WRONG if theirs is None else theirs + MOST_LOSS
-    assert gate.passed == (ours <= most and not heard)
+    assert gate.passed == (ours <= most and not heard and speech_s >= LEAST_SPEECH_S)
     assert gate.content == manifest.content
 
 

@@ -187,6 +187,8 @@ def _export(source: str, folder: Path, precision: PrecisionChoice, sha256: str |
 
 
 def _show(verdict: Verdict) -> None:
+    from whisperline_models.verify import LEAST_SPEECH_S
+
     gate, ours, theirs = verdict.gate, verdict.candidate, verdict.serving
     table = Table("", "candidate", "in service", "gate", title=f"{gate.set_name}: {gate.audio_s / 60:.1f} min")
     most = f"at most {gate.most_word_error_rate:.2%}"
@@ -199,6 +201,7 @@ def _show(verdict: Verdict) -> None:
         f"{gate.non_speech_clips - len(theirs.heard_in_non_speech)} of {gate.non_speech_clips} silent" if theirs else ""
     )
     table.add_row("without speech", silent, quiet, "all silent")
+    table.add_row("speech", f"{gate.speech_s:.0f} s", "", f"at least {LEAST_SPEECH_S:.0f} s")
     if gate.equal_tokens_clips is not None:
         table.add_row("same tokens as in service", f"{gate.equal_tokens_clips} of {len(ours.tokens)} clips", "", "")
     console.print(table)

@@ -32,6 +32,7 @@ _ROUTING = Path(__file__).parent / "routing"
 _LOCK = ".lock"
 _LAST_NUMBER = ".last-version"
 _ASIDE = ".removed-"
+_FIRST = ".first"
 
 
 class Repository:
@@ -60,6 +61,13 @@ class Repository:
                     shutil.rmtree(left)
                 else:
                     left.unlink()
+        first = self.path / _FIRST
+        if first.exists():
+            if self.rollout() is None:  # killed before any session could come to what is there
+                for number in self.versions():
+                    self._note_number(number)
+                    shutil.rmtree(self.model / str(number))
+            first.unlink()
 
     def versions(self) -> list[int]:
         """The numbers of the versions, ascending."""
@@ -107,6 +115,14 @@ class Repository:
                 shutil.copyfile(source / name, written / name)
             manifest.write(written)
             checked(written)
+        return number
+
+    def add_first(self, source: Path, manifest: Manifest) -> int:
+        """`add` a version that serves every session from now on; one without its routing is swept up after a crash."""
+        write_whole(self.path / _FIRST, "")
+        number = self.add(source, manifest)
+        self.start_routing(number)
+        (self.path / _FIRST).unlink()
         return number
 
     def start_routing(self, number: int) -> None:

@@ -41,9 +41,7 @@ def publish(folder: Path, repository: Repository, servers: Sequence[Server], wai
             excuse = Waiver(content=manifest.content, reason=waiver, waived_at=now())
             manifest = manifest.model_copy(update={"waiver": excuse})
         first = _is_first(repository)
-        number = repository.add(folder, manifest)
-        if first:
-            repository.start_routing(number)
+        number = repository.add_first(folder, manifest) if first else repository.add(folder, manifest)
         tell(f"version {number} is in {repository.path}: {manifest.model}, {manifest.precision}")
         try:
             _load(servers, number, first, tell)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_LOSS = 0.003  # of the word error rate, from the version in service
 MOST_WRONG = 0.5  # of the words, where nothing is in service: more is a broken export of any model
+LEAST_SPEECH_S = 60.0  # of spoken clips: less tells nothing of 0.3 points
 CANDIDATE, IN_SERVICE = "the candidate", "the version in service"
 NO_SPEECH = "zxx"
 LONGEST_S = 600.0  # of clips without speech; the first 30 s are taken
@@ -64,6 +65,11 @@ class ClipSet:
         return cls(folder.resolve().name, digest, tuple(spoken), tuple(unspoken))
 
     @property
+    def speech_s(self) -> float:
+        """How much of spoken clips there is."""
+        return sum(clip.duration_s for clip in self.spoken)
+
+    @property
     def audio_s(self) -> float:
         """How much of both there is."""
         return sum(min(clip.duration_s, 30.0) for clip in (*self.spoken, *self.unspoken))
@@ -81,9 +87,9 @@ class Verdict:
 def verify(folder: Path, clips: ClipSet, serving: Path | None, advance: Advance) -> Verdict:
     """Run a version, and the one in service, over the clips; writes the gate into its manifest.
 
-    It passes when its word error rate is at most 0.3 points above that in service (with none there: below 50 %) and
-    it hears nothing in clips without speech. Raises `VersionError` for a folder that is not as exported, `GateError`
-    where a version does not run.
+    It passes when its word error rate is at most 0.3 points above that in service (with none there: below 50 %) over
+    a minute of speech or more, and it hears nothing in clips without speech. Raises `VersionError` for a folder that
+    is not as exported, `GateError` where a version does not run.
     """
     manifest = checked(folder)
     with TemporaryDirectory() as scratch:
@@ -105,13 +111,14 @@ def gate_of(manifest: Manifest, clips: ClipSet, ours: Score, served: tuple[Manif
     most = MOST_WRONG if theirs is None else theirs.word_error_rate + MOST_LOSS
     return Gate(
         content=manifest.content,
-        passed=ours.word_error_rate <= most and not ours.heard_in_non_speech,
+        passed=ours.word_error_rate <= most and not ours.heard_in_non_speech and clips.speech_s >= LEAST_SPEECH_S,
         verified_at=now(),
         set_name=clips.name,
         set_sha256=clips.sha256,
         clips=len(clips.spoken),
         non_speech_clips=len(clips.unspoken),
         audio_s=round(clips.audio_s, 1),
+        speech_s=round(clips.speech_s, 1),
         word_error_rate=ours.word_error_rate,
         most_word_error_rate=most,
         heard_in_non_speech=ours.heard_in_non_speech,
