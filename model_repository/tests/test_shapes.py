@@ -55,13 +55,13 @@ def _choices(engine: Engine, logits: np.ndarray) -> list[int]:
 
 @pytest.mark.oracle  # writes three gigabytes, and takes seven of memory
 def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
-    """A decoder of over 2 GB gives what it gives without the layers that add nothing: 19 of 20 write zeros."""
+    """A decoder of over 2 GB gives what it gives without the layers that add nothing: most write zeros."""
     shallow = cut_checkpoint("large-v3", cache)
     blocks = [name for name in shallow.tensors if name.startswith("decoder.blocks.0.")]
     idle = {
         name.replace(".0.", f".{layer}.", 1): np.zeros_like(shallow.tensors[name])
         for name in blocks
-        for layer in range(1, DEEP)
+        for layer in range(shallow.dimensions.n_text_layer, DEEP)
     }
     dimensions = cut(shallow.dimensions, shallow.dimensions.n_audio_layer, DEEP)
     deep = replace(shallow, tensors={**shallow.tensors, **idle}, dimensions=dimensions)
@@ -71,4 +71,4 @@ def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> No
         engine = Engine(export_version(checkpoint, tmp_path / name, "float32"), threads=2)
         logits.append(engine.force(engine.encoder.encode([mel])[0], [50258, 50259, 50359]))
     assert (tmp_path / "deep" / "decoder.weights").stat().st_size > 2**31
-    np.testing.assert_array_equal(*logits)
+    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5)  # keys of more layers in one product are rounded otherwise
