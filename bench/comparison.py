@@ -17,7 +17,7 @@ from peer import Mode, Peer, peer
 from reference import reference_texts
 from report import THREADS, say, spread, table, verdict
 
-ROUNDS = 3
+ROUNDS = 5
 CLOSE_TO_BEST = 0.85  # of the best throughput: who is slower in the first round takes no part in the others
 MAX_PEER_ERROR_PERCENT = 20
 MAX_EMPTY_SHARE = 0.04  # of the texts: a guard may find no speech in a noisy clip, and pays for it in words
