@@ -1,6 +1,6 @@
 """A session's steps depend on its audio alone."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -94,9 +94,11 @@ def test_steps_begin_with_the_attachment_and_end_with_the_finish() -> None:
     assert steps[-2].segment.reason is SegmentEnd.END
 
 
-@given(st.integers(0, 30), st.integers(0, 10))
+@given(seed=st.integers(0, 30), which=st.integers(0, 10))
 @settings(max_examples=25, deadline=None)
-def test_a_replay_from_any_decision_makes_the_same_decisions(seed: int, which: int) -> None:
+def test_a_replay_from_any_decision_makes_the_same_decisions(
+    progress: Callable[..., Progress], seed: int, which: int
+) -> None:
     """Restored from the progress after any decision, the rest of the session is cut as it was."""
     samples = bursts(seed, 25)
     steps = [step for step in feed(samples, [1_600]) if isinstance(step, Transcribe | Advance)]
@@ -104,7 +106,7 @@ def test_a_replay_from_any_decision_makes_the_same_decisions(seed: int, which: i
     base = 0
     if decided:
         base = decided[-1].base if isinstance(decided[-1], Advance) else decided[-1].segment.end
-    session = Session.restored(_progress(base), Segmentation())
+    session = Session.restored(progress(base), Segmentation())
     first = base // 1_600 * 1_600 - 1_600 if base else 0
     for at in range(max(0, first), len(samples), 1_600):
         session.receive(_audio(samples, at, 1_600), 100 + at)
@@ -163,10 +165,10 @@ def test_what_follows_an_end_is_not_taken() -> None:
     assert session.end_ms() == 1_000
 
 
-def test_a_replay_keeps_nothing_that_is_done() -> None:
+def test_a_replay_keeps_nothing_that_is_done(progress: Callable[..., Progress]) -> None:
     """Restored, a session buffers no audio before its base, however far back the log is read for others."""
     base, second = 600 * 16_000, np.zeros(16_000, np.int16).tobytes()
-    session = Session.restored(_progress(base), Segmentation())
+    session = Session.restored(progress(base), Segmentation())
     for at in range(0, base, 16_000):
         needed = session.receive(_chunk(position=at, data=second), at)
         assert needed == (at + 16_000 == base)
@@ -214,9 +216,9 @@ def test_a_flood_of_finalize_is_one() -> None:
     assert [type(step) for step in session.steps] == [Attach, TellFinalized]
 
 
-def test_a_replay_does_not_answer_a_finalize_again() -> None:
+def test_a_replay_does_not_answer_a_finalize_again(progress: Callable[..., Progress]) -> None:
     """One up to the base of the replay was answered before, as the one that closed the segment there."""
-    session = Session.restored(_progress(32_000), Segmentation())
+    session = Session.restored(progress(32_000), Segmentation())
     second = np.zeros(16_000, np.int16).tobytes()
     assert not session.receive(_chunk(AudioKind.FINALIZE, position=16_000), 1)
     assert session.receive(_chunk(position=16_000, data=second), 2)
@@ -247,20 +249,3 @@ def _audio(samples: Samples, at: int, size: int) -> AudioChunk:
 
 def _end(at: int) -> AudioChunk:
     return _chunk(AudioKind.END, position=at)
-
-
-def _progress(base: int) -> Progress:
-    return Progress(
-        session_id="s",
-        connection_id="c",
-        client_id="u",
-        reply_partition=0,
-        sample_rate=16_000,
-        channels=1,
-        options=StreamOptions(),
-        revision=1,
-        owner="before",
-        attached_at=0,
-        base=base,
-        next_segment_index=0,
-    )

@@ -1,6 +1,7 @@
 """What is read while too much audio waits, and that nobody is taken for gone meanwhile."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
-from whisperline_contracts import AudioChunk, AudioKind, Progress, StreamOptions
+from whisperline_contracts import AudioChunk, AudioKind, Progress
 from whisperline_contracts.topics import AUDIO_CHUNKS
 from whisperline_transcriber.partition import Live, Partition
 from whisperline_transcriber.segmentation import Segmentation
@@ -118,9 +119,9 @@ async def test_what_is_listened_to_does_not_stop_the_reading(transcriber: Any) -
     assert transcriber._consumer.stopped == set()
 
 
-async def test_nobody_is_gone_while_the_log_is_not_read(transcriber: Any) -> None:
+async def test_nobody_is_gone_while_the_log_is_not_read(transcriber: Any, progress: Callable[..., Progress]) -> None:
     """A session is idle only as far as Kafka has said so: not while it is away, or the partition must wait."""
-    live = Live(heard(1), _progress())
+    live = Live(heard(1), progress())
     transcriber._partitions[0].live = {"s": live}
     live.seen_s = time.monotonic() - 100
     for told_s in (time.time() - 60, time.time()):  # away still, and back just now
@@ -133,18 +134,21 @@ async def test_nobody_is_gone_while_the_log_is_not_read(transcriber: Any) -> Non
     assert [chunk.kind for chunk in transcriber.publisher.ends] == [AudioKind.END]
 
 
-def _progress() -> Progress:
-    return Progress(
-        session_id="s",
-        connection_id="c",
-        client_id="u",
-        reply_partition=0,
-        sample_rate=16_000,
-        channels=1,
-        options=StreamOptions(),
-        revision=1,
-        owner="test",
-        attached_at=0,
-        base=0,
-        next_segment_index=0,
-    )
+async def test_who_resumed_before_an_idle_end_is_ended_as_idle_later(
+    transcriber: Any, progress: Callable[..., Progress]
+) -> None:
+    """The END was for the connection before; the one that took its place may go silent, too."""
+    live = Live(heard(1), progress())
+    transcriber._partitions[0].live = {"s": live}
+
+    async def goes_silent() -> list[str]:
+        live.seen_s = time.monotonic() - 100
+        for _ in range(2):
+            await transcriber._housekeeping()
+        return [chunk.connection_id for chunk in transcriber.publisher.ends]
+
+    transcriber._consumer.told_s = time.time()
+    await transcriber._housekeeping()
+    assert await goes_silent() == ["c"]
+    live.session.receive(AudioChunk("s", "d", "u", AudioKind.RESUME, 0, 16_000, 16_000, 0), 100)
+    assert await goes_silent() == ["c", "d"]

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from whisperline_contracts import (
     SegmentEnd,
     SessionEnd,
     SessionStart,
-    StreamOptions,
     decode_event,
     decode_progress,
     encode_progress,
@@ -213,14 +212,16 @@ async def test_nothing_behind_an_end_is_heard(log: Log) -> None:
     ]
 
 
-async def test_a_process_that_decides_second_goes_on_from_what_counts(stack: Stack, log: Log) -> None:
+async def test_a_process_that_decides_second_goes_on_from_what_counts(
+    stack: Stack, log: Log, progress: Callable[..., Progress]
+) -> None:
     """What another process has decided first is told to the letter, and the session goes on from there."""
     attached_at = await log.write(AudioKind.START)
     started = await log.event(SessionStart)
     ids = {"session_id": log.session_id, "connection_id": "first", "client_id": "test", "time_ms": started.time_ms}
     said = {"start_ms": 0, "end_ms": 1_000, "text": "so it goes", "words": (), "language": "en", "confidence": 1}
     made = {"reason": SegmentEnd.SILENCE, "model": "another", "model_version": "7", "position": 16_000}
-    theirs = _progress(log.session_id, "another", 16_000).model_copy(
+    theirs = progress(16_000, session_id=log.session_id, owner="another").model_copy(
         update={
             "connection_id": "first",
             "client_id": "test",
@@ -262,7 +263,7 @@ async def test_every_decision_is_in_the_progress_log(stack: Stack, log: Log) -> 
     assert revisions == [1, 2]
 
 
-async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack) -> None:
+async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack, progress: Callable[..., Progress]) -> None:
     """Both learn the same decision, and so does whoever reads the log later: never the one that came second."""
     session_id = uuid.uuid4().hex
     broker = Broker(stack.kafka_bootstrap)
@@ -271,33 +272,18 @@ async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack) -> None:
         try:
             for each in owners[:2]:
                 await each.assign([0])
-            proposed = [_progress(session_id, owner, base) for owner, base in (("one", 1_000), ("other", 2_000))]
+            proposed = [
+                progress(base, session_id=session_id, owner=owner) for owner, base in (("one", 1_000), ("other", 2_000))
+            ]
             pairs = zip(owners[:2], proposed, strict=True)
-            counted = await asyncio.gather(*(each.propose(0, progress) for each, progress in pairs))
+            counted = await asyncio.gather(*(each.propose(0, record) for each, record in pairs))
             await owners[2].assign([0])
             assert counted[0] == counted[1] == owners[2].sessions(0)[session_id]
             assert counted[0] in proposed
-            assert await owners[2].propose(0, _progress(session_id, "late", 3_000)) == counted[0]
+            assert await owners[2].propose(0, progress(3_000, session_id=session_id, owner="late")) == counted[0]
         finally:
             for each in owners:
                 await each.close()
-
-
-def _progress(session_id: str, owner: str, base: int) -> Progress:
-    return Progress(
-        session_id=session_id,
-        connection_id="c",
-        client_id="u",
-        reply_partition=0,
-        sample_rate=16_000,
-        channels=1,
-        options=StreamOptions(),
-        revision=1,
-        owner=owner,
-        attached_at=0,
-        base=base,
-        next_segment_index=0,
-    )
 
 
 async def test_sigterm_hands_over_and_exits_in_time(stack: Stack, log: Log) -> None:

@@ -77,7 +77,7 @@ class Live:
     stirred: asyncio.Event = field(default_factory=asyncio.Event)
     seen_s: float = field(default_factory=time.monotonic)  # when its last record was read
     partial_busy: bool = False
-    ending: bool = False  # an END was written for it
+    ending: str | None = None  # the connection for which an END was written; one that resumes in time is another
     late: deque[AudioChunk] = field(default_factory=lambda: deque(maxlen=LATE))  # RESUMEs that came after its END
 
     @property
@@ -161,8 +161,9 @@ class Partition:
         """Write an END for every session that had no records for long: its client and gateway are gone."""
         for live in list(self.live.values()):
             idle = now_s - live.seen_s > self._services.settings.idle_timeout_s
-            if idle and not live.ending and not live.session.ended and live.progress is not None:
-                live.ending = True
+            connection_id = live.session.connection_id
+            if idle and live.ending != connection_id and not live.session.ended and live.progress is not None:
+                live.ending = connection_id
                 await self._services.publisher.audio(told.idle_end(live.session, live.progress), self.number)
 
     async def bury(self, committed: int, now_s: float) -> None:
