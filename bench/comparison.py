@@ -98,14 +98,15 @@ async def _deployed(course: Course) -> list[str]:
         ours = [_ours(server, course, IN_FLIGHT, options) for options in ({}, WORDS)]
         shapes = [(kind, batch, n) for kind, batch in (("sequential", 1), ("pipeline", 8)) for n in (1, 2)]
         modes = [Mode(kind, c, n, batch, FASTEST) for c in COMPUTE_TYPES for kind, batch, n in shapes]
-        modes += [Mode(kind, c, n, batch, FASTEST_WORDS) for c in COMPUTE_TYPES for kind, batch, n in shapes if n > 1]
+        modes += [Mode(kind, c, n, batch, FASTEST_WORDS) for c in COMPUTE_TYPES for kind, batch, n in shapes]
         groups = [WITH_WORDS if mode.options is FASTEST_WORDS else IN_FLIGHT for mode in modes]
         peers = [
             _theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), group)
             for mode, group in zip(modes, groups, strict=True)
         ]
         await _take_turns(course, ours, peers)
-        await _probe([*ours, *(c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1)])
+        alone = [c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1 and c.group == IN_FLIGHT]
+        await _probe([*ours, *alone])
         errors = await _errors(server)
     lines = [*_describe(course), *expected]
     lines += ["- faster-whisper: beam 1, else its defaults; no timestamps, or in the rows so named with words.", ""]

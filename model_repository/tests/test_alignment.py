@@ -11,7 +11,7 @@ from whisperline_models.engine.alignment import median_of_7, time_words, token_s
 @settings(deadline=None)
 @given(width=st.integers(4, 40), seed=st.integers(0, 2**32 - 1))
 def test_the_running_median_is_the_median(width: int, seed: int) -> None:
-    """The exchanges give what sorting every seven neighbours gives, ends reflected."""
+    """It is what sorting every seven neighbours gives, ends reflected."""
     values = np.random.default_rng(seed).normal(size=(2, width)).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, [(0, 0), (3, 3)], mode="reflect"), 7, axis=1)
     np.testing.assert_array_equal(median_of_7(values), np.median(windows, axis=2))
@@ -46,6 +46,16 @@ def test_tokens_start_where_attention_moves() -> None:
         weights[:, token, token * 20 : token * 20 + 20] = 1
     starts = token_starts(weights, n_prompt=1)
     np.testing.assert_allclose(np.diff(starts)[1:], 0.4, atol=0.05)
+
+
+def test_a_token_that_attends_to_nothing_heard_spoils_no_other() -> None:
+    """All of its attention lies behind the audio: its own row says nothing, the others are as they were."""
+    n_tokens, n_frames = 6, 120
+    weights = np.full((2, n_tokens, n_frames), 1e-3, np.float32)
+    for token in range(n_tokens):
+        weights[:, token, token * 20 : token * 20 + 20] = 1
+    weights[0, -1] = 0
+    np.testing.assert_allclose(np.diff(token_starts(weights, n_prompt=1))[1:], 0.4, atol=0.05)
 
 
 def test_punctuation_joins_its_word() -> None:

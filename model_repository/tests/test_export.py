@@ -6,10 +6,13 @@ import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,10 +24,12 @@ from whisperline_models.cli import app
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ExportError, SourceError
 from whisperline_models.export import export_version
+from whisperline_models.graphs import build_encoder, encoder_pieces
 from whisperline_models.hashing import sha256_of_file
 from whisperline_models.manifest import sums
 from whisperline_models.onnx_builder import quantize_columns
 from whisperline_models.packages import PACKAGES
+from whisperline_models.shapes import SHAPES, cut, random_checkpoint
 from whisperline_models.sources import load_checkpoint
 
 
@@ -84,6 +89,24 @@ def test_other_weights_are_refused(checkpoint: Checkpoint, vocabulary: Vocabular
     huggingface.save(checkpoint, tmp_path, vocabulary)
     with pytest.raises(SourceError, match="sha256 is"):
         load_checkpoint(str(tmp_path), tmp_path, sha256="0" * 64)
+
+
+def test_an_encoder_in_pieces_gives_what_the_whole_one_gives(checkpoint: Checkpoint) -> None:
+    """Nineteen layers are eight equal shares, as near as may be, and the keys and values have a piece of their own."""
+    deep = random_checkpoint("tiny.en", cut(SHAPES["tiny.en"], 19, 1), checkpoint.tokenizer_json, seed=0)
+    pieces = list(build_encoder(deep, n_pieces=encoder_pieces(deep, "float32")))
+    layers = [sum(node.op_type == "MultiHeadAttention" for node in piece.graph.node) for piece in pieces]
+    assert layers == [3, 3, 3, 2, 2, 2, 2, 2, 0]
+    mel = np.random.default_rng(0).standard_normal((1, 80, 200), np.float32)
+    (whole,) = build_encoder(deep)
+    np.testing.assert_allclose(_last(pieces, mel), _last([whole], mel), rtol=0, atol=1e-4)
+
+
+def _last(pieces: Sequence[onnx.ModelProto], state: np.ndarray) -> np.ndarray:
+    for piece in pieces:
+        session = onnxruntime.InferenceSession(piece.SerializeToString(), providers=["CPUExecutionProvider"])
+        state = session.run([session.get_outputs()[-1].name], {session.get_inputs()[0].name: state})[0]
+    return state
 
 
 @pytest.mark.parametrize("source", ["tiny.de", "./nowhere", "/nowhere/at/all"])

@@ -199,6 +199,26 @@ def test_a_first_publisher_that_is_killed_leaves_a_repository_for_the_next(stage
     assert (repository.versions(), repository.routing().default) == ([2], 2)
 
 
+def test_a_repository_is_made_where_a_first_publisher_was_killed(staged: Path, cache: Path, tmp_path: Path) -> None:
+    """`init`, which a container runs at every start, sweeps up, too."""
+    repository = Repository(tmp_path / "models")
+    subprocess.run([sys.executable, "-c", CRASH_OF_FIRST, repository.path, staged], check=False)
+    made = CliRunner().invoke(
+        app, ["init", "tiny.en", "--keep", "--repository", str(repository.path), "--cache", str(cache)]
+    )
+    assert made.exit_code == 0, made.output
+    assert (repository.versions(), repository.routing().default) == ([2], 2)
+
+
+def test_a_gate_of_an_older_tool_is_read(staged: Path, repository: Repository) -> None:
+    """It did not say how much speech there was."""
+    _pass_gate(staged, repository)
+    fields = json.loads((staged / "manifest.json").read_text())
+    del fields["gate"]["speech_s"]
+    (staged / "manifest.json").write_text(json.dumps(fields))
+    assert _publish(staged, repository) == 2
+
+
 def test_a_version_that_no_server_loads_goes_out_again(staged: Path, repository: Repository) -> None:
     """The repository is as before, and the number is not used twice."""
     with pytest.raises(ServerError, match="version 2 is out again"):
@@ -213,11 +233,12 @@ def test_a_first_version_that_no_server_loads_leaves_an_empty_repository(staged:
     with pytest.raises(ServerError, match="version 1 is out again"):
         _publish(staged, repository, NOBODY, waiver="a test")
     assert (repository.versions(), repository.rollout()) == ([], None)
+    assert _publish(staged, repository, waiver="a test") == 2
 
 
 def test_a_repository_that_does_not_say_what_is_in_service_is_refused(staged: Path, repository: Repository) -> None:
     """With versions but no routing, the new one would get every session at once."""
-    repository.stop_routing()
+    shutil.rmtree(repository.path / "whisper_rollout")
     with pytest.raises(VersionError, match="has versions but no whisper_rollout"):
         _publish(staged, repository, waiver="a test")
 

@@ -83,7 +83,9 @@ def init(
         if keep and Repository(repository).rollout() is not None:
             tell(f"{repository} has versions already")
             return
-        if Repository(repository).versions():
+        with Repository(repository).changing():  # what a killed one has left is swept up
+            has_versions = bool(Repository(repository).versions())
+        if has_versions:
             raise VersionError(f"{repository} has versions already: `export`, `verify` and `publish` another one")
         repository.mkdir(parents=True, exist_ok=True)
         for left in repository.glob(f"{EXPORTING}*"):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Precision = Literal["float32", "float16", "int8"]
 _INT64_MAX = np.iinfo(np.int64).max
-_MOST_PIECES = 8  # with layers, of the encoder: a session each
+_MOST_PIECES = 8  # of the encoder's layers: a session each
 
 
 @dataclass
@@ -102,12 +102,15 @@ def build_encoder(
     (B, T, state). T may be any length up to the 30 s of the positional embedding.
     """
     dims = checkpoint.dimensions
-    for number, layers in enumerate(np.array_split(np.arange(dims.n_audio_layer), n_pieces)):
+    layers = np.arange(dims.n_audio_layer)
+    # the keys and values weigh as much as several layers, and have a piece to themselves
+    shares = [*np.array_split(layers, n_pieces - 1), []] if n_pieces > 1 else [layers]
+    for number, share in enumerate(shares):
         graph = GraphBuilder(f"encoder_{number}", arithmetic)
         whisper = _Whisper(graph, checkpoint)
         shape: list[int | str] = ["B", "T", dims.n_audio_state]
         x = graph.input("state", graph.float, shape) if number else _hear(whisper)
-        for layer in layers:
+        for layer in share:
             x = _encoder_block(whisper, x, f"encoder.blocks.{layer}")
         if number == n_pieces - 1:
             hidden = graph.output("hidden", graph.float, shape)
@@ -300,7 +303,8 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
     """The decoder over a whole text at once, for the attention of its alignment heads.
 
     In: `tokens` (1, N) int64 and the windows `cross_key_i`, `cross_value_i` (1, H, T, D), as far as the last
-    layer that has an alignment head. Out: `weights` (heads, N, T), the softmax of the cross-attention.
+    layer that has an alignment head; of that the keys alone. Out: `weights` (heads, N, T), the softmax of the
+    cross-attention.
     """
     graph = GraphBuilder("aligner", arithmetic)
     whisper = _Whisper(graph, checkpoint)

@@ -31,7 +31,7 @@ class Gate(BaseModel):
     set_sha256: str
     clips: int
     audio_s: float
-    speech_s: float
+    speech_s: float = 0.0  # older gates did not say
     word_error_rate: float
     most_word_error_rate: float
     heard_in_non_speech: tuple[str, ...]

@@ -63,10 +63,10 @@ class Repository:
                     left.unlink()
         first = self.path / _FIRST
         if first.exists():
-            if self.rollout() is None:  # killed before any session could come to what is there
-                for number in self.versions():
-                    self._note_number(number)
-                    shutil.rmtree(self.model / str(number))
+            number = int(first.read_text())
+            if self.rollout() is None and number in self.versions():  # no session could come to it
+                self._note_number(number)
+                shutil.rmtree(self.folder(number))
             first.unlink()
 
     def versions(self) -> list[int]:
@@ -119,8 +119,9 @@ class Repository:
 
     def add_first(self, source: Path, manifest: Manifest) -> int:
         """`add` a version that serves every session from now on; one without its routing is swept up after a crash."""
-        write_whole(self.path / _FIRST, "")
-        number = self.add(source, manifest)
+        number = self._next_number()
+        write_whole(self.path / _FIRST, f"{number}\n")
+        self.add(source, manifest, number)
         self.start_routing(number)
         (self.path / _FIRST).unlink()
         return number
@@ -133,9 +134,12 @@ class Repository:
                 shutil.copyfile(_ROUTING / name, written / target)
             (written / "rollout.json").write_text(Rollout(number, changed_unix_s=time.time()).to_json())
 
-    def stop_routing(self) -> None:
-        """Take the routing model out again, after a first version that did not load."""
-        shutil.rmtree(self.path / ROLLOUT_MODEL)
+    def stop_routing(self, number: int) -> None:
+        """Take the routing model out again, after a first version that did not load; a crash here leaves neither."""
+        write_whole(self.path / _FIRST, f"{number}\n")
+        aside = self.path / f"{_ASIDE}{ROLLOUT_MODEL}"
+        (self.path / ROLLOUT_MODEL).rename(aside)
+        shutil.rmtree(aside)
 
     @contextmanager
     def set_aside(self, number: int) -> Iterator[None]:

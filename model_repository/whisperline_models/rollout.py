@@ -147,9 +147,9 @@ def _load(servers: Sequence[Server], number: int, first: bool, tell: Tell) -> No
 
 
 def _take_out(repository: Repository, servers: Sequence[Server], number: int, first: bool, tell: Tell) -> None:
+    if first:
+        repository.stop_routing(number)
     with repository.set_aside(number):
-        if first:
-            repository.stop_routing()
         _reload(servers, tell)
 
 

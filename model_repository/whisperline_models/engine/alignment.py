@@ -64,7 +64,7 @@ def token_starts(weights: NDArray[np.float32], n_prompt: int) -> NDArray[np.floa
     """
     matrix = np.zeros((weights.shape[1] - n_prompt - 1, weights.shape[2]), np.float32)
     for head in weights:  # one by one: what is worked on stays in the processor's cache
-        shares = head / head.sum(axis=1, keepdims=True)
+        shares = head / np.maximum(head.sum(axis=1, keepdims=True), 1e-12)  # 0 where all is behind the audio
         spread = shares.std(axis=0)
         normal = (shares - shares.mean(axis=0)) / np.maximum(spread, 1e-12)
         matrix += median_of_7(normal[n_prompt:-1])

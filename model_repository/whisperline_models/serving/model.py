@@ -93,7 +93,7 @@ class Metrics:
             name: kinds(name=f"whisper_{name}", description=description, kind=kind)
             for name, description, kind in (
                 ("queue_seconds", "From a request's arrival to its first unit of work", kinds.HISTOGRAM),
-                ("unit_seconds", "Duration of a unit of work: encode, decode (one step), align", kinds.HISTOGRAM),
+                ("unit_seconds", "Duration of a unit: encode (a piece), decode (one step), align", kinds.HISTOGRAM),
                 ("batch_rows", "Rows in a unit of work", kinds.HISTOGRAM),
                 ("requests", "Requests by state, waiting or active", kinds.GAUGE),
             )
