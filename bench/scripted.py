@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from whisperline_models.checkpoint import Checkpoint
+from reference_tools.shapes import SHAPES, random_checkpoint
 from whisperline_models.engine.vocabulary import Vocabulary
-from whisperline_models.shapes import SHAPES, random_checkpoint
+from whisperline_models.weights.checkpoint import Checkpoint
 
 SEED = 1
 FIRST_TOKEN = 1000  # an ordinary piece of text, as those after it are

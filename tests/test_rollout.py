@@ -21,7 +21,7 @@ from streams import CACHE, RATE, Samples, eventually, local_settings
 from test_pipeline import BECKETT, JFK
 from whisperline_local import Stack
 from whisperline_models.manifest import Manifest, sums
-from whisperline_models.repository import Repository
+from whisperline_models.rollout.repository import Repository
 from whisperline_models.routing.state import Rollout
 from whisperline_transcriber.metrics import REROUTED
 from whisperline_transcriber.triton import Lane, Request, Triton, TritonError

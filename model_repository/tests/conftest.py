@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whisperline_models.checkpoint import Checkpoint, Dimensions
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.engine.vocabulary import Vocabulary
-from whisperline_models.export import export_version
-from whisperline_models.sources import load_checkpoint
-from whisperline_models.speech import Clip, read_manifest
+from whisperline_models.export.version import export_version
+from whisperline_models.gate.speech import Clip, read_manifest
+from whisperline_models.weights.checkpoint import Checkpoint, Dimensions
+from whisperline_models.weights.sources import load_checkpoint
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("WHISPERLINE_MODEL_CACHE", CHECKOUT / ".state" / "cache"))

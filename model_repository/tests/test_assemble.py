@@ -8,12 +8,12 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner, Result
-from whisperline_models.checkpoint import Checkpoint
 from whisperline_models.cli import app
-from whisperline_models.export import export_version
+from whisperline_models.export.version import export_version
 from whisperline_models.manifest import checked
-from whisperline_models.repository import Repository
+from whisperline_models.rollout.repository import Repository
 from whisperline_models.routing.state import Canary, Rollout
+from whisperline_models.weights.checkpoint import Checkpoint
 
 
 @pytest.fixture(scope="module")

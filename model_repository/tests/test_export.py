@@ -17,20 +17,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from reference_tools.shapes import SHAPES, cut, random_checkpoint
 from typer.testing import CliRunner
-from whisperline_models import ctranslate2, huggingface
-from whisperline_models.checkpoint import Checkpoint
 from whisperline_models.cli import app
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ExportError, SourceError
-from whisperline_models.export import export_version
-from whisperline_models.graphs import build_encoder, encoder_pieces
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.export.graphs import build_encoder, encoder_pieces
+from whisperline_models.export.onnx_builder import quantize_columns
+from whisperline_models.export.version import export_version
+from whisperline_models.files import sha256_of_file
 from whisperline_models.manifest import sums
-from whisperline_models.onnx_builder import quantize_columns
-from whisperline_models.packages import PACKAGES
-from whisperline_models.shapes import SHAPES, cut, random_checkpoint
-from whisperline_models.sources import load_checkpoint
+from whisperline_models.weights import ctranslate2, huggingface
+from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.weights.packages import PACKAGES
+from whisperline_models.weights.sources import load_checkpoint
 
 
 def test_a_version_tells_what_it_is(small: Checkpoint, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from whisperline_models.engine.log_mel import HOP, N_FFT, SAMPLE_RATE, cut_hops
-from whisperline_models.spectrogram import build_spectrogram, mel_filters
+from whisperline_models.export.spectrogram import build_spectrogram, mel_filters
 
 SESSIONS = {n: onnxruntime.InferenceSession(build_spectrogram(n).SerializeToString()) for n in (80, 128)}
 

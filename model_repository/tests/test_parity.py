@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from whisperline_models.checkpoint import Checkpoint
-from whisperline_models.parity import TOLERANCE, Parity, check, weighed_error
-from whisperline_models.speech import Clip
+from reference_tools.parity import TOLERANCE, Parity, check, weighed_error
+from whisperline_models.gate.speech import Clip
+from whisperline_models.weights.checkpoint import Checkpoint
 
 MOST_WORD_ERROR_S = 0.02  # one frame, median
 

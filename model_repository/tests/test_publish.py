@@ -14,25 +14,25 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
-from whisperline_models import rollout
-from whisperline_models.checkpoint import Checkpoint
 from whisperline_models.cli import app
 from whisperline_models.errors import GateError, ServerError, SourceError, VersionError
-from whisperline_models.export import export_version
+from whisperline_models.export.version import export_version
+from whisperline_models.gate.scoring import Score
+from whisperline_models.gate.speech import Clip
+from whisperline_models.gate.verify import LEAST_SPEECH_S, MOST_LOSS, MOST_WRONG, ClipSet, gate_of
 from whisperline_models.manifest import Gate, Manifest, checked, sums
-from whisperline_models.repository import Repository, in_service
+from whisperline_models.rollout import lifecycle as rollout
+from whisperline_models.rollout.repository import Repository, in_service
+from whisperline_models.rollout.servers import Server, resolve
 from whisperline_models.routing.state import Rollout, RolloutError
-from whisperline_models.scoring import Score
-from whisperline_models.servers import Server, resolve
-from whisperline_models.speech import Clip
-from whisperline_models.verify import LEAST_SPEECH_S, MOST_LOSS, MOST_WRONG, ClipSet, gate_of
+from whisperline_models.weights.checkpoint import Checkpoint
 
 NOBODY = "127.0.0.1:1"  # no server listens there
 CRASH = """
 import os, signal, sys
 from pathlib import Path
 from whisperline_models.manifest import Manifest
-from whisperline_models.repository import Repository
+from whisperline_models.rollout.repository import Repository
 
 def die(event, arguments):
     if event == "os.rename" and str(arguments[0]).endswith("/written"):
@@ -45,8 +45,8 @@ Repository(Path(sys.argv[1])).add(source, Manifest.read(source))
 CRASH_OF_FIRST = """
 import os, signal, sys
 from pathlib import Path
-from whisperline_models import rollout
-from whisperline_models.repository import Repository
+from whisperline_models.rollout import lifecycle as rollout
+from whisperline_models.rollout.repository import Repository
 
 def die(event, arguments):
     if event == "os.rename" and str(arguments[1]).endswith("/whisper_rollout"):

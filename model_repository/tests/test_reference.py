@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from whisperline_models.checkpoint import Checkpoint
+from reference_tools.parity import decode, word_gaps
 from whisperline_models.engine.guards import Verdict, judge, loops
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.export import export_version
-from whisperline_models.parity import decode, word_gaps
-from whisperline_models.speech import Clip, read_manifest, read_prompts
+from whisperline_models.export.version import export_version
+from whisperline_models.gate.speech import Clip, read_manifest, read_prompts
+from whisperline_models.weights.checkpoint import Checkpoint
 
 Row = dict[str, Any]
 EVERY = 6  # row of greedy text; all of them take minutes

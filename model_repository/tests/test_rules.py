@@ -5,10 +5,10 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_models import graphs
 from whisperline_models.engine import rules
 from whisperline_models.engine.vocabulary import Vocabulary
-from whisperline_models.onnx_builder import FLOAT, GraphBuilder
+from whisperline_models.export import graphs
+from whisperline_models.export.onnx_builder import FLOAT, GraphBuilder
 
 
 def reference(logits: np.ndarray, tokens: list[int], timed: bool, vocabulary: Vocabulary) -> np.ndarray:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reference_tools.parity import TOLERANCE, outputs_of, spectrogram
+from reference_tools.recording import CUTS, cut_checkpoint, shape_audio, thin
+from reference_tools.shapes import cut
 from whisperline_models.engine import rules
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.export import export_version
-from whisperline_models.parity import TOLERANCE, outputs_of, spectrogram
-from whisperline_models.recording import CUTS, cut_checkpoint, shape_audio, thin
-from whisperline_models.shapes import cut
+from whisperline_models.export.version import export_version
 
 OFTEN = ("distil-small.en", "large-v3")  # the others take a gigabyte and seconds each, and differ in width alone
 DEEP = 20  # layers of the width of large-v3: 2.6 GB with the vocabulary

@@ -7,14 +7,14 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from reference_tools.shapes import SHAPES, cut, random_checkpoint
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer
-from whisperline_models import huggingface
-from whisperline_models.checkpoint import Checkpoint, Dimensions, alignment_heads, with_first_merge
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import SourceError
-from whisperline_models.shapes import SHAPES, cut, random_checkpoint
-from whisperline_models.sources import load_checkpoint
+from whisperline_models.weights import huggingface
+from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, alignment_heads, with_first_merge
+from whisperline_models.weights.sources import load_checkpoint
 
 UPPER_HALF = {"large-v3-turbo": (2, 3), "distil-large-v3": (1,), "tiny.en": (2, 3)}
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_models.checkpoint import Checkpoint
+from reference_tools.shapes import CANTONESE, ENGLISH, SHAPES, fitted_tokenizer
 from whisperline_models.engine.vocabulary import Vocabulary
-from whisperline_models.shapes import CANTONESE, ENGLISH, SHAPES, fitted_tokenizer
-from whisperline_models.sources import load_checkpoint
+from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.weights.sources import load_checkpoint
 
 NAMES = {  # of openai-whisper's tokenizer: ours
     "sot": "start",

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from whisperline_models.errors import VersionError
-from whisperline_models.folders import write_whole
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.files import sha256_of_file, write_whole
 
 MANIFEST = "manifest.json"
 

@@ -10,23 +10,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from whisperline_models.engine.jobs import FULL_WINDOW_S
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.errors import ParityError
-from whisperline_models.export import export_version
-from whisperline_models.reference import Answers, Question, ask
+from whisperline_models.export.version import export_version
+
+from reference_tools.ask import Answers, Question, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from whisperline_models.checkpoint import Checkpoint
     from whisperline_models.engine.decoding import Decoded
-    from whisperline_models.speech import Clip
+    from whisperline_models.gate.speech import Clip
+    from whisperline_models.weights.checkpoint import Checkpoint
 
 TOLERANCE = 1e-3  # of encoder and decoder outputs in float32, from what float64 gives
 _BATCH = 16

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whisperline_models.errors import SourceError
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.files import sha256_of_file
 
 if TYPE_CHECKING:
     from pathlib import Path

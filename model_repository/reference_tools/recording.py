@@ -1,7 +1,5 @@
 """Records what the reference gives, so that tests without its environment are held against it.
 
-    python -m whisperline_models.recording FOLDER [KIND...]
-
 The kinds are the names of the files: `base` (real speech in several languages, with options), `ladder` (what falls
 back), `shapes` (random weights of the official sizes), `vocabulary` (special tokens and prompts).
 """
@@ -9,25 +7,23 @@ back), `shapes` (random weights of the official sizes), `vocabulary` (special to
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from whisperline_models.engine.log_mel import SAMPLE_RATE
-from whisperline_models.reference import Answers, Question, ask, ask_texts
+from whisperline_models.gate.speech import Clip, read_manifest, read_prompts
 from whisperline_models.settings import ModelSettings
-from whisperline_models.shapes import ENGLISH, SHAPES, cut, random_checkpoint
-from whisperline_models.sources import load_checkpoint
-from whisperline_models.speech import Clip, read_manifest, read_prompts
+from whisperline_models.weights.sources import load_checkpoint
+
+from reference_tools.ask import Answers, Question, ask, ask_texts
+from reference_tools.shapes import ENGLISH, SHAPES, cut, random_checkpoint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from whisperline_models.checkpoint import Checkpoint
+    from whisperline_models.weights.checkpoint import Checkpoint
 
     Asked = list[tuple[Clip, Question]]
     Rows = Iterable[Mapping[str, Any]]
@@ -160,7 +156,3 @@ KINDS: dict[str, Callable[[ModelSettings], Rows]] = {
     "shapes": _shapes,
     "vocabulary": _vocabulary,
 }
-
-if __name__ == "__main__":
-    target, *chosen = sys.argv[1:]
-    record(Path(target), chosen or KINDS, ModelSettings())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whisperline_models.engine.log_mel import HOP, HOPS_AFTER, N_FFT, SAMPLE_RATE
-from whisperline_models.onnx_builder import FLOAT, INT64, GraphBuilder
+from whisperline_models.export.onnx_builder import FLOAT, INT64, GraphBuilder
 
 if TYPE_CHECKING:
     import onnx

@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from whisperline_models.checkpoint import Checkpoint, Dimensions, Source, alignment_heads
 from whisperline_models.engine.vocabulary import N_TIMESTAMPS
+from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source, alignment_heads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

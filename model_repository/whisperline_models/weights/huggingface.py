@@ -12,9 +12,9 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from whisperline_models.checkpoint import Checkpoint, Dimensions, Source, alignment_heads, with_first_merge
 from whisperline_models.errors import SourceError
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.files import sha256_of_file
+from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source, alignment_heads, with_first_merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,7 @@ from whisper_normalizer.english import EnglishTextNormalizer
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from whisperline_models.speech import Clip
+    from whisperline_models.gate.speech import Clip
 
 UNSPACED = {"zh", "ja", "th", "lo", "my", "yue"}  # their letters are counted as words
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from whisperline_models.console import console, errors_of, tell
+from whisperline_models.cli.console import console, errors_of, tell
 from whisperline_models.errors import ServerError, VersionError
 from whisperline_models.settings import ModelSettings
 
 if TYPE_CHECKING:
     from whisperline_models.manifest import Manifest
-    from whisperline_models.repository import Repository
+    from whisperline_models.rollout.repository import Repository
+    from whisperline_models.rollout.servers import Server
     from whisperline_models.routing.state import Rollout
-    from whisperline_models.servers import Server
 
 # ruff: noqa: PLC0415 - what a command needs is imported when it is called: `whisperline` must start at once
 
@@ -50,7 +50,7 @@ def publish(
     without_gate: Annotated[str | None, typer.Option(help="publish without one, for this reason")] = None,
 ) -> None:
     """Put a version into the repository as the next one and load it; only the first gets sessions at once."""
-    from whisperline_models import rollout
+    from whisperline_models.rollout import lifecycle as rollout
 
     with errors_of("publish"), _opened(repository, triton) as (opened, servers):
         number = rollout.publish(folder, opened, servers, without_gate, tell)
@@ -70,7 +70,7 @@ def canary(
     triton: Addresses = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Give a share of sessions to a version; a larger share later keeps those that it has."""
-    from whisperline_models import rollout
+    from whisperline_models.rollout import lifecycle as rollout
 
     with errors_of("canary"), _opened(repository, triton) as (opened, servers):
         rollout.start_canary(opened, servers, number, parse_share(share), tell)
@@ -81,7 +81,7 @@ def promote(
     triton: Addresses = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Make the canary the version of all sessions."""
-    from whisperline_models import rollout
+    from whisperline_models.rollout import lifecycle as rollout
 
     with errors_of("promote"), _opened(repository, triton) as (opened, servers):
         rollout.promote(opened, servers, tell)
@@ -92,7 +92,7 @@ def rollback(
     triton: Addresses = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Take the canary's sessions back; without a canary, return to the version before."""
-    from whisperline_models import rollout
+    from whisperline_models.rollout import lifecycle as rollout
 
     with errors_of("rollback"), _opened(repository, triton) as (opened, servers):
         rollout.roll_back(opened, servers, tell)
@@ -105,7 +105,7 @@ def remove(
     drain_s: Annotated[float, typer.Option(min=0, help="least seconds since the routing last changed")] = DRAIN_S,
 ) -> None:
     """Unload a version that serves nobody, when its last requests are answered, and delete it."""
-    from whisperline_models import rollout
+    from whisperline_models.rollout import lifecycle as rollout
 
     with errors_of("remove"), _opened(repository, triton) as (opened, servers):
         rollout.remove(opened, servers, number, drain_s, tell)
@@ -168,8 +168,8 @@ def _loaded(server: Server) -> list[int] | None:
 @contextmanager
 def _opened(path: Path, addresses: list[str]) -> Iterator[tuple[Repository, list[Server]]]:
     """The repository, and a connection to every server behind the addresses."""
-    from whisperline_models.repository import Repository
-    from whisperline_models.servers import Server, resolve
+    from whisperline_models.rollout.repository import Repository
+    from whisperline_models.rollout.servers import Server, resolve
 
     with ExitStack() as stack:
         yield Repository(path), [stack.enter_context(Server(address)) for address in resolve(addresses)]

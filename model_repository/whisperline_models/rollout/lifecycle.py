@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 from whisperline_models.errors import GateError, ServerError, VersionError
 from whisperline_models.manifest import Manifest, Waiver, checked
-from whisperline_models.repository import MODEL, ROLLOUT_MODEL, Repository, in_service
+from whisperline_models.rollout.repository import MODEL, ROLLOUT_MODEL, Repository, in_service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from whisperline_models.rollout.servers import Server
     from whisperline_models.routing.state import Rollout
-    from whisperline_models.servers import Server
 
     Tell = Callable[[str], None]
 

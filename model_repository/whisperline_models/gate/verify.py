@@ -17,11 +17,11 @@ import numpy as np
 
 from whisperline_models.engine.requests import MAX_SAMPLES
 from whisperline_models.errors import GateError, SourceError
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.files import sha256_of_file
+from whisperline_models.gate.scoring import Score, score
+from whisperline_models.gate.speech import Clip, read_manifest
 from whisperline_models.manifest import Gate, Manifest, checked
-from whisperline_models.rollout import now
-from whisperline_models.scoring import Score, score
-from whisperline_models.speech import Clip, read_manifest
+from whisperline_models.rollout.lifecycle import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

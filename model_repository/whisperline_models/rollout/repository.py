@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from whisperline_models.errors import VersionError
-from whisperline_models.folders import UNFINISHED, flush_entry, write_whole, written_beside
+from whisperline_models.files import UNFINISHED, flush_entry, write_whole, written_beside
 from whisperline_models.manifest import Manifest, checked
 from whisperline_models.routing.state import Rollout
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODEL = "whisper"
 ROLLOUT_MODEL = "whisper_rollout"
 CONFIG = "config.pbtxt"
-_ROUTING = Path(__file__).parent / "routing"
+_ROUTING = Path(__file__).parents[1] / "routing"
 _LOCK = ".lock"
 _LAST_NUMBER = ".last-version"
 _ASIDE = ".removed-"

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from whisperline_models.errors import ServerError
-from whisperline_models.repository import MODEL
+from whisperline_models.rollout.repository import MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whisperline_models.engine.rules import NEVER, phase_masks
-from whisperline_models.onnx_builder import BOOL, FLOAT, FLOAT16, INT32, INT64, Arithmetic, GraphBuilder
-from whisperline_models.spectrogram import build_spectrogram
+from whisperline_models.export.onnx_builder import BOOL, FLOAT, FLOAT16, INT32, INT64, Arithmetic, GraphBuilder
+from whisperline_models.export.spectrogram import build_spectrogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from whisperline_models.checkpoint import Checkpoint, Dimensions
     from whisperline_models.engine.vocabulary import Vocabulary
+    from whisperline_models.weights.checkpoint import Checkpoint, Dimensions
 
     Precision = Literal["float32", "float16", "int8"]
 _INT64_MAX = np.iinfo(np.int64).max

@@ -12,14 +12,13 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from whisperline_models import cli_rollout
-from whisperline_models.console import console, errors_of, tell
-from whisperline_models.errors import GateError, ParityError
+from whisperline_models.cli import rollout as cli_rollout
+from whisperline_models.cli.console import console, errors_of, tell
+from whisperline_models.errors import GateError
 from whisperline_models.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from whisperline_models.parity import Parity
-    from whisperline_models.verify import Verdict
+    from whisperline_models.gate.verify import Verdict
 
 # ruff: noqa: PLC0415 - what a command needs is imported when it is called: `whisperline` must start at once
 
@@ -76,8 +75,8 @@ def init(
 ) -> None:
     """Make a repository that serves a model, without a gate: for development."""
     from whisperline_models.errors import VersionError
-    from whisperline_models.repository import Repository
-    from whisperline_models.rollout import publish
+    from whisperline_models.rollout.lifecycle import publish
+    from whisperline_models.rollout.repository import Repository
 
     with errors_of("init"):
         if keep and Repository(repository).rollout() is not None:
@@ -108,9 +107,9 @@ def assemble(  # noqa: PLR0917 - typer calls it by name
     max_requests: Annotated[int | None, typer.Option(min=1, help="requests of a lane at a time")] = None,
 ) -> None:
     """Lay out the repository of a server that starts afresh, from versions in folders."""
-    from whisperline_models.assemble import Assembly, parse_version
-    from whisperline_models.assemble import assemble as run
-    from whisperline_models.repository import Repository
+    from whisperline_models.rollout.assemble import Assembly, parse_version
+    from whisperline_models.rollout.assemble import assemble as run
+    from whisperline_models.rollout.repository import Repository
     from whisperline_models.routing.state import Rollout
 
     with errors_of("assemble"):
@@ -135,10 +134,10 @@ def verify(
     languages: Annotated[str | None, typer.Option(help="of the clips, separated by commas; all else")] = None,
 ) -> None:
     """Hold a version against the one in service on real speech; its gate must pass before `publish`."""
+    from whisperline_models.gate.verify import CANDIDATE, IN_SERVICE, ClipSet
+    from whisperline_models.gate.verify import verify as run
     from whisperline_models.manifest import Manifest
-    from whisperline_models.repository import Repository, in_service
-    from whisperline_models.verify import CANDIDATE, IN_SERVICE, ClipSet
-    from whisperline_models.verify import verify as run
+    from whisperline_models.rollout.repository import Repository, in_service
 
     with errors_of("verify"), Progress(console=console, transient=True) as progress:
         known = {"en"} if Manifest.read(folder).english_only else None
@@ -155,31 +154,9 @@ def verify(
     console.print(f"{folder} passes its gate", style="green", highlight=False, soft_wrap=True)
 
 
-@app.command()
-def parity(
-    source: Source = "tiny.en",
-    languages: Annotated[str, typer.Option(help="of the clips, separated by commas")] = "en",
-    clips: Clips = 10_000,
-    deep: Annotated[int, typer.Option(min=1, help="how many are compared in outputs and word times too")] = 8,
-    cache: Cache = settings.cache,
-) -> None:
-    """Compare an export in float32 with transformers and openai-whisper on real speech."""
-    from whisperline_models.parity import check
-    from whisperline_models.sources import load_checkpoint
-    from whisperline_models.speech import read_manifest
-
-    with errors_of("parity"), TemporaryDirectory() as scratch:
-        found = read_manifest(settings.speech_dir, set(languages.split(",")))
-        chosen = found[:: max(1, len(found) // clips)][:clips]
-        result = check(load_checkpoint(source, cache), chosen, settings.oracle_python, Path(scratch), deep)
-        _report(result)
-        if not result.holds:
-            raise ParityError("the export does not agree with the oracle")
-
-
 def _export(source: str, folder: Path, precision: PrecisionChoice, sha256: str | None, cache: Path) -> None:
-    from whisperline_models.export import export_version
-    from whisperline_models.sources import load_checkpoint
+    from whisperline_models.export.version import export_version
+    from whisperline_models.weights.sources import load_checkpoint
 
     tell(f"loading the weights of {source}")
     checkpoint = load_checkpoint(source, cache, sha256)
@@ -189,7 +166,7 @@ def _export(source: str, folder: Path, precision: PrecisionChoice, sha256: str |
 
 
 def _show(verdict: Verdict) -> None:
-    from whisperline_models.verify import LEAST_SPEECH_S
+    from whisperline_models.gate.verify import LEAST_SPEECH_S
 
     gate, ours, theirs = verdict.gate, verdict.candidate, verdict.serving
     table = Table("", "candidate", "in service", "gate", title=f"{gate.set_name}: {gate.audio_s / 60:.1f} min")
@@ -209,18 +186,6 @@ def _show(verdict: Verdict) -> None:
     console.print(table)
     for heard in gate.heard_in_non_speech:
         console.print(f"heard where nothing is said, {heard}", style="red", highlight=False, markup=False)
-
-
-def _report(result: Parity) -> None:
-    table = Table("compared", "clips", "result", title="parity")
-    deep = str(result.n_deep)
-    table.add_row("greedy tokens", str(result.n_clips), f"{len(result.differing)} clips differ")
-    table.add_row("greedy tokens, timestamps", deep, f"{len(result.differing_timed)} clips differ")
-    table.add_row("log-mel", deep, f"largest error {result.mel_error:.1e}")
-    table.add_row("encoder", deep, f"largest error {result.encoder_error:.1e}")
-    table.add_row("decoder", deep, f"largest error {result.decoder_error:.1e}")
-    table.add_row("word times", deep, f"median error {result.median_word_error_s * 1000:.0f} ms")
-    console.print(table)
 
 
 cli_rollout.register(app)

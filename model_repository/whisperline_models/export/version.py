@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from whisperline_models import graphs
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ExportError
-from whisperline_models.folders import written_beside
+from whisperline_models.export import graphs
+from whisperline_models.files import written_beside
 from whisperline_models.manifest import MANIFEST, sums
 
 if TYPE_CHECKING:
-    from whisperline_models.checkpoint import Checkpoint
-    from whisperline_models.graphs import Precision
+    from whisperline_models.export.graphs import Precision
+    from whisperline_models.weights.checkpoint import Checkpoint
 
 
 # lengths that windows may have: a processor saves with every half second (behind more than 28 s there is no room for
 # silence), a GPU encodes windows of one length together
 _WINDOWS_S = (*(half / 2 for half in range(6, 57)), 30.0)
 _WINDOWS_ON_GPU_S = (3.0, 6.0, 10.0, 15.0, 20.0, 30.0)
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 
 

@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from whisperline_models import huggingface
 from whisperline_models.engine.prompts import SAMPLE_LENGTH
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import ParityError
+from whisperline_models.weights import huggingface
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-
-    from whisperline_models.checkpoint import Checkpoint
+    from whisperline_models.weights.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from whisperline_models.errors import VersionError
-from whisperline_models.folders import write_whole
+from whisperline_models.files import write_whole
 from whisperline_models.manifest import Manifest
-from whisperline_models.repository import CONFIG, MODEL, ROLLOUT_MODEL, Repository
+from whisperline_models.rollout.repository import CONFIG, MODEL, ROLLOUT_MODEL, Repository
 from whisperline_models.routing.state import Rollout, RolloutError
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from whisperline_models import ctranslate2, huggingface, packages
-from whisperline_models.checkpoint import Checkpoint, Source
 from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.errors import SourceError
+from whisperline_models.weights import ctranslate2, huggingface, packages
+from whisperline_models.weights.checkpoint import Checkpoint, Source
 
 
 def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Checkpoint:

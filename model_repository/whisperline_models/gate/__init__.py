@@ -1,0 +1,1 @@
+"""Compares a version with the one in service on real speech."""

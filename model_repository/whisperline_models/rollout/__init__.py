@@ -1,0 +1,1 @@
+"""Brings versions into service and out of it."""

@@ -1,0 +1,1 @@
+"""Reads weights of Whisper from wherever they are."""
