@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from whisperline_models.engine.log_mel import SAMPLE_RATE
+from whisperline_models.engine.audio import SAMPLE_RATE
 from whisperline_models.gate.speech import Clip, read_manifest, read_prompts
 from whisperline_models.settings import ModelSettings
 from whisperline_models.weights.sources import load_checkpoint

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jiwer import wer
-from whisperline_models.engine.requests import Request, RequestError, Result
+from whisperline_models.engine.errors import RequestError
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.gate.speech import Clip
 
@@ -20,7 +22,7 @@ SAMPLE = 12  # clips, spread over the set
 
 
 def _ask(engine: Engine, audio: np.ndarray, options: bytes = TIMED) -> Request:
-    return Request.parse(audio, options, engine.vocabulary.languages)
+    return Request.parse(audio, options, engine.tokenizer.languages)
 
 
 def _plain(text: str) -> str:
@@ -73,13 +75,13 @@ def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Resu
     """Word times do not run backwards or beyond the audio, and the words are the text."""
     for request, result in rows:
         words = result.words
-        assert "".join(str(word["word"]) for word in words).split() == result.text.split() or (
-            " ".join(str(word["word"]).strip() for word in words) == result.text
+        assert "".join(word.word for word in words).split() == result.text.split() or (
+            " ".join(word.word for word in words) == result.text
         )
-        times = [(int(word["start_ms"]), int(word["end_ms"])) for word in words]
+        times = [(word.start_ms, word.end_ms) for word in words]
         assert all(start <= end <= len(request.audio) // 16 + 1 for start, end in times)
         assert all(one[0] <= other[0] for one, other in itertools.pairwise(times))
-        assert all(0 <= float(word["confidence"]) <= 1 for word in words)
+        assert all(0 <= word.confidence <= 1 for word in words)
 
 
 def test_read_speech_is_understood(served: Engine, english: list[Clip]) -> None:

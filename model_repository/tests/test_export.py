@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 from reference_tools.shapes import SHAPES, cut, random_checkpoint
 from typer.testing import CliRunner
 from whisperline_models.cli import app
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import ExportError, SourceError
 from whisperline_models.export.graphs import build_encoder, encoder_pieces
 from whisperline_models.export.onnx_builder import quantize_columns
@@ -74,19 +74,19 @@ def test_an_export_that_fails_leaves_nothing(checkpoint: Checkpoint, tmp_path: P
 
 
 def test_a_huggingface_folder_gives_the_same_weights(
-    checkpoint: Checkpoint, vocabulary: Vocabulary, tmp_path: Path
+    checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """Written as `transformers` writes it and read again, every tensor, size and head is the same."""
-    huggingface.save(checkpoint, tmp_path, vocabulary)
+    huggingface.save(checkpoint, tmp_path, tokenizer)
     again = load_checkpoint(str(tmp_path), tmp_path)
     assert (again.dimensions, again.alignment_heads) == (checkpoint.dimensions, checkpoint.alignment_heads)
     assert again.tensors.keys() == checkpoint.tensors.keys()
     assert all(np.array_equal(again.tensors[name], checkpoint.tensors[name]) for name in again.tensors)
 
 
-def test_other_weights_are_refused(checkpoint: Checkpoint, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_other_weights_are_refused(checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """With a checksum given, weights of another one are not exported."""
-    huggingface.save(checkpoint, tmp_path, vocabulary)
+    huggingface.save(checkpoint, tmp_path, tokenizer)
     with pytest.raises(SourceError, match="sha256 is"):
         load_checkpoint(str(tmp_path), tmp_path, sha256="0" * 64)
 

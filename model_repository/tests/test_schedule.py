@@ -23,7 +23,7 @@ class Job:
     stage: Stage = Stage.ENCODE
 
     @property
-    def encoding(self) -> tuple[int, int]:
+    def batch_key(self) -> tuple[int, int]:
         """Windows of one length that want the same piece go together."""
         return self.window_s, self.pieces
 

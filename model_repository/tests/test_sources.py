@@ -7,10 +7,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import tokenizers
 from reference_tools.shapes import SHAPES, cut, random_checkpoint
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import SourceError
 from whisperline_models.weights import huggingface
 from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, alignment_heads, with_first_merge
@@ -41,7 +41,7 @@ def test_a_shape_is_read_off_weights_of_it(name: str, checkpoint: Checkpoint, mu
     tokenizer = (checkpoint if name.endswith(".en") else multilingual).tokenizer_json
     drawn = random_checkpoint(name, narrow, tokenizer, seed=1)
     assert Dimensions.of(drawn.tensors, 1, 1) == narrow
-    Vocabulary.from_json(drawn.tokenizer_json, narrow.n_vocab)
+    Tokenizer.from_json(drawn.tokenizer_json, narrow.n_vocab)
 
 
 def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
@@ -53,16 +53,14 @@ def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
     assert "".join(first).replace(" ", "") == "Ġt"
     restored = with_first_merge(json.dumps(damaged).encode())
     assert json.loads(restored) == json.loads(whole)
-    ids = Tokenizer.from_str(restored.decode()).encode(" two", add_special_tokens=False).ids
-    assert [Tokenizer.from_str(restored.decode()).id_to_token(token) for token in ids] == ["Ġtwo"]
+    ids = tokenizers.Tokenizer.from_str(restored.decode()).encode(" two", add_special_tokens=False).ids
+    assert [tokenizers.Tokenizer.from_str(restored.decode()).id_to_token(token) for token in ids] == ["Ġtwo"]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_in_shards_is_read(
-    dtype: type, small: Checkpoint, vocabulary: Vocabulary, tmp_path: Path
-) -> None:
+def test_half_precision_in_shards_is_read(dtype: type, small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """Weights in 16 bits, in the shards that an index names, come back as float32."""
-    huggingface.save(small, tmp_path, vocabulary)
+    huggingface.save(small, tmp_path, tokenizer)
     whole = huggingface.load(tmp_path, "whole")
     (tmp_path / "model.safetensors").unlink()
     names = {ours: huggingface.their_name(ours) for ours in whole.tensors}
@@ -78,10 +76,10 @@ def test_half_precision_in_shards_is_read(
         np.testing.assert_array_equal(halved.tensors[name], value.astype(dtype).astype(np.float32))
 
 
-def test_a_tokenizer_of_other_weights_is_refused(small: Checkpoint, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_a_tokenizer_of_other_weights_is_refused(small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """A vocabulary of another size is an error that names the source, before anything is exported."""
-    huggingface.save(small, tmp_path, vocabulary)
+    huggingface.save(small, tmp_path, tokenizer)
     rows = {k: v[:-1] if k == "decoder.token_embedding.weight" else v for k, v in small.tensors.items()}
-    huggingface.save(replace(small, tensors=rows), tmp_path, vocabulary)
+    huggingface.save(replace(small, tensors=rows), tmp_path, tokenizer)
     with pytest.raises(SourceError, match="it is not of these weights"):
         load_checkpoint(str(tmp_path), tmp_path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whisperline_models.engine.rules import NEVER, phase_masks
+from whisperline_models.engine.logit_filters import NEVER, filter_masks
 from whisperline_models.export.onnx_builder import BOOL, FLOAT, FLOAT16, INT32, INT64, Arithmetic, GraphBuilder
 from whisperline_models.export.spectrogram import build_spectrogram
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from whisperline_models.engine.vocabulary import Vocabulary
+    from whisperline_models.engine.tokenizer import Tokenizer
     from whisperline_models.weights.checkpoint import Checkpoint, Dimensions
 
     Precision = Literal["float32", "float16", "int8"]
@@ -72,15 +72,13 @@ _ARITHMETIC = {
 }
 
 
-def build(
-    checkpoint: Checkpoint, vocabulary: Vocabulary, precision: Precision
-) -> Iterator[tuple[str, onnx.ModelProto]]:
+def build(checkpoint: Checkpoint, tokenizer: Tokenizer, precision: Precision) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Every graph of a version with its name, one after the other: all together, a large model's fill the memory."""
     many_rows, few_rows = _ARITHMETIC[precision]
     yield "spectrogram", build_spectrogram(checkpoint.dimensions.n_mels)
     for number, piece in enumerate(build_encoder(checkpoint, many_rows, encoder_pieces(checkpoint, precision))):
         yield f"encoder_{number}", piece
-    yield "decoder", build_decoder(checkpoint, vocabulary, few_rows)
+    yield "decoder", build_decoder(checkpoint, tokenizer, few_rows)
     yield "aligner", build_aligner(checkpoint, few_rows)
 
 
@@ -174,14 +172,14 @@ def _cross(whisper: _Whisper, hidden: str) -> None:
 
 
 def build_decoder(
-    checkpoint: Checkpoint, vocabulary: Vocabulary, arithmetic: Arithmetic = Arithmetic.FLOAT32
+    checkpoint: Checkpoint, tokenizer: Tokenizer, arithmetic: Arithmetic = Arithmetic.FLOAT32
 ) -> onnx.ModelProto:
     """One step of the decoder for B rows, each at its own position, with suppression and rules inside.
 
     In: `token` (B) int64, `position` (B) int32; the caches `key_i`, `value_i` (B, H, S, D), written in place
     where the output `present_..._i` is bound to the same buffer; the windows `cross_key_i`, `cross_value_i`
     (B, H, capacity, D) of which each row uses its first `n_frames` (B) int32, and their last frames
-    `last_key_i`, `last_value_i` (B, 1, state); the row's constraints of `engine.rules.Constraint`.
+    `last_key_i`, `last_value_i` (B, 1, state); the row's constraints of `engine.logit_filters.LogitFilter`.
     Out: `logits` (B, V) before any rule; `chosen` (B) int64, the best token that the rules allow, and
     `logprob` (B), its logarithmic probability among those.
     """
@@ -200,7 +198,7 @@ def build_decoder(
         graph.linear(x, "decoder.projection", projection, None, output=logits)
     else:
         graph.op("Cast", graph.linear(x, "decoder.projection", projection, None), outputs=[logits], to=FLOAT)
-    choose(graph, logits, vocabulary)
+    choose(graph, logits, tokenizer)
     return graph.model()
 
 
@@ -261,17 +259,17 @@ def _attend(whisper: _Whisper, query_key_value: list[str], cache: str, lengths: 
     return graph.fused("GroupQueryAttention", *query_key_value, *caches, *lengths, outputs=outputs, **heads)
 
 
-def choose(graph: GraphBuilder, logits: str, vocabulary: Vocabulary) -> None:
-    """Greedy choice under the rules of the reference's `decoding.py`; `engine.rules` states them in NumPy."""
-    phase, timed = graph.input("phase", INT64, ["B"]), graph.input("timed", BOOL, ["B"])
-    masks = graph.weight("phase_masks", phase_masks(vocabulary))
-    masked = graph.op("Add", logits, graph.op("Gather", masks, phase))
-    begin, end, axis = graph.integers(vocabulary.timestamp_begin), graph.integers(vocabulary.n_vocab), graph.integers(1)
+def choose(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) -> None:
+    """Greedy choice under the rules of the reference's `decoding.py`; `engine.logit_filters` states them in NumPy."""
+    mask, timestamps = graph.input("mask", INT64, ["B"]), graph.input("timestamps", BOOL, ["B"])
+    masks = graph.weight("filter_masks", filter_masks(tokenizer))
+    masked = graph.op("Add", logits, graph.op("Gather", masks, mask))
+    begin, end, axis = graph.integers(tokenizer.timestamp_begin), graph.integers(tokenizer.n_vocab), graph.integers(1)
     text = graph.op("Slice", masked, graph.integers(0), begin, axis)
-    time = _within_bounds(graph, graph.op("Slice", masked, begin, end, axis), vocabulary)
+    time = _within_bounds(graph, graph.op("Slice", masked, begin, end, axis), tokenizer)
     text_best, text_sum = _best_and_sum(graph, text)
     time_best, time_sum = _best_and_sum(graph, time)
-    forced = graph.op("And", timed, graph.op("Greater", time_sum, text_best))
+    forced = graph.op("And", timestamps, graph.op("Greater", time_sum, text_best))
     is_time = graph.op("Or", forced, graph.op("Greater", time_best, text_best))
     text_id, time_id = (graph.op("ArgMax", part, axis=1, keepdims=0) for part in (text, time))
     ids = [graph.op("Add", time_id, begin), text_id]
@@ -291,10 +289,10 @@ def _best_and_sum(graph: GraphBuilder, logits: str) -> tuple[str, str]:
     return graph.op("Squeeze", best, graph.integers(1)), graph.op("Squeeze", log_sum, graph.integers(1))
 
 
-def _within_bounds(graph: GraphBuilder, time: str, vocabulary: Vocabulary) -> str:
-    """Forbid the timestamps outside `time_from` to `time_to` (B, 1), both allowed."""
-    bounds = [graph.input(name, INT64, ["B", 1]) for name in ("time_from", "time_to")]
-    ids = graph.weight("time_ids", np.arange(vocabulary.timestamp_begin, vocabulary.n_vocab)[None])
+def _within_bounds(graph: GraphBuilder, time: str, tokenizer: Tokenizer) -> str:
+    """Forbid the timestamps outside `timestamp_from` to `timestamp_to` (B, 1), both allowed."""
+    bounds = [graph.input(name, INT64, ["B", 1]) for name in ("timestamp_from", "timestamp_to")]
+    ids = graph.weight("time_ids", np.arange(tokenizer.timestamp_begin, tokenizer.n_vocab)[None])
     outside = graph.op("Or", *(graph.op(k, ids, b) for k, b in zip(("Less", "Greater"), bounds, strict=True)))
     return graph.op("Where", outside, graph.scalar(NEVER), time)
 

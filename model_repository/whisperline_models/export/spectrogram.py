@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whisperline_models.engine.log_mel import HOP, HOPS_AFTER, N_FFT, SAMPLE_RATE
+from whisperline_models.engine.audio import HOP_LENGTH, HOPS_AFTER, N_FFT, SAMPLE_RATE
 from whisperline_models.export.onnx_builder import FLOAT, INT64, GraphBuilder
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ _DYNAMIC_RANGE = 8.0  # decades below the loudest that are kept
 
 
 def build_spectrogram(n_mels: int) -> onnx.ModelProto:
-    """The spectrogram of `engine.log_mel`, always in float32.
+    """The spectrogram of `engine.audio`, always in float32.
 
-    In: `hops` (B, F + HOPS_AFTER, HOP) float32 and `padding` (1) int64, both from `engine.log_mel.cut_hops`. Out: `mel`
+    In: `hops` (B, F + HOPS_AFTER, HOP) float32 and `padding` (1) int64, both from `engine.audio.cut_hops`. Out: `mel`
     (B, n_mels, F + padding). The source is `log_mel_spectrogram` of openai-whisper's `audio.py`.
     """
     graph = GraphBuilder("spectrogram")
-    hops, padding = graph.input("hops", FLOAT, ["B", "n_hops", HOP]), graph.input("padding", INT64, [1])
+    hops, padding = graph.input("hops", FLOAT, ["B", "n_hops", HOP_LENGTH]), graph.input("padding", INT64, [1])
     spectrum = graph.op("MatMul", _frames(graph, hops), graph.weight("fourier", _windowed_fourier()))
     squares = graph.op("Mul", spectrum, spectrum)
     energy = graph.op("MatMul", squares, graph.weight("filters", np.repeat(mel_filters(n_mels), 2, axis=0)))
@@ -43,7 +43,7 @@ def build_spectrogram(n_mels: int) -> onnx.ModelProto:
 def _frames(graph: GraphBuilder, hops: str) -> str:
     """Overlapping frames (B, F, N_FFT): each is two hops and half of the next."""
     axes = graph.integers(1, 2)
-    ends = [(-2, HOP), (-1, HOP), (np.iinfo(np.int64).max, N_FFT - HOPS_AFTER * HOP)]
+    ends = [(-2, HOP_LENGTH), (-1, HOP_LENGTH), (np.iinfo(np.int64).max, N_FFT - HOPS_AFTER * HOP_LENGTH)]
     parts = [
         graph.op("Slice", hops, graph.integers(start, 0), graph.integers(*end), axes) for start, end in enumerate(ends)
     ]

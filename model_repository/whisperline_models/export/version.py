@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import ExportError
 from whisperline_models.export import graphs
 from whisperline_models.files import written_beside
@@ -47,8 +47,8 @@ def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
 
 
 def _write_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
-    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
-    for name, graph in graphs.build(checkpoint, vocabulary, precision):
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    for name, graph in graphs.build(checkpoint, tokenizer, precision):
         # weights lie beside the graph: protobuf holds no more than 2 GB, and these are mapped, not read
         onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
         (folder / f"{name}.weights").chmod(0o644)  # onnx leaves it to its owner, but a version travels to other users

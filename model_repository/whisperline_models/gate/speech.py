@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from whisperline_models.engine.log_mel import SAMPLE_RATE
+from whisperline_models.engine.audio import SAMPLE_RATE
 from whisperline_models.errors import SourceError
 
 if TYPE_CHECKING:

@@ -17,14 +17,14 @@ import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from engine.requests import Request, RequestCancelled, RequestError  # type: ignore[import-not-found]  # this version's
+from engine.requests import Request, RequestCancelledError, RequestError  # type: ignore[import-not-found]  # this version's
 from engine.settings import ServingSettings  # type: ignore[import-not-found]
 from engine.transcription import Engine  # type: ignore[import-not-found]
-from engine.worker import Overloaded, Worker  # type: ignore[import-not-found]
+from engine.worker import OverloadedError, Worker  # type: ignore[import-not-found]
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
 ROWS = [1.0, 2, 4, 8, 12, 16, 24, 32, 64]
-CODES = {RequestError: "INVALID_ARG", Overloaded: "UNAVAILABLE", RequestCancelled: "CANCELLED"}
+CODES = {RequestError: "INVALID_ARG", OverloadedError: "UNAVAILABLE", RequestCancelledError: "CANCELLED"}
 
 
 class TritonPythonModel:
@@ -41,7 +41,7 @@ class TritonPythonModel:
             gpu=int(args["model_instance_device_id"]),
             observer=Metrics(args["model_version"], args["model_instance_name"]),
         )
-        self._languages = engine.vocabulary.languages
+        self._languages = engine.tokenizer.languages
         threading.excepthook = _die
         self._worker = Worker(engine, settings.max_requests)
 

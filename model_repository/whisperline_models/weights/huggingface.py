@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whisperline_models.engine.vocabulary import Vocabulary
+    from whisperline_models.engine.tokenizer import Tokenizer
 
 _FILES = ("config.json", "generation_config.json", "tokenizer.json")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")  # and no other precisions
@@ -71,12 +71,12 @@ def load(folder: Path, name: str) -> Checkpoint:
     )
 
 
-def save(checkpoint: Checkpoint, folder: Path, vocabulary: Vocabulary) -> None:
+def save(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer) -> None:
     """Write a folder that `load` and `WhisperForConditionalGeneration.from_pretrained` read."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({their_name(k): v for k, v in checkpoint.tensors.items()}, folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(_config(checkpoint.dimensions, vocabulary)))
-    (folder / "generation_config.json").write_text(json.dumps(_generation_config(checkpoint, vocabulary)))
+    (folder / "config.json").write_text(json.dumps(_config(checkpoint.dimensions, tokenizer)))
+    (folder / "generation_config.json").write_text(json.dumps(_generation_config(checkpoint, tokenizer)))
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
 
 
@@ -105,7 +105,7 @@ def _our_name(name: str) -> str:
     return f"{side}.blocks.{layer}.{_PARTS_OF_BLOCK[inner]}.{kind}"
 
 
-def _config(dims: Dimensions, vocabulary: Vocabulary) -> dict[str, Any]:
+def _config(dims: Dimensions, tokenizer: Tokenizer) -> dict[str, Any]:
     return {
         "model_type": "whisper",
         "architectures": ["WhisperForConditionalGeneration"],
@@ -120,29 +120,29 @@ def _config(dims: Dimensions, vocabulary: Vocabulary) -> dict[str, Any]:
         "decoder_ffn_dim": 4 * dims.n_text_state,
         "max_source_positions": dims.n_audio_ctx,
         "max_target_positions": dims.n_text_ctx,
-        "decoder_start_token_id": vocabulary.start,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), vocabulary.end),
+        "decoder_start_token_id": tokenizer.sot,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eot),
     }
 
 
-def _generation_config(checkpoint: Checkpoint, vocabulary: Vocabulary) -> dict[str, Any]:
+def _generation_config(checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, Any]:
     multilingual = {
-        "lang_to_id": {f"<|{code}|>": token for code, token in vocabulary.languages.items()},
-        "task_to_id": {"transcribe": vocabulary.transcribe, "translate": vocabulary.special("translate")},
+        "lang_to_id": {f"<|{code}|>": token for code, token in tokenizer.languages.items()},
+        "task_to_id": {"transcribe": tokenizer.transcribe, "translate": tokenizer.special("translate")},
     }
     return {
         "alignment_heads": checkpoint.alignment_heads,
-        "is_multilingual": vocabulary.is_multilingual,
-        "decoder_start_token_id": vocabulary.start,
-        "no_timestamps_token_id": vocabulary.no_timestamps,
-        "prev_sot_token_id": vocabulary.special("startofprev"),
+        "is_multilingual": tokenizer.is_multilingual,
+        "decoder_start_token_id": tokenizer.sot,
+        "no_timestamps_token_id": tokenizer.no_timestamps,
+        "prev_sot_token_id": tokenizer.special("startofprev"),
         "max_length": checkpoint.dimensions.n_text_ctx,
         "max_initial_timestamp_index": 50,
         "use_cache": True,
-        "suppress_tokens": vocabulary.suppressed,
-        "begin_suppress_tokens": vocabulary.blank,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), vocabulary.end),
-        **(multilingual if vocabulary.is_multilingual else {}),
+        "suppress_tokens": tokenizer.suppress_tokens,
+        "begin_suppress_tokens": tokenizer.suppress_blank,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eot),
+        **(multilingual if tokenizer.is_multilingual else {}),
     }
 
 
