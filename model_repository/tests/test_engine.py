@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jiwer import wer
+from numpy.typing import NDArray
 from whisperline_models.engine.errors import RequestError
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
@@ -21,7 +22,7 @@ TIMED = json.dumps({"language": "en", "timestamps": True, "words": True}).encode
 SAMPLE = 12  # clips, spread over the set
 
 
-def _ask(engine: Engine, audio: np.ndarray, options: bytes = TIMED) -> Request:
+def _ask(engine: Engine, audio: NDArray[np.int16], options: bytes = TIMED) -> Request:
     return Request.parse(audio, options, engine.tokenizer.languages)
 
 
@@ -29,7 +30,7 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
 
 
-def _said(result: Result) -> tuple[str, tuple[int, ...], int]:
+def _said(result: Result) -> tuple[str, tuple[int, ...], float]:
     return result.text, result.tokens, result.window_s
 
 
@@ -60,10 +61,10 @@ def test_a_row_that_leaves_for_a_better_lane_goes_on_where_it_was(
     for units in (3, 9, 14):
         said: dict[str, Result] = {}
         for name, request in (("first", first), ("second", second)):
-            served.submit(replace(request, lane="file"), partial(said.__setitem__, name))  # type: ignore[arg-type]
+            served.submit(replace(request, lane="file"), partial(said.__setitem__, name))
         for _ in range(units):
             served.work()
-        served.submit(replace(live, lane="final"), partial(said.__setitem__, "live"))  # type: ignore[arg-type]
+        served.submit(replace(live, lane="final"), partial(said.__setitem__, "live"))
         while served.work():
             pass
         assert next(iter(said)) == "live"

@@ -5,13 +5,14 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from whisperline_models.engine import logit_filters
 from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.export import graphs
 from whisperline_models.export.onnx_builder import FLOAT, GraphBuilder
 
 
-def reference(logits: np.ndarray, tokens: list[int], timed: bool, tokenizer: Tokenizer) -> np.ndarray:
+def reference(logits: NDArray[np.float32], tokens: list[int], timed: bool, tokenizer: Tokenizer) -> NDArray[np.float32]:
     """The logit filters of the reference's `decoding.py`, one after the other, as it states them."""
     logits, begin = logits.copy(), tokenizer.timestamp_begin
     if not tokens:

@@ -24,7 +24,7 @@ def test_greedy_text_is_the_references_token_for_token(exact: Engine, english: l
     clips = [clip for clip in english if clip.id in RECORDED][::EVERY]
     if not clips:
         pytest.skip("the speech folder holds none of the clips that were recorded")
-    found = {}
+    found: dict[str, list[int]] = {}
     for at in range(0, len(clips), BATCH):
         batch = clips[at : at + BATCH]
         requests = [Request(clip.read().astype(np.float32) / 32_768, "en") for clip in batch]

@@ -6,7 +6,8 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_models.engine.schedule import LANES, PATIENCE_S, Scheduler, Stage, Unit
+from whisperline_models.engine.requests import LANES
+from whisperline_models.engine.schedule import PATIENCE_S, Scheduler, Stage, Unit
 
 SLOTS = 4
 FINAL, PARTIAL, FILE = range(len(LANES))

@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from whisperline_models.engine.timing import dtw, find_alignment, median_filter, time_words
 
 
@@ -19,7 +20,7 @@ def test_the_running_median_is_the_median(width: int, seed: int) -> None:
     np.testing.assert_array_equal(median_filter(values), np.median(windows, axis=2))
 
 
-def cheapest(cost: np.ndarray) -> float:
+def cheapest(cost: NDArray[np.float64]) -> float:
     total = np.full((cost.shape[0] + 1, cost.shape[1] + 1), np.inf)
     total[0, 0] = 0
     for i, j in product(range(1, total.shape[0]), range(1, total.shape[1])):

@@ -53,7 +53,7 @@ def _write_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
         onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
         (folder / f"{name}.weights").chmod(0o644)  # onnx leaves it to its owner, but a version travels to other users
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
-    for name in ("model.py", "config.pbtxt"):
+    for name in ("model.py", "tracing.py", "config.pbtxt"):
         shutil.copyfile(_PACKAGE / "serving" / name, folder / name)
     shutil.copytree(_PACKAGE / "engine", folder / "engine", ignore=shutil.ignore_patterns("__pycache__"))
     _compile(folder)
