@@ -27,9 +27,8 @@ from report import heading, percentile, say, table, verdict, write
 from scripted import script_of, scripted_checkpoint
 from whisperline_models.engine.requests import Request, Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.export.version import export_version
-from whisperline_models.weights.checkpoint import Checkpoint
-from whisperline_models.weights.sources import load_checkpoint
+from whisperline_models.export import export_version
+from whisperline_models.weights import Checkpoint, load_checkpoint
 
 SHAPE, TOKENIZER = "large-v3-turbo", "base"
 LONG_S, LONG_TOKENS = 28.0, 100  # read English has 3.6 tokens a second

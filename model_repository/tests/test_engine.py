@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jiwer import wer
 from whisperline_models.engine.requests import Request, RequestError, Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.gate.speech import Clip
+from whisperline_models.gate import Clip
 
 TIMED = json.dumps({"language": "en", "timestamps": True, "words": True}).encode()
 SAMPLE = 12  # clips, spread over the set

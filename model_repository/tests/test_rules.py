@@ -80,7 +80,7 @@ def test_rules_are_the_references(
 @pytest.fixture(scope="module")
 def choose(vocabulary: Vocabulary) -> onnxruntime.InferenceSession:
     graph = GraphBuilder("choose")
-    graphs.choose(graph, graph.input("logits", FLOAT, ["B", vocabulary.n_vocab]), vocabulary)
+    graphs.add_greedy_choice(graph, graph.input("logits", FLOAT, ["B", vocabulary.n_vocab]), vocabulary)
     return onnxruntime.InferenceSession(graph.model().SerializeToString(), providers=["CPUExecutionProvider"])
 
 
