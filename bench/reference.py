@@ -5,7 +5,7 @@ import json
 from clips import CHECKOUT, BenchClip
 from ours import CACHE
 from whisperline_models.engine.tokenizer import Tokenizer
-from whisperline_models.weights.sources import load_checkpoint
+from whisperline_models.weights import load_checkpoint
 
 TOKENS = CHECKOUT / "model_repository" / "tests" / "reference_tokens.json"  # recorded by the oracle, held by the tests
 

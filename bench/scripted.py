@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from reference_tools.shapes import SHAPES, random_checkpoint
 from whisperline_models.engine.tokenizer import Tokenizer
-from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.weights import Checkpoint
 
 SEED = 1
 FIRST_TOKEN = 1000  # an ordinary piece of text, as those after it are

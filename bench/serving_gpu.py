@@ -28,9 +28,8 @@ from scripted import script_of, scripted_checkpoint
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.export.version import export_version
-from whisperline_models.weights.checkpoint import Checkpoint
-from whisperline_models.weights.sources import load_checkpoint
+from whisperline_models.export import export_version
+from whisperline_models.weights import Checkpoint, load_checkpoint
 
 SHAPE, TOKENIZER = "large-v3-turbo", "base"
 LONG_S, LONG_TOKENS = 28.0, 100  # read English has 3.6 tokens a second

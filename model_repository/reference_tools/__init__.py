@@ -1,1 +1,5 @@
-"""Compares exports with the reference implementations; for tests and development, in no image and no wheel."""
+"""Compare exports with the reference implementations, transformers and openai-whisper on torch.
+
+For tests, benchmarks and development: no image and no wheel contains it. `python -m reference_tools --help` shows its
+commands.
+"""

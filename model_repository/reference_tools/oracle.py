@@ -1,9 +1,9 @@
-"""The reference's side of the parity check: a script for an environment that has torch, run by `reference.py`.
+"""The reference's side of the comparison: a script for an environment that has torch. `ask.py` runs it.
 
     python oracle.py FOLDER
 
-FOLDER holds `job.json`, and for questions about audio `audio.npz` and a Hugging Face model; the answers are written
-beside them. It imports nothing of this project, so that no mistake is shared.
+FOLDER holds `job.json`, and for questions about audio `audio.npz` and a Hugging Face model. The answers are written
+beside them. The script imports nothing of this project, so that no mistake is shared.
 """
 
 from __future__ import annotations
@@ -33,51 +33,54 @@ SAMPLE_RATE = 16000
 def main(folder: Path) -> None:
     """Answer the job in a folder."""
     logging.set_verbosity_error()
-    torch.set_num_threads(1)  # more wait for each other where the processor is shared
+    torch.set_num_threads(1)  # on a shared processor more threads wait for each other
     torch.set_grad_enabled(False)
     job = json.loads((folder / "job.json").read_text())
-    answers = _answer_texts(job["texts"]) if "texts" in job else _answer_questions(folder, job)
+    if "texts" in job:
+        answers: Any = answer_texts(job["texts"])
+    else:
+        oracle = Oracle(folder, job)
+        with np.load(folder / "audio.npz") as audio:
+            questions = enumerate(job["questions"])
+            answers = [oracle.answer(index, question, audio[str(index)]) for index, question in questions]
+        np.savez(folder / "answers.npz", **oracle.arrays)
     (folder / "answers.json").write_text(json.dumps(answers))
 
 
-def _answer_questions(folder: Path, job: dict[str, Any]) -> list[dict[str, Any]]:
-    oracle = _Oracle(folder, job)
-    with np.load(folder / "audio.npz") as audio:
-        answers = [oracle.answer(index, question, audio[str(index)]) for index, question in enumerate(job["questions"])]
-    np.savez(folder / "answers.npz", **oracle.arrays)
+def answer_texts(texts: list[str]) -> dict[str, Any]:
+    """Return the tokens of each kind of vocabulary by openai-whisper, and how it encodes these texts as prompts."""
+    names = ("sot", "eot", "no_speech", "no_timestamps", "timestamp_begin", "translate", "transcribe", "sot_prev")
+    never = ("transcribe", "translate", "sot", "sot_prev", "sot_lm", "no_speech")
+    answers = {}
+    for kind, multilingual, n_languages in (
+        ("english", False, 99),
+        ("multilingual", True, 99),
+        ("cantonese", True, 100),
+    ):
+        tokenizer = get_tokenizer(multilingual, num_languages=n_languages)
+        languages = zip(tokenizer.all_language_codes, tokenizer.all_language_tokens, strict=True)
+        answers[kind] = {
+            **{name: getattr(tokenizer, name) for name in names},
+            "languages": dict(sorted(languages)),
+            "suppressed": sorted({*tokenizer.non_speech_tokens, *(getattr(tokenizer, name) for name in never)}),
+            "blank": [*tokenizer.encode(" "), tokenizer.eot],
+            "texts": [[text, tokenizer.encode(f" {text.strip()}")] for text in texts],
+        }
     return answers
 
 
-def _answer_texts(texts: list[str]) -> dict[str, Any]:
-    """The tokens of each kind of vocabulary, by openai-whisper, and these texts as prompts."""
-    kinds = {"english": (False, 99), "multilingual": (True, 99), "cantonese": (True, 100)}
-    return {kind: _vocabulary(get_tokenizer(many, num_languages=n), texts) for kind, (many, n) in kinds.items()}
-
-
-def _vocabulary(tokenizer: Any, texts: list[str]) -> dict[str, Any]:
-    names = ("sot", "eot", "no_speech", "no_timestamps", "timestamp_begin", "translate", "transcribe", "sot_prev")
-    never = [getattr(tokenizer, name) for name in ("transcribe", "translate", "sot", "sot_prev", "sot_lm", "no_speech")]
-    return {
-        **{name: getattr(tokenizer, name) for name in names},
-        "languages": dict(sorted(zip(tokenizer.all_language_codes, tokenizer.all_language_tokens, strict=True))),
-        "suppressed": sorted({*tokenizer.non_speech_tokens, *never}),
-        "blank": [*tokenizer.encode(" "), tokenizer.eot],
-        "texts": [[text, tokenizer.encode(f" {text.strip()}")] for text in texts],
-    }
-
-
-class _Oracle:
-    """Both references over the same weights; `arrays` are what does not go into JSON."""
+class Oracle:
+    """Both references over the same weights. `arrays` holds what does not go into JSON."""
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
-        self.transformers = _load_transformers(folder)
+        self.transformers = load_transformers(folder)
         self.exact = copy.deepcopy(self.transformers).double()
-        self.openai = _load_openai(folder, job)
+        self.openai = load_openai(folder, job)
         self.features = WhisperFeatureExtractor(feature_size=job["dimensions"]["n_mels"])
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
 
     def answer(self, index: int, question: dict[str, Any], audio: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """What each reference gives for one question, as far as `wants` names it."""
+        """Return what each reference gives for one question, as far as `wants` names it."""
         wants = question["wants"]
         answer: dict[str, Any] = {}
         mel = self.features(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
@@ -91,12 +94,13 @@ class _Oracle:
             answer["decode"] = _decode(self.openai, mel, question)
         if "words" in wants:
             answer["words"] = _align(self.openai, mel, answer["greedy"]["text"], audio, language)
-        if "ladder" in wants:
-            answer["ladder"] = _ladder(self.openai, audio, language)
+        if "fallback" in wants:
+            answer["fallback"] = _fallback(self.openai, audio, language)
         return answer
 
 
-def _load_transformers(folder: Path) -> Any:
+def load_transformers(folder: Path) -> Any:
+    """Load the model of a Hugging Face folder, and stop if weights are missing or left over."""
     model, report = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
@@ -107,7 +111,7 @@ def _load_transformers(folder: Path) -> Any:
 
 
 def _greedy(model: Any, mel: Any, language: str, sample_length: int) -> dict[str, list[int]]:
-    """Greedy tokens over 30 s without timestamps: `text` alone, and `all` with prompt and whatever else was chosen."""
+    """Decode 30 s greedily without timestamps. Returns the tokens of the `text`, and `all` with the prompt's."""
     settings = model.generation_config
     options = {"language": language, "task": "transcribe"} if settings.is_multilingual else {}
     greedy = {"return_timestamps": False, "do_sample": False, "num_beams": 1, "max_new_tokens": sample_length}
@@ -122,7 +126,7 @@ def _greedy(model: Any, mel: Any, language: str, sample_length: int) -> dict[str
 
 
 def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, np.ndarray[Any, Any]]:
-    """Encoder state and logits computed in float64, and the encoder state as this model gives it in float32."""
+    """Return encoder state and logits in float64, and the encoder state as this model gives it in float32."""
     hidden = exact.model.encoder(mel.double()).last_hidden_state
     logits = exact(encoder_outputs=(hidden,), decoder_input_ids=torch.tensor([tokens])).logits
     single = model.model.encoder(mel).last_hidden_state
@@ -133,8 +137,8 @@ def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, n
     }
 
 
-def _load_openai(folder: Path, job: dict[str, Any]) -> Any:
-    """openai-whisper over the same weights, its own names for them in `openai.npz`."""
+def load_openai(folder: Path, job: dict[str, Any]) -> Any:
+    """Load openai-whisper with the same weights, which `openai.npz` has under its own names."""
     weights = np.load(folder / "openai.npz")
     model = whisper.model.Whisper(whisper.model.ModelDimensions(**job["dimensions"]))
     missing = model.load_state_dict({k: torch.from_numpy(weights[k]) for k in weights}, strict=False)
@@ -148,7 +152,7 @@ def _load_openai(folder: Path, job: dict[str, Any]) -> Any:
 
 
 def _decode(model: Any, mel: Any, question: dict[str, Any]) -> dict[str, Any]:
-    """The reference's greedy decoding over 30 s with the question's options, no fallback."""
+    """Decode 30 s greedily with the question's options, without temperature fallback."""
     options = whisper.DecodingOptions(
         language=question["language"],
         task=question["task"],
@@ -171,12 +175,12 @@ def _decode(model: Any, mel: Any, question: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Decided(Exception):
-    """The reference has gone on from its first attempt."""
+class _DecidedError(Exception):
+    """Stops `transcribe` when it has judged its first attempt."""
 
 
-def _ladder(model: Any, audio: Any, language: str) -> dict[str, Any]:
-    """How `transcribe` judges its first attempt: whether it falls back to a temperature, or takes it for silence.
+def _fallback(model: Any, audio: Any, language: str) -> dict[str, Any]:
+    """Return how `transcribe` judges its first attempt: it falls back to a temperature, or takes it for silence.
 
     The audio is padded here, so that `transcribe` sees the same spectrogram as `decode` does.
     """
@@ -186,13 +190,13 @@ def _ladder(model: Any, audio: Any, language: str) -> dict[str, Any]:
     def decode(segment: Any, options: Any) -> Any:
         temperatures.append(options.temperature)
         if attempts:
-            raise _Decided
+            raise _DecidedError
         attempts.append(result := whisper.decode(model, segment, options))
         return result
 
     model.decode = decode
     options = {"language": language, "condition_on_previous_text": False, "fp16": False}
-    with suppress(_Decided):
+    with suppress(_DecidedError):
         whisper.transcribe(model, whisper.pad_or_trim(audio), temperature=(0.0, 0.2), **options)
     del model.decode
     (first,) = attempts
@@ -207,7 +211,7 @@ def _ladder(model: Any, audio: Any, language: str) -> dict[str, Any]:
 
 
 def _align(model: Any, mel: Any, tokens: list[int], clip: Any, language: str) -> list[dict[str, Any]]:
-    """The reference's word times for these tokens, before punctuation is merged."""
+    """Return the word times of these tokens, before punctuation is merged."""
     tokenizer = get_tokenizer(model.is_multilingual, language=language, task="transcribe")
     words = find_alignment(model, tokenizer, tokens, mel[0], clip.size // 160)
     return [

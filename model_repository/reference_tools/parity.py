@@ -1,4 +1,4 @@
-"""Holds an export against the reference: encoder, decoder, greedy text, timestamps and word times.
+"""Compare an export with the reference: encoder, decoder, greedy text, timestamps and word times.
 
 The reference runs in another environment (`reference.py`); this side exports the same weights in float32 and
 compares on the same clips.
@@ -16,10 +16,9 @@ from whisperline_models.engine.logit_filters import next_filter
 from whisperline_models.engine.prompts import build_prompt
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.errors import ParityError
-from whisperline_models.export.version import export_version
+from whisperline_models.export import export_version
 
-from reference_tools.ask import Answers, Question, ask
+from reference_tools.ask import ParityError, Question, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,21 +27,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from whisperline_models.engine.decoding import DecodingResult
     from whisperline_models.engine.slots import Window
-    from whisperline_models.gate.speech import Clip
-    from whisperline_models.weights.checkpoint import Checkpoint
+    from whisperline_models.gate import Clip
+    from whisperline_models.weights import Checkpoint
 
-TOLERANCE = 1e-3  # of encoder and decoder outputs in float32, from what float64 gives
+TOLERANCE = 1e-3  # by which outputs in float32 may differ from the oracle's in float64
 _BATCH = 16
 _DEEP = ("greedy", "outputs", "decode", "words")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What the comparison found; texts are compared over all clips, the rest over the first `n_deep`.
+    """The result of a comparison. Texts are compared over all clips, the rest over the first `n_deep`.
 
     Errors are the largest of any element, from the float64 oracle; `encoder_error` is weighed by `weighed_error`.
-
-    `differing` and `differing_timed` name clips with their tokens: the oracle's, then ours.
+    `differing` and `differing_timed` have tokens by the clip's id: the oracle's, then ours.
     """
 
     n_clips: int
@@ -56,52 +54,57 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether outputs are within the tolerance and every greedy text is the oracle's, token for token."""
+        """True if outputs are within the tolerance and every greedy text is the oracle's, token for token."""
         return self.encoder_error <= TOLERANCE and self.decoder_error <= TOLERANCE and not self.differing
 
     @property
     def median_word_error_s(self) -> float:
-        """The median distance of word starts and ends from the reference's; 0 without words."""
+        """The median distance of word starts and ends from the reference's, 0 without words."""
         return float(np.median(self.word_errors_s)) if self.word_errors_s else 0.0
 
 
-def check(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch: Path, n_deep: int) -> Parity:
-    """Compare on these clips; `python` is the oracle's interpreter. Raises `ParityError` where it cannot run."""
+def compare(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch: Path, n_deep: int) -> Parity:
+    """Compare on these clips. `python` is the oracle's interpreter. Raises `ParityError` if it cannot run."""
     audio = [clip.read().astype(np.float32) / 32768 for clip in clips]
     questions = [
         Question(clip.language, _DEEP if index < n_deep else ("greedy",), timestamps=True)
         for index, clip in enumerate(clips)
     ]
     answers = ask(checkpoint, list(zip(audio, questions, strict=True)), python, scratch)
-    engine = Engine(export_version(checkpoint, scratch / "version", "float32"))
-    return _compare(engine, clips, audio, answers)
-
-
-def _compare(engine: Engine, clips: Sequence[Clip], audio: Sequence[NDArray[np.float32]], answers: Answers) -> Parity:
     rows, arrays = answers.rows, answers.arrays
     deep = [index for index, row in enumerate(rows) if "decode" in row]
-    asked = [Request(samples, clip.language) for samples, clip in zip(audio, clips, strict=True)]
-    greedy = [list(decoded.tokens) for decoded in decode(engine, asked)]
-    timed = [list(d.tokens) for d in decode(engine, [replace(asked[index], timestamps=True) for index in deep])]
+
+    engine = Engine(export_version(checkpoint, scratch / "version", "float32"))
+    requests = [Request(samples, clip.language) for samples, clip in zip(audio, clips, strict=True)]
+    greedy = [list(decoded.tokens) for decoded in decode(engine, requests)]
+    timed_requests = [replace(requests[index], timestamps=True) for index in deep]
+    timed = [list(decoded.tokens) for decoded in decode(engine, timed_requests)]
+
     wanted = [row["greedy"]["text"] for row in rows]
     wanted_timed = [rows[index]["decode"]["tokens"] for index in deep]
-    outputs = [outputs_of(engine, arrays[f"mel_{i}"], rows[i]["greedy"]["all"]) for i in deep]
+    mel_errors, encoder_errors, decoder_errors = [], [], []
+    word_errors_s: list[float] = []
+    for index in deep:
+        hidden, logits = outputs_of(engine, arrays[f"mel_{index}"], rows[index]["greedy"]["all"])
+        mel_errors.append(float(np.abs(arrays[f"mel_{index}"][0] - spectrogram(engine, audio[index])).max()))
+        exact, rounded = arrays[f"hidden_{index}"], arrays[f"hidden_float32_{index}"]
+        encoder_errors.append(weighed_error(exact, rounded, hidden))
+        decoder_errors.append(float(np.abs(arrays[f"logits_{index}"][0] - logits).max()))
+        word_errors_s += word_errors(engine, requests[index], wanted[index], rows[index]["words"])
     return Parity(
         n_clips=len(clips),
         n_deep=len(deep),
-        mel_error=max(_gap(arrays[f"mel_{i}"][0], spectrogram(engine, audio[i])) for i in deep),
-        encoder_error=max(
-            weighed_error(arrays[f"hidden_{i}"], arrays[f"hidden_float32_{i}"], outputs[i][0]) for i in deep
-        ),
-        decoder_error=max(_gap(arrays[f"logits_{i}"][0], outputs[i][1]) for i in deep),
+        mel_error=max(mel_errors),
+        encoder_error=max(encoder_errors),
+        decoder_error=max(decoder_errors),
         differing=_differing(clips, wanted, greedy),
         differing_timed=_differing(clips[: len(deep)], wanted_timed, timed),
-        word_errors_s=tuple(gap for i in deep for gap in word_gaps(engine, asked[i], wanted[i], rows[i]["words"])),
+        word_errors_s=tuple(word_errors_s),
     )
 
 
 def decode(engine: Engine, requests: Sequence[Request]) -> list[DecodingResult]:
-    """Decode each request over 30 s, greedily and without guards, as the reference's `decode` does."""
+    """Decode each request over 30 s, greedily and without fallback, as the reference's `decode` does."""
     found: list[DecodingResult] = []
     for at in range(0, len(requests), _BATCH):
         rows = [
@@ -136,20 +139,20 @@ def force(engine: Engine, window: Window, tokens: Sequence[int]) -> NDArray[np.f
 def outputs_of(
     engine: Engine, mel: NDArray[np.float32], tokens: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Our encoder's state for a spectrogram (1, n_mels, 3000), and our logits for tokens that are fed one by one."""
+    """Return our encoder's state for a spectrogram (1, n_mels, 3000), and our logits after each of the tokens."""
     return hidden_of(engine, mel), force(engine, engine.encoder.encode(list(mel))[0], tokens)
 
 
 def hidden_of(engine: Engine, mel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Our encoder's state (1, T, state) for a spectrogram (1, n_mels, 2T)."""
+    """Return our encoder's state (1, T, state) for a spectrogram (1, n_mels, 2T)."""
     state = mel
     for piece in engine.graphs.encoder:
         state = piece.run([piece.get_outputs()[0].name], {piece.get_inputs()[0].name: state})[0]
     return state
 
 
-def word_gaps(engine: Engine, request: Request, tokens: list[int], words: list[dict[str, Any]]) -> list[float]:
-    """How far starts and ends of words are from the reference's, in seconds; `tokens` are the text."""
+def word_errors(engine: Engine, request: Request, tokens: list[int], words: list[dict[str, Any]]) -> list[float]:
+    """Return how far starts and ends of words are from the reference's, in seconds. `tokens` are the text."""
     if not words:
         return []
     language = request.language or "en"
@@ -165,12 +168,12 @@ def word_gaps(engine: Engine, request: Request, tokens: list[int], words: list[d
 
 
 def spectrogram(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The spectrogram (n_mels, 3000) of audio padded to 30 s."""
+    """Return the spectrogram (n_mels, 3000) of audio padded to 30 s."""
     return engine.encoder.mel(audio, CHUNK_LENGTH_S)
 
 
 def weighed_error(exact: NDArray[np.float32], rounded: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
-    """The largest distance of our states (B, T, state) from the exact ones, less where the oracle's own is large.
+    """Return how far our states (B, T, state) are from the exact ones, less where the oracle's own error is large.
 
     A frame may be so ill-conditioned that rounding alone moves it past the tolerance (tiny.en, one frame of a clip:
     torch's float32 by 0.0016, ours by 0.0020; elsewhere 0.0004 at most was seen). Where the oracle's float32 is off by
@@ -178,10 +181,6 @@ def weighed_error(exact: NDArray[np.float32], rounded: NDArray[np.float32], ours
     """
     frames, uncertain = (np.abs(exact - states).max(axis=-1) for states in (ours, rounded))
     return float((frames / np.maximum(1, 2 * uncertain / TOLERANCE)).max())
-
-
-def _gap(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    return float(np.abs(a - b).max())
 
 
 def _differing(

@@ -1,4 +1,4 @@
-"""The shapes of the official Whisper models, and random weights of any shape: for sizes that are not at hand.
+"""The shapes of the official Whisper models, and random weights of any shape, for sizes without real weights.
 
 Source: `ModelDimensions` of the checkpoints of openai-whisper and of distil-whisper's on the Hugging Face hub.
 """
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from whisperline_models.engine.tokenizer import N_TIMESTAMPS
-from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source, alignment_heads
+from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source, choose_alignment_heads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-ENGLISH, MULTILINGUAL, CANTONESE = 51864, 51865, 51866  # tokens; the last knows a hundredth language
-_SHARPNESS = 2.0  # of random attention: scores of this spread tell frames apart, as trained ones do
-_LOGIT_SPREAD = 3.0
+ENGLISH, MULTILINGUAL, CANTONESE = 51864, 51865, 51866  # sizes of the vocabulary; the last has a 100th language
+_SHARPNESS = 2.0  # the spread of attention scores with which random heads tell frames apart, as trained ones do
+_LOGIT_SPREAD = 3.0  # of random logits
 
 
 def _shape(n_mels: int, state: int, n_audio_layer: int, n_text_layer: int, n_vocab: int) -> Dimensions:
@@ -47,13 +47,13 @@ SHAPES = {
 }
 
 
-def cut(dimensions: Dimensions, n_audio_layer: int, n_text_layer: int) -> Dimensions:
-    """The same shape with fewer layers, for a machine that cannot hold them all."""
+def with_layers(dimensions: Dimensions, n_audio_layer: int, n_text_layer: int) -> Dimensions:
+    """Return the same shape with so many layers, for a machine that cannot hold them all."""
     return replace(dimensions, n_audio_layer=n_audio_layer, n_text_layer=n_text_layer)
 
 
 def random_checkpoint(name: str, dimensions: Dimensions, tokenizer_json: bytes, seed: int) -> Checkpoint:
-    """Weights drawn so that outputs depend on the audio and on every token before, reproducible by the seed.
+    """Draw weights, the same for the same seed, whose outputs depend on the audio and on every token before.
 
     `tokenizer_json` is that of any model of the same kind, English-only or multilingual.
     """
@@ -63,13 +63,13 @@ def random_checkpoint(name: str, dimensions: Dimensions, tokenizer_json: bytes, 
         source=Source("random", f"seed {seed}", ""),
         dimensions=dimensions,
         tensors={tensor: _draw(random, tensor, shape) for tensor, shape in _tensors(dimensions)},
-        tokenizer_json=fitted_tokenizer(tokenizer_json, dimensions.n_vocab),
-        alignment_heads=alignment_heads(None, dimensions),
+        tokenizer_json=tokenizer_of_size(tokenizer_json, dimensions.n_vocab),
+        alignment_heads=choose_alignment_heads(None, dimensions),
     )
 
 
 def _tensors(dims: Dimensions) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of all weights, as the reference's `model.py` has them."""
+    """Yield names and shapes of all weights, as openai-whisper's `model.py` has them."""
     yield "encoder.positional_embedding", (dims.n_audio_ctx, dims.n_audio_state)
     yield from _linear("encoder.conv1", (dims.n_audio_state, dims.n_mels, 3))
     yield from _linear("encoder.conv2", (dims.n_audio_state, dims.n_audio_state, 3))
@@ -108,14 +108,14 @@ def _draw(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDA
         gain = _SHARPNESS**0.5
     if name == "decoder.token_embedding.weight":
         gain = _LOGIT_SPREAD
-        drawn[-N_TIMESTAMPS:] *= np.float32(0.1)  # hardly ever chosen: at timestamps transformers begins anew
+        drawn[-N_TIMESTAMPS:] *= np.float32(0.1)  # seldom chosen, because transformers starts again at timestamps
     if name == "decoder.positional_embedding":
-        gain = shape[1] ** 0.5  # else one token is repeated: the others weigh little beside the audio
+        gain = shape[1] ** 0.5  # with less, the text weighs little beside the audio and one token is repeated
     return drawn * np.float32(gain / np.sqrt(drawn[0].size))
 
 
-def fitted_tokenizer(tokenizer_json: bytes, n_vocab: int) -> bytes:
-    """The tokenizer with Cantonese, whose token moves those after it, where the vocabulary is that of large-v3."""
+def tokenizer_of_size(tokenizer_json: bytes, n_vocab: int) -> bytes:
+    """Return the tokenizer for a vocabulary of this size. That of large-v3 has Cantonese, which moves later tokens."""
     if n_vocab != CANTONESE:
         return tokenizer_json
     tokenizer = json.loads(tokenizer_json)

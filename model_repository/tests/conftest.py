@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.export.version import export_version
-from whisperline_models.gate.speech import Clip, read_manifest
-from whisperline_models.weights.checkpoint import Checkpoint, Dimensions
-from whisperline_models.weights.sources import load_checkpoint
+from whisperline_models.export import export_version
+from whisperline_models.gate import Clip, read_manifest
+from whisperline_models.weights import Checkpoint, Dimensions, load_checkpoint
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("WHISPERLINE_MODEL_CACHE", CHECKOUT / ".state" / "cache"))
@@ -65,7 +64,7 @@ def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def recorded() -> Callable[[str], list[dict[str, Any]]]:
-    """What the reference gave, by the kinds of `whisperline_models.recording`."""
+    """What the reference gave, by the kinds of `reference_tools.recording`."""
     return lambda kind: json.loads((REFERENCE / f"{kind}.json").read_text())
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.gate.scoring import word_error_rate
-from whisperline_models.gate.speech import Clip
+from whisperline_models.gate import Clip, word_error_rate
 
 REFERENCE = Path(__file__).with_name("reference_tokens.json")  # greedy over 30 s, by transformers
 SHORTEST_S = 2.0

@@ -9,11 +9,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner, Result
 from whisperline_models.cli import app
-from whisperline_models.export.version import export_version
-from whisperline_models.manifest import checked
-from whisperline_models.rollout.repository import Repository
+from whisperline_models.export import export_version
+from whisperline_models.manifest import Manifest
+from whisperline_models.rollout import Repository
 from whisperline_models.routing.state import Canary, Rollout
-from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.weights import Checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_versions_are_whole_and_routed(exported: Path, models: Path) -> None:
     assert result.exit_code == 0, result.output
     repository = Repository(models)
     assert repository.versions() == [3, 4]
-    assert checked(repository.folder(4)).content == checked(exported).content
+    assert Manifest.read_checked(repository.folder(4)).content == Manifest.read_checked(exported).content
     routing = repository.routing()
     assert (routing.default, routing.canary) == (3, Canary(4, 0.25))
 
@@ -57,14 +57,14 @@ def test_a_restart_assembles_anew(exported: Path, models: Path) -> None:
     (models / "whisper/3/encoder_0.onnx").unlink()
     assert assembled(models, "--version", f"5={exported}", "--default", "5").exit_code == 0
     assert Repository(models).versions() == [5]
-    checked(models / "whisper/5")
+    Manifest.read_checked(models / "whisper/5")
 
 
 def test_a_published_repository_is_left_alone(exported: Path, models: Path) -> None:
     """A repository that commands publish to is not replaced."""
     published = Repository(models)
     models.mkdir()
-    published.add(exported, checked(exported))
+    published.add(exported, Manifest.read_checked(exported))
     result = assembled(models, "--version", f"3={exported}", "--default", "3")
     assert result.exit_code == 1
     assert "was published to" in said(result)

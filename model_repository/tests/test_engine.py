@@ -16,7 +16,7 @@ from whisperline_models.engine.errors import RequestError
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.gate.speech import Clip
+from whisperline_models.gate import Clip
 
 TIMED = json.dumps({"language": "en", "timestamps": True, "words": True}).encode()
 SAMPLE = 12  # clips, spread over the set

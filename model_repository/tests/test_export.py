@@ -17,20 +17,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from reference_tools.shapes import SHAPES, cut, random_checkpoint
+from reference_tools import transformers_folder
+from reference_tools.shapes import SHAPES, random_checkpoint, with_layers
 from typer.testing import CliRunner
 from whisperline_models.cli import app
 from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import ExportError, SourceError
+from whisperline_models.export import export_version
 from whisperline_models.export.graphs import build_encoder, encoder_pieces
 from whisperline_models.export.onnx_builder import quantize_columns
-from whisperline_models.export.version import export_version
 from whisperline_models.files import sha256_of_file
-from whisperline_models.manifest import sums
-from whisperline_models.weights import ctranslate2, huggingface
-from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.manifest import file_checksums
+from whisperline_models.weights import Checkpoint, ctranslate2, load_checkpoint
 from whisperline_models.weights.packages import PACKAGES
-from whisperline_models.weights.sources import load_checkpoint
 
 
 def test_a_version_tells_what_it_is(small: Checkpoint, tmp_path: Path) -> None:
@@ -48,10 +47,10 @@ def test_a_version_tells_what_it_is(small: Checkpoint, tmp_path: Path) -> None:
 def test_a_version_is_never_overwritten(small: Checkpoint, tmp_path: Path) -> None:
     """An export to a folder that is there is refused and changes nothing."""
     target = tmp_path / "staged"
-    before = sums(export_version(small, target, "int8"))
+    before = file_checksums(export_version(small, target, "int8"))
     with pytest.raises(ExportError, match="exists: choose another --output"):
         export_version(small, target, "float32")
-    assert sums(target) == before
+    assert file_checksums(target) == before
     assert [path.name for path in tmp_path.iterdir()] == ["staged"]
 
 
@@ -77,7 +76,7 @@ def test_a_huggingface_folder_gives_the_same_weights(
     checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """Written as `transformers` writes it and read again, every tensor, size and head is the same."""
-    huggingface.save(checkpoint, tmp_path, tokenizer)
+    transformers_folder.save(checkpoint, tmp_path, tokenizer)
     again = load_checkpoint(str(tmp_path), tmp_path)
     assert (again.dimensions, again.alignment_heads) == (checkpoint.dimensions, checkpoint.alignment_heads)
     assert again.tensors.keys() == checkpoint.tensors.keys()
@@ -86,14 +85,14 @@ def test_a_huggingface_folder_gives_the_same_weights(
 
 def test_other_weights_are_refused(checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """With a checksum given, weights of another one are not exported."""
-    huggingface.save(checkpoint, tmp_path, tokenizer)
+    transformers_folder.save(checkpoint, tmp_path, tokenizer)
     with pytest.raises(SourceError, match="sha256 is"):
         load_checkpoint(str(tmp_path), tmp_path, sha256="0" * 64)
 
 
 def test_an_encoder_in_pieces_gives_what_the_whole_one_gives(checkpoint: Checkpoint) -> None:
     """Nineteen layers are eight equal shares, as near as may be, and the keys and values have a piece of their own."""
-    deep = random_checkpoint("tiny.en", cut(SHAPES["tiny.en"], 19, 1), checkpoint.tokenizer_json, seed=0)
+    deep = random_checkpoint("tiny.en", with_layers(SHAPES["tiny.en"], 19, 1), checkpoint.tokenizer_json, seed=0)
     pieces = list(build_encoder(deep, n_pieces=encoder_pieces(deep, "float32")))
     layers = [sum(node.op_type == "MultiHeadAttention" for node in piece.graph.node) for piece in pieces]
     assert layers == [3, 3, 3, 2, 2, 2, 2, 2, 0]

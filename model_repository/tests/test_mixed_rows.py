@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.export.version import export_version
-from whisperline_models.gate.speech import Clip, read_manifest
-from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.export import export_version
+from whisperline_models.gate import Clip, read_manifest
+from whisperline_models.weights import Checkpoint
 
 OPTIONS: list[tuple[str, dict[str, object]]] = [  # of a clip in this language
     ("en", {"language": "en", "words": True}),

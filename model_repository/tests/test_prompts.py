@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from whisperline_models.engine.prompts import MAX_PREVIOUS, build_prompt
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.tokenizer import Tokenizer
-from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.weights import Checkpoint
 
 AUDIO = np.zeros(160, np.float32)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="<"), max_size=900)

@@ -15,24 +15,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 from whisperline_models.cli import app
-from whisperline_models.errors import GateError, ServerError, SourceError, VersionError
-from whisperline_models.export.version import export_version
-from whisperline_models.gate.scoring import Score
-from whisperline_models.gate.speech import Clip
-from whisperline_models.gate.verify import LEAST_SPEECH_S, MOST_LOSS, MOST_WRONG, ClipSet, gate_of
-from whisperline_models.manifest import Gate, Manifest, checked, sums
+from whisperline_models.errors import GateError, RolloutError, ServerError, SourceError, VersionError
+from whisperline_models.export import export_version
+from whisperline_models.gate import Clip, ClipSet, Score
+from whisperline_models.gate.verification import MAX_ADDED_ERROR_RATE, MAX_FIRST_ERROR_RATE, MIN_SPEECH_S, judge
+from whisperline_models.manifest import Gate, Manifest, file_checksums, utc_now
+from whisperline_models.rollout import Server, resolve
 from whisperline_models.rollout import lifecycle as rollout
-from whisperline_models.rollout.repository import Repository, in_service
-from whisperline_models.rollout.servers import Server, resolve
-from whisperline_models.routing.state import Rollout, RolloutError
-from whisperline_models.weights.checkpoint import Checkpoint
+from whisperline_models.rollout.repository import Repository
+from whisperline_models.routing.state import Rollout
+from whisperline_models.weights import Checkpoint
 
 NOBODY = "127.0.0.1:1"  # no server listens there
 CRASH = """
 import os, signal, sys
 from pathlib import Path
 from whisperline_models.manifest import Manifest
-from whisperline_models.rollout.repository import Repository
+from whisperline_models.rollout import Repository
 
 def die(event, arguments):
     if event == "os.rename" and str(arguments[0]).endswith("/written"):
@@ -46,7 +45,7 @@ CRASH_OF_FIRST = """
 import os, signal, sys
 from pathlib import Path
 from whisperline_models.rollout import lifecycle as rollout
-from whisperline_models.rollout.repository import Repository
+from whisperline_models.rollout import Repository
 
 def die(event, arguments):
     if event == "os.rename" and str(arguments[1]).endswith("/whisper_rollout"):
@@ -81,12 +80,12 @@ def _quiet(_line: str) -> None:
 
 
 def _pass_gate(folder: Path, repository: Repository, **more: object) -> None:
-    manifest, serving = Manifest.read(folder), in_service(repository)
+    manifest, serving = Manifest.read(folder), repository.in_service()
     fields = {
         **{
             "content": manifest.content,
             "passed": True,
-            "verified_at": rollout.now(),
+            "verified_at": utc_now(),
             "set_name": "s",
             "set_sha256": "",
         },
@@ -112,8 +111,8 @@ def test_a_version_with_its_gate_comes_in_as_the_next(staged: Path, repository: 
     _pass_gate(staged, repository)
     assert _publish(staged, repository) == 2
     assert repository.versions() == [1, 2]
-    assert sums(repository.folder(2)) == sums(staged)
-    assert checked(repository.folder(2)).gate is not None
+    assert file_checksums(repository.folder(2)) == file_checksums(staged)
+    assert Manifest.read_checked(repository.folder(2)).gate is not None
     assert repository.routing().default == 1
 
 
@@ -248,7 +247,7 @@ def test_another_interface_is_refused(staged: Path, repository: Repository) -> N
     config = (staged / "config.pbtxt").read_text()
     (staged / "config.pbtxt").write_text(config.replace('name: "audio"', 'name: "samples"'))
     manifest = Manifest.read(staged)
-    manifest.model_copy(update={"files": sums(staged)}).write(staged)
+    manifest.model_copy(update={"files": file_checksums(staged)}).write(staged)
     with pytest.raises(VersionError, match="another interface"):
         _publish(staged, repository, waiver="a test")
 
@@ -292,7 +291,7 @@ def test_a_version_stays_that_a_server_does_not_let_go(staged: Path, repository:
     _publish(staged, repository, waiver="a test")
     with pytest.raises(ServerError, match="version 2 stays"):
         rollout.remove(repository, [Server(NOBODY)], 2, 0, _quiet)
-    assert sums(repository.folder(2)) == sums(staged)
+    assert file_checksums(repository.folder(2)) == file_checksums(staged)
 
 
 def _score(rate: float, heard: tuple[str, ...] = ()) -> Score:
@@ -308,9 +307,9 @@ def test_the_gate_holds_the_error_rate_and_the_silence(
     manifest, clips = Manifest.read(exported), ClipSet("set", "0", (spoken,), ())
     said = ("noise: Thank you.",) if heard else ()
     served = None if theirs is None else (manifest, _score(theirs))
-    gate = gate_of(manifest, clips, _score(ours, said), served)
-    most = MOST_WRONG if theirs is None else theirs + MOST_LOSS
-    assert gate.passed == (ours <= most and not heard and speech_s >= LEAST_SPEECH_S)
+    gate = judge(manifest, clips, _score(ours, said), served)
+    most = MAX_FIRST_ERROR_RATE if theirs is None else theirs + MAX_ADDED_ERROR_RATE
+    assert gate.passed == (ours <= most and not heard and speech_s >= MIN_SPEECH_S)
     assert gate.content == manifest.content
 
 

@@ -12,7 +12,7 @@ import pytest
 from reference_tools.parity import decode
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.gate.speech import Clip
+from whisperline_models.gate import Clip
 
 RECORDED: dict[str, list[int]] = json.loads(Path(__file__).with_name("reference_tokens.json").read_text())
 EVERY = 5  # clip; all of them take minutes

@@ -1,7 +1,7 @@
 """Official sizes that cannot be had here, by random weights of their shape.
 
 `reference/shapes.json` holds what transformers gave with the same weights: encoder and logits in float64, greedy
-tokens. Where time binds, a size has fewer layers: `whisperline_models.recording.CUTS`.
+tokens. Where time binds, a size has fewer layers: `reference_tools.recording.CUTS`.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from reference_tools.parity import TOLERANCE, force, outputs_of, spectrogram
 from reference_tools.recording import CUTS, cut_checkpoint, shape_audio, thin
-from reference_tools.shapes import cut
+from reference_tools.shapes import with_layers
 from whisperline_models.engine import logit_filters
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.export.version import export_version
+from whisperline_models.export import export_version
 
 OFTEN = ("distil-small.en", "large-v3")  # the others take a gigabyte and seconds each, and differ in width alone
 DEEP = 20  # layers of the width of large-v3: 2.6 GB with the vocabulary
@@ -64,7 +64,7 @@ def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> No
         for name in blocks
         for layer in range(shallow.dimensions.n_text_layer, DEEP)
     }
-    dimensions = cut(shallow.dimensions, shallow.dimensions.n_audio_layer, DEEP)
+    dimensions = with_layers(shallow.dimensions, shallow.dimensions.n_audio_layer, DEEP)
     deep = replace(shallow, tensors={**shallow.tensors, **idle}, dimensions=dimensions)
     mel = np.random.default_rng(0).standard_normal((128, 200), np.float32)
     logits = []

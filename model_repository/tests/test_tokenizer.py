@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference_tools.shapes import CANTONESE, ENGLISH, SHAPES, fitted_tokenizer
+from reference_tools.shapes import CANTONESE, ENGLISH, SHAPES, tokenizer_of_size
 from whisperline_models.engine.tokenizer import Tokenizer
-from whisperline_models.weights.checkpoint import Checkpoint
-from whisperline_models.weights.sources import load_checkpoint
+from whisperline_models.weights import Checkpoint, load_checkpoint
 
 NAMES = ("sot", "eot", "sot_prev", "no_speech", "no_timestamps", "timestamp_begin", "translate", "transcribe")
 
@@ -39,7 +38,7 @@ def test_tokens_are_the_references(
     theirs = next(row for row in recorded("vocabulary") if row["kind"] == kind)
     weights = load_checkpoint("tiny.en" if kind == "english" else "base", cache)
     n_vocab = SHAPES[size].n_vocab
-    ours = Tokenizer.from_json(fitted_tokenizer(weights.tokenizer_json, n_vocab), n_vocab)
+    ours = Tokenizer.from_json(tokenizer_of_size(weights.tokenizer_json, n_vocab), n_vocab)
     assert {name: getattr(ours, name) for name in NAMES} == {name: theirs[name] for name in NAMES}
     assert (list(ours.suppress_tokens), list(ours.suppress_blank)) == (theirs["suppressed"], theirs["blank"])
     assert [ours.encode_prompt(text) for text, _ in theirs["texts"]] == [ids for _, ids in theirs["texts"]]

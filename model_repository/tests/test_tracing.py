@@ -16,7 +16,7 @@ from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.timeline import MAX_PEERS, Timeline
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.gate.speech import Clip
+from whisperline_models.gate import Clip
 from whisperline_models.serving.tracing import Tracing
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -1,4 +1,7 @@
-"""Files and folders that are whole or not there: written beside, flushed to the disk, renamed into place."""
+"""Files and folders that appear whole or not at all, and their checksums.
+
+Each is written beside its place, flushed to the disk and renamed into it. Neither a reader nor a crash sees half of it.
+"""
 
 from __future__ import annotations
 
@@ -12,48 +15,44 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-UNFINISHED = ".unfinished-"  # what a killed process may leave begins with this
+UNFINISHED = ".unfinished-"  # a killed process may leave files and folders with this prefix
 
 
 @contextmanager
-def written_beside(target: Path, beside: Path) -> Iterator[Path]:
-    """Yield a new folder to fill in `beside`, on the file system of `target`; afterwards it stands at `target`.
+def atomic_folder(target: Path, scratch: Path) -> Iterator[Path]:
+    """Yield a new folder to fill, and rename it to `target` afterwards.
 
-    An error inside leaves nothing. Raises `FileExistsError` where `target` exists.
+    `scratch` is where it is filled, on the file system of `target`. An error inside the block leaves nothing behind.
+    Raises `FileExistsError` if `target` exists.
     """
     if target.exists():
         raise FileExistsError(target)
-    for folder in (beside, target.parent):
+    for folder in (scratch, target.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=beside) as scratch:
-        written = Path(scratch) / "written"
+    with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=scratch) as temporary:
+        written = Path(temporary) / "written"
         written.mkdir()
         yield written
-        flush(written)
+        for path in [*written.rglob("*"), written]:
+            fsync(path)
         written.rename(target)
-    flush_entry(target.parent)
+    fsync(target.parent)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file: a reader sees the old text or the new, also after a crash."""
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file: a reader sees the old text or the new one, also after a crash."""
     descriptor, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
-        os.fchmod(file.fileno(), 0o644)
+        os.fchmod(file.fileno(), 0o644)  # mkstemp lets its owner alone read, but Triton runs as another user
         os.fsync(file.fileno())
     Path(name).replace(path)
-    flush_entry(path.parent)
+    fsync(path.parent)
 
 
-def flush(folder: Path) -> None:
-    """Bring every file and folder under `folder` to the disk."""
-    for path in [*folder.rglob("*"), folder]:
-        flush_entry(path)
-
-
-def flush_entry(path: Path) -> None:
-    """Bring one file, or the list of names of one folder, to the disk."""
+def fsync(path: Path) -> None:
+    """Bring a file, or the list of names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -62,6 +61,6 @@ def flush_entry(path: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file, read in pieces."""
+    """Return the hexadecimal SHA-256 of a file. The file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The command `whisperline-models`, which is also `whisperline models`: makes versions and brings them into service."""
+"""The commands that make versions and judge them: `export`, `init`, `assemble`, `verify`."""
 
 from __future__ import annotations
 
@@ -12,51 +12,47 @@ import typer
 from rich.progress import Progress
 from rich.table import Table
 
-from whisperline_models.cli import rollout as cli_rollout
-from whisperline_models.cli.console import console, errors_of, tell
-from whisperline_models.errors import GateError
+from whisperline_models.cli.console import (
+    CacheOption,
+    FolderArgument,
+    RepositoryOption,
+    ShareOption,
+    SourceArgument,
+    console,
+    errors_of,
+    parse_share,
+    report,
+)
+from whisperline_models.errors import GateError, VersionError
 from whisperline_models.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from whisperline_models.gate.verify import Verdict
+    from whisperline_models.gate import Verification
 
 # ruff: noqa: PLC0415 - what a command needs is imported when it is called: `whisperline` must start at once
 
-HELP = "Make versions of Whisper for Triton, and roll them out."
-EMBEDDED = "made by `init`, for development"
-EXPORTING = ".exporting-"
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, pretty_exceptions_show_locals=False)
-settings = ModelSettings()
-
-Source = Annotated[str, typer.Argument(help="tiny.en, base, a folder, or a Hugging Face id")]
-Cache = Annotated[Path, typer.Option(help="where fetched weights are kept")]
-Sha256 = Annotated[str | None, typer.Option(help="refuse weights with another checksum")]
-Clips = Annotated[int, typer.Option(min=1, help="how many, spread over the set")]
+_WAIVER = "made by `init`, for development"
+_EXPORTING = ".exporting-"  # the prefix of folders that a killed `init` may leave
 
 
-class PrecisionChoice(StrEnum):
-    """Precisions as the command line offers them."""
+class Precision(StrEnum):
+    """The precisions that the command line offers."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     INT8 = "int8"
 
 
-PrecisionOption = Annotated[PrecisionChoice, typer.Option(help="of the weights")]
+PrecisionOption = Annotated[Precision, typer.Option(help="of the weights")]
 
 
-@app.callback()
-def main() -> None:
-    """Make versions of Whisper for Triton, and roll them out."""
-
-
-@app.command()
 def export(
-    source: Source = "tiny.en",
+    source: SourceArgument = "tiny.en",
+    *,
     output: Annotated[Path | None, typer.Option(help="the folder to write; exports/SOURCE-PRECISION else")] = None,
-    precision: PrecisionOption = PrecisionChoice.INT8,
-    sha256: Sha256 = None,
-    cache: Cache = settings.cache,
+    precision: PrecisionOption = Precision.INT8,
+    sha256: Annotated[str | None, typer.Option(help="refuse weights with another checksum")] = None,
+    cache: CacheOption,
 ) -> None:
     """Write a version of Whisper into a folder, to be verified and published."""
     with errors_of("export"):
@@ -64,128 +60,142 @@ def export(
         _export(source, folder, precision, sha256, cache)
 
 
-@app.command()
 def init(
-    source: Source = "tiny.en",
-    repository: cli_rollout.RepositoryPath = settings.repository,
-    precision: PrecisionOption = PrecisionChoice.INT8,
-    cache: Cache = settings.cache,
+    source: SourceArgument = "tiny.en",
     *,
+    repository: RepositoryOption,
+    precision: PrecisionOption = Precision.INT8,
+    cache: CacheOption,
     keep: Annotated[bool, typer.Option("--keep", help="leave a repository that has versions as it is")] = False,
 ) -> None:
     """Make a repository that serves a model, without a gate: for development."""
-    from whisperline_models.errors import VersionError
-    from whisperline_models.rollout.lifecycle import publish
-    from whisperline_models.rollout.repository import Repository
+    from whisperline_models.rollout import Repository, publish
 
     with errors_of("init"):
         if keep and Repository(repository).rollout() is not None:
-            tell(f"{repository} has versions already")
+            report(f"{repository} has versions already")
             return
-        with Repository(repository).changing():  # what a killed one has left is swept up
+        with Repository(repository).changing():  # sweeps up what a killed command has left
             has_versions = bool(Repository(repository).versions())
         if has_versions:
             raise VersionError(f"{repository} has versions already: `export`, `verify` and `publish` another one")
-        repository.mkdir(parents=True, exist_ok=True)
-        for left in repository.glob(f"{EXPORTING}*"):
+        for left in repository.glob(f"{_EXPORTING}*"):
             rmtree(left)
-        # in the repository: its volume has the room, and may be the only place that can be written to
-        with TemporaryDirectory(prefix=EXPORTING, dir=repository) as scratch:
+        # inside the repository: its volume has the room, and may be the only place that can be written to
+        with TemporaryDirectory(prefix=_EXPORTING, dir=repository) as scratch:
             _export(source, Path(scratch) / "version", precision, None, cache)
-            publish(Path(scratch) / "version", Repository(repository), (), EMBEDDED, tell)
+            publish(Path(scratch) / "version", Repository(repository), (), _WAIVER, report)
 
 
-@app.command()
-def assemble(  # noqa: PLR0917 - typer calls it by name
+def _export(source: str, folder: Path, precision: Precision, sha256: str | None, cache: Path) -> None:
+    from whisperline_models.export import export_version
+    from whisperline_models.weights import load_checkpoint
+
+    report(f"loading the weights of {source}")
+    checkpoint = load_checkpoint(source, cache, sha256)
+    report(f"sha256 {checkpoint.source.sha256}; building the graphs")
+    export_version(checkpoint, folder, precision.value)
+    report(f"wrote {folder}")
+
+
+def assemble(
+    *,
     version: Annotated[list[str], typer.Option(help="NUMBER=FOLDER, repeatable: what `export` wrote")],
-    repository: cli_rollout.RepositoryPath = settings.repository,
+    repository: RepositoryOption,
     default: Annotated[int | None, typer.Option(min=1, help="the version that serves")] = None,
     canary: Annotated[int | None, typer.Option(min=1, help="the version on trial")] = None,
-    share: Annotated[str, typer.Option(help="of sessions for the canary, as 10% or 0.1")] = "10%",
+    share: ShareOption = "10%",
     routing: Annotated[Path | None, typer.Option(help="a rollout.json instead, read again when it is replaced")] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="rows that decode together")] = None,
     max_requests: Annotated[int | None, typer.Option(min=1, help="requests of a lane at a time")] = None,
 ) -> None:
     """Lay out the repository of a server that starts afresh, from versions in folders."""
-    from whisperline_models.rollout.assemble import Assembly, parse_version
-    from whisperline_models.rollout.assemble import assemble as run
-    from whisperline_models.rollout.repository import Repository
+    from whisperline_models import rollout
+    from whisperline_models.rollout.repository import routing_errors
     from whisperline_models.routing.state import Rollout
 
     with errors_of("assemble"):
-        rollout = None if default is None else Rollout(default)
-        if rollout is not None and canary is not None:
-            rollout = rollout.with_canary(canary, cli_rollout.parse_share(share))
+        versions = {}
+        for text in version:
+            number, equals, folder = text.partition("=")
+            if not equals or not number.isdecimal() or int(number) < 1:
+                raise VersionError(f"--version {text!r} is no number and folder, such as 3=/versions/3")
+            versions[int(number)] = Path(folder)
+        how: Path | Rollout
+        if routing is not None:
+            how = routing
+        elif default is not None:
+            with routing_errors():
+                how = Rollout(default) if canary is None else Rollout(default).with_canary(canary, parse_share(share))
+        else:
+            raise VersionError("name the version that serves with --default, or a file with --routing")
         given = {"slots": slots, "max_requests": max_requests}
         parameters = {name: value for name, value in given.items() if value is not None}
-        run(Repository(repository), Assembly(dict(map(parse_version, version)), rollout, routing, parameters), tell)
+        rollout.assemble(rollout.Repository(repository), versions, how, parameters, report)
 
 
-@app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(help="what `export` wrote")],
+    folder: FolderArgument,
+    *,
     clips_in: Annotated[
-        Path, typer.Option("--set", help="a manifest.jsonl of speech, or its folder")
-    ] = settings.speech_dir,
+        Path,
+        typer.Option(
+            "--set",
+            help="a manifest.jsonl of speech, or its folder",
+            default_factory=lambda: ModelSettings().speech_dir,
+            show_default="WHISPERLINE_SPEECH_DIR, or speech",
+        ),
+    ],
     against: Annotated[
-        Path | None, typer.Option(help="the repository whose version in service it is held against")
+        Path | None, typer.Option(help="the repository whose version in service it is compared with")
     ] = None,
-    clips: Clips = 10_000,
+    clips: Annotated[int, typer.Option(min=1, help="how many, spread over the set")] = 10_000,
     languages: Annotated[str | None, typer.Option(help="of the clips, separated by commas; all else")] = None,
 ) -> None:
-    """Hold a version against the one in service on real speech; its gate must pass before `publish`."""
-    from whisperline_models.gate.verify import CANDIDATE, IN_SERVICE, ClipSet
-    from whisperline_models.gate.verify import verify as run
-    from whisperline_models.manifest import Manifest
-    from whisperline_models.rollout.repository import Repository, in_service
+    """Compare a version with the one in service on real speech; its gate must pass before `publish`."""
+    from whisperline_models import gate
+    from whisperline_models.gate.clips import languages_of
+    from whisperline_models.gate.verification import CANDIDATE, IN_SERVICE
+    from whisperline_models.rollout import Repository
 
     with errors_of("verify"), Progress(console=console, transient=True) as progress:
-        known = {"en"} if Manifest.read(folder).english_only else None
-        chosen = ClipSet.read(clips_in, set(languages.split(",")) if languages else known, clips)
-        serving = None if against is None else in_service(Repository(against))
-        place = None if against is None or serving is None else Repository(against).folder(serving[0])
-        names = (CANDIDATE, IN_SERVICE) if place else (CANDIDATE,)
+        chosen = gate.ClipSet.read(clips_in, set(languages.split(",")) if languages else languages_of(folder), clips)
+        serving: Path | None = None
+        if against is not None and (in_service := Repository(against).in_service()) is not None:
+            serving = Repository(against).folder(in_service[0])
+        names = (CANDIDATE,) if serving is None else (CANDIDATE, IN_SERVICE)
         bars = {name: progress.add_task(name, total=None) for name in names}
-        verdict = run(folder, chosen, place, lambda name, n, of: progress.update(bars[name], completed=n, total=of))
+        verification = gate.verify(
+            folder, chosen, serving, lambda name, done, of: progress.update(bars[name], completed=done, total=of)
+        )
         progress.stop()
-        _show(verdict)
-        if not verdict.gate.passed:
+        _print_verification(verification)
+        if not verification.gate.passed:
             raise GateError(f"{folder} does not pass: it cannot be published")
     console.print(f"{folder} passes its gate", style="green", highlight=False, soft_wrap=True)
 
 
-def _export(source: str, folder: Path, precision: PrecisionChoice, sha256: str | None, cache: Path) -> None:
-    from whisperline_models.export.version import export_version
-    from whisperline_models.weights.sources import load_checkpoint
+def _print_verification(verification: Verification) -> None:
+    from whisperline_models.gate.verification import MIN_SPEECH_S
 
-    tell(f"loading the weights of {source}")
-    checkpoint = load_checkpoint(source, cache, sha256)
-    tell(f"sha256 {checkpoint.source.sha256}; building the graphs")
-    export_version(checkpoint, folder, precision.value)
-    tell(f"wrote {folder}")
+    gate, ours, theirs = verification.gate, verification.candidate, verification.serving
 
+    def silent(heard: tuple[str, ...]) -> str:
+        return f"{gate.non_speech_clips - len(heard)} of {gate.non_speech_clips} silent"
 
-def _show(verdict: Verdict) -> None:
-    from whisperline_models.gate.verify import LEAST_SPEECH_S
-
-    gate, ours, theirs = verdict.gate, verdict.candidate, verdict.serving
     table = Table("", "candidate", "in service", "gate", title=f"{gate.set_name}: {gate.audio_s / 60:.1f} min")
     most = f"at most {gate.most_word_error_rate:.2%}"
     served = f"{theirs.word_error_rate:.2%}" if theirs else ""
     table.add_row(f"word error rate, {gate.clips} clips", f"{ours.word_error_rate:.2%}", served, most)
-    for language, rate in ours.by_language.items() if len(ours.by_language) > 1 else ():
-        table.add_row(f"  {language}", f"{rate:.2%}", f"{theirs.by_language[language]:.2%}" if theirs else "", "")
-    silent = f"{gate.non_speech_clips - len(gate.heard_in_non_speech)} of {gate.non_speech_clips} silent"
-    quiet = (
-        f"{gate.non_speech_clips - len(theirs.heard_in_non_speech)} of {gate.non_speech_clips} silent" if theirs else ""
-    )
-    table.add_row("without speech", silent, quiet, "all silent")
-    table.add_row("speech", f"{gate.speech_s:.0f} s", "", f"at least {LEAST_SPEECH_S:.0f} s")
+    if len(ours.by_language) > 1:
+        for language, rate in ours.by_language.items():
+            served = f"{theirs.by_language[language]:.2%}" if theirs else ""
+            table.add_row(f"  {language}", f"{rate:.2%}", served, "")
+    served = silent(theirs.heard_in_non_speech) if theirs else ""
+    table.add_row("without speech", silent(gate.heard_in_non_speech), served, "all silent")
+    table.add_row("speech", f"{gate.speech_s:.0f} s", "", f"at least {MIN_SPEECH_S:.0f} s")
     if gate.equal_tokens_clips is not None:
         table.add_row("same tokens as in service", f"{gate.equal_tokens_clips} of {len(ours.tokens)} clips", "", "")
     console.print(table)
     for heard in gate.heard_in_non_speech:
-        console.print(f"heard where nothing is said, {heard}", style="red", highlight=False, markup=False)
-
-
-cli_rollout.register(app)
+        console.print(f"heard in a clip without speech, {heard}", style="red", highlight=False, markup=False)

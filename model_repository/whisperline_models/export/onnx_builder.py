@@ -1,4 +1,4 @@
-"""A small builder of ONNX graphs: operators in order, weights by name, one matrix product in any precision."""
+"""A small builder of ONNX graphs: operators in order, weights by name, matrix products in any precision."""
 
 from __future__ import annotations
 
@@ -22,20 +22,24 @@ IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 FLOAT, FLOAT16, INT32, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32, TensorProto.INT64
 BOOL = TensorProto.BOOL
-_MAX_CODE = 63
+INT64_MAX = np.iinfo(np.int64).max  # as the end of a slice: the last element
+_MAX_CODE = 63  # of weights in int8: see `quantize_columns`
 
 
 class Arithmetic(Enum):
-    """How matrix products are computed."""
+    """The way in which matrix products are computed. Weights in int8 have a scale for each output."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"  # for GPUs
-    INT8 = "int8"  # weights with a scale an output, activations with a scale for all of them
-    INT8_ROWS = "int8_rows"  # activations with a scale a row, so that rows do not touch each other
+    INT8 = "int8"  # one scale for all activations
+    INT8_ROWS = "int8_rows"  # a scale for each row of activations, so that a row does not depend on the others
 
 
 class GraphBuilder:
-    """Collects inputs, outputs, weights and nodes; every method that adds a node returns its output's name."""
+    """Collects inputs, outputs, weights and nodes. Every method that adds a node returns the name of its output.
+
+    Nodes without a name are numbered in the order of the calls, so the same calls give the same bytes.
+    """
 
     def __init__(self, name: str, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> None:
         self.name = name
@@ -47,7 +51,7 @@ class GraphBuilder:
         self.weights: dict[str, onnx.TensorProto] = {}
 
     def input(self, name: str, dtype: int, shape: Shape) -> str:
-        """Declare an input; named axes are dynamic."""
+        """Declare an input. Axes with a name are dynamic."""
         self.inputs.append(helper.make_tensor_value_info(name, dtype, shape))
         return name
 
@@ -57,7 +61,7 @@ class GraphBuilder:
         return name
 
     def weight(self, name: str, value: NDArray[np.generic]) -> str:
-        """Add a constant once, as it is; a second call with the same name returns the first."""
+        """Add a constant as it is. A second call with the same name adds nothing."""
         if name not in self.weights:
             self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
@@ -67,15 +71,15 @@ class GraphBuilder:
         return self.weight(name, value.astype(helper.tensor_dtype_to_np_dtype(self.float)))
 
     def cast(self, x: str, dtype: int) -> str:
-        """Convert to another type."""
+        """Convert `x` to another type."""
         return self.op("Cast", x, to=dtype)
 
     def integers(self, *values: int) -> str:
-        """A constant vector, of indices or a shape."""
+        """Add a constant vector of indices or of a shape."""
         return self.weight("int64_" + "_".join(map(str, values)), np.array(values, np.int64))
 
     def scalar(self, value: float | np.generic) -> str:
-        """A constant scalar; a plain number is float32."""
+        """Add a constant scalar. A plain number becomes float32."""
         array = np.asarray(value, None if isinstance(value, np.generic) else np.float32)
         return self.weight(f"{array.dtype}_{value}", array)
 
@@ -87,7 +91,7 @@ class GraphBuilder:
         domain: str = "",
         **attributes: Attribute,
     ) -> str:
-        """Add a node."""
+        """Add a node with this operator."""
         outputs = outputs or [f"{kind}_{len(self.nodes)}"]
         node = helper.make_node(kind, inputs, outputs, domain=domain)
         node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
@@ -95,7 +99,7 @@ class GraphBuilder:
         return outputs[0]
 
     def fused(self, kind: str, *inputs: str, outputs: Sequence[str] = (), **attributes: Attribute) -> str:
-        """An operator of ONNX Runtime's own domain."""
+        """Add a node with an operator of ONNX Runtime's own domain."""
         return self.op(kind, *inputs, outputs=outputs, domain=MICROSOFT, **attributes)
 
     def linear(
@@ -107,20 +111,17 @@ class GraphBuilder:
         *,
         output: str | None = None,
     ) -> str:
-        """`x @ weight.T + bias`, with `weight` of shape (outputs, inputs) as torch stores it."""
-        if self.arithmetic in {Arithmetic.INT8, Arithmetic.INT8_ROWS}:
-            return self._linear_int8(x, name, weight, bias, output=output)
-        y = self.op("MatMul", x, self.parameter(f"{name}.weight", weight.T), outputs=[output] if output else ())
-        return y if bias is None else self.op("Add", y, self.parameter(f"{name}.bias", bias))
-
-    def _linear_int8(
-        self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, *, output: str | None
-    ) -> str:
+        """Add `x @ weight.T + bias`, with `weight` of shape (outputs, inputs) as torch stores it."""
+        if self.arithmetic not in {Arithmetic.INT8, Arithmetic.INT8_ROWS}:
+            y = self.op("MatMul", x, self.parameter(f"{name}.weight", weight.T), outputs=[output] if output else ())
+            return y if bias is None else self.op("Add", y, self.parameter(f"{name}.bias", bias))
         codes, scales = quantize_columns(weight.T)
         inputs = [self.weight(f"{name}.codes", codes), self.weight(f"{name}.scales", scales)]
         biases = [] if bias is None else [self.weight(f"{name}.bias", bias)]
         if self.arithmetic is Arithmetic.INT8:
             return self.fused("DynamicQuantizeMatMul", x, *inputs, "", *biases)
+        # ONNX Runtime has no operator with a scale for each row. So a row is divided by its largest value, quantised
+        # with a fixed step, and multiplied by its largest value again.
         zero, step = self.weight("uint8_128", np.array(128, np.uint8)), self.scalar(1 / 127)
         largest = self.op("ReduceMax", self.op("Abs", x), axes=[-1], keepdims=1)
         quantized = self.op("QuantizeLinear", self.op("Div", x, largest), step, zero)
@@ -131,22 +132,22 @@ class GraphBuilder:
     def layer_norm(
         self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], *, output: str | None = None
     ) -> str:
-        """Normalise the last axis, with the epsilon of torch."""
+        """Add a normalisation of the last axis, with the epsilon of torch."""
         inputs = [x, self.parameter(f"{name}.weight", weight), self.parameter(f"{name}.bias", bias)]
         outputs = [output] if output else []
         return self.op("LayerNormalization", *inputs, outputs=outputs, axis=-1, epsilon=1e-5)
 
     def model(self) -> onnx.ModelProto:
-        """The graph as a model that ONNX Runtime loads; the builder is empty after it."""
+        """Return the graph as a model that ONNX Runtime loads. The builder has no weights afterwards."""
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, [])
-        while self.weights:  # each is copied, and not held twice for longer than that
+        while self.weights:  # appending copies: all of them at once would hold a large model twice
             graph.initializer.append(self.weights.pop(next(iter(self.weights))))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="whisperline")
 
 
 def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise (inputs, outputs) symmetrically with one scale an output: codes and scales (outputs).
+    """Quantise weights (inputs, outputs) symmetrically. Returns the codes, and the scales (outputs).
 
     The codes have 7 bits: without VNNI, x86 adds two products of 8 bits in 16 bits, which more would overflow.
     """

@@ -1,13 +1,12 @@
-"""Runs one version on clips, with the code that lies in its own folder: a process of its own for each version.
+"""Run one version on clips, with the code in its own folder: a script that has a process for each version.
 
 `python trial.py FOLDER JOB`: JOB is a file of JSON lines {"id", "audio": an .npy file of 16 kHz PCM, "options"}.
-Writes one JSON line a clip, in order: {"id", "text", "tokens"}.
+It writes a JSON line for each clip, in order: {"id", "text", "tokens"}.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,18 +25,13 @@ def main(folder: Path, job: Path) -> None:
     lines = [json.loads(line) for line in job.read_text().splitlines()]
     for at in range(0, len(lines), BATCH):
         batch = lines[at : at + BATCH]
-        requests = [Request.parse(*_inputs(line), tokenizer.languages) for line in batch]
+        requests = [
+            Request.parse(np.load(line["audio"]), json.dumps(line["options"]).encode(), tokenizer.languages)
+            for line in batch
+        ]
         for line, result in zip(batch, engine.transcribe(requests), strict=True):
-            _answer({"id": line["id"], "text": result.text, "tokens": list(result.tokens)})
-
-
-def _inputs(line: dict[str, Any]) -> tuple[Any, bytes]:
-    return np.load(line["audio"]), json.dumps(line["options"]).encode()
-
-
-def _answer(fields: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
+            answer = {"id": line["id"], "text": result.text, "tokens": list(result.tokens)}
+            print(json.dumps(answer), flush=True)  # noqa: T201 - its standard output is its interface
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Whisper checkpoint in memory: its shape, its weights under the reference's names, its tokenizer."""
+"""A Whisper checkpoint in memory: its shape, its weights under the names of openai-whisper, its tokenizer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The shape of a Whisper model, as `ModelDimensions` of the reference names it."""
+    """The shape of a Whisper model, with the names of openai-whisper's `ModelDimensions`."""
 
     n_mels: int
     n_audio_ctx: int
@@ -33,25 +33,29 @@ class Dimensions:
 
     @classmethod
     def of(cls, tensors: Tensors, n_audio_head: int, n_text_head: int) -> Dimensions:
-        """Read every size but the numbers of heads off the weights."""
+        """Read the sizes off the weights. The numbers of heads cannot be seen in them."""
         audio, text = tensors["encoder.positional_embedding"], tensors["decoder.positional_embedding"]
+        n_layers = {
+            part: len({name.split(".")[2] for name in tensors if name.startswith(f"{part}.blocks.")})
+            for part in ("encoder", "decoder")
+        }
         return cls(
             n_mels=tensors["encoder.conv1.weight"].shape[1],
             n_audio_ctx=audio.shape[0],
             n_audio_state=audio.shape[1],
             n_audio_head=n_audio_head,
-            n_audio_layer=_count_blocks(tensors, "encoder"),
+            n_audio_layer=n_layers["encoder"],
             n_vocab=tensors["decoder.token_embedding.weight"].shape[0],
             n_text_ctx=text.shape[0],
             n_text_state=text.shape[1],
             n_text_head=n_text_head,
-            n_text_layer=_count_blocks(tensors, "decoder"),
+            n_text_layer=n_layers["decoder"],
         )
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights came from, for the manifest: `sha256` is that of the weights' bytes."""
+    """Where weights came from, for the manifest. `sha256` is the checksum of the weights' bytes."""
 
     kind: str
     location: str
@@ -62,8 +66,8 @@ class Source:
 class Checkpoint:
     """All that an export needs.
 
-    `tensors` are float32 under the names of openai-whisper's `model.py`; `tokenizer_json` is the file of the
-    `tokenizers` library; `alignment_heads` are (layer, head) pairs of the decoder's cross-attention.
+    `tensors` are float32 under the names of openai-whisper's `model.py`. `tokenizer_json` is the file of the
+    `tokenizers` library. `alignment_heads` are (layer, head) pairs of the decoder's cross-attention.
     """
 
     name: str
@@ -74,10 +78,13 @@ class Checkpoint:
     alignment_heads: tuple[tuple[int, int], ...]
 
 
-def alignment_heads(named: Iterable[Sequence[int]] | None, dimensions: Dimensions) -> tuple[tuple[int, int], ...]:
-    """The (layer, head) pairs that a model names; else all of the decoder's later half, as in the reference.
+def choose_alignment_heads(
+    named: Iterable[Sequence[int]] | None, dimensions: Dimensions
+) -> tuple[tuple[int, int], ...]:
+    """Return the (layer, head) pairs that a model names, else every head of the decoder's later half.
 
-    Distilled models carry the heads of their teacher, of layers that they do not have: those name none.
+    The default is openai-whisper's. Distilled models carry the heads of their teacher, in layers that they do not
+    have: those count as none.
     """
     heads = tuple((int(layer), int(head)) for layer, head in named or ())
     n_layer, n_head = dimensions.n_text_layer, dimensions.n_text_head
@@ -86,19 +93,15 @@ def alignment_heads(named: Iterable[Sequence[int]] | None, dimensions: Dimension
     return tuple((layer, head) for layer in range(n_layer // 2, n_layer) for head in range(n_head))
 
 
-def with_first_merge(tokenizer_json: bytes) -> bytes:
-    """The tokenizer with the merge of a space and "t", which conversions from before March 2024 lack.
+def restore_first_merge(tokenizer_json: bytes) -> bytes:
+    """Return the tokenizer with the merge of a space and "t", which conversions from before March 2024 lack.
 
     Without it " two" is encoded as " " and "two", which is not how the model was trained (transformers #29368).
     """
     tokenizer = json.loads(tokenizer_json)
     merges = tokenizer["model"]["merges"]
-    wanted = ["Ġ", "t"] if merges and isinstance(merges[0], list) else "Ġ t"
-    if not merges or wanted in merges:
+    first = ["Ġ", "t"] if merges and isinstance(merges[0], list) else "Ġ t"  # the file has either form
+    if not merges or first in merges:
         return tokenizer_json
-    merges.insert(0, wanted)
+    merges.insert(0, first)
     return json.dumps(tokenizer, ensure_ascii=False).encode()
-
-
-def _count_blocks(tensors: Tensors, part: str) -> int:
-    return len({name.split(".")[2] for name in tensors if name.startswith(f"{part}.blocks.")})

