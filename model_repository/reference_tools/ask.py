@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from whisperline_models.engine.prompts import SAMPLE_LENGTH
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.prompts import SAMPLE_LEN
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import ModelError
 
 from reference_tools import transformers_folder
@@ -44,7 +44,7 @@ class Question:
     task: str = "transcribe"
     prompt: str = ""
     timestamps: bool = False
-    sample_length: int = SAMPLE_LENGTH
+    sample_length: int = SAMPLE_LEN
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def ask(
 
     Raises `ParityError` if it cannot run.
     """
-    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
-    transformers_folder.save(checkpoint, scratch, vocabulary)
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    transformers_folder.save(checkpoint, scratch, tokenizer)
     np.savez(scratch / "openai.npz", **checkpoint.tensors)
     np.savez(scratch / "audio.npz", **{str(index): audio for index, (audio, _) in enumerate(questions)})
     job = {

@@ -10,7 +10,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from whisperline_models.engine.jobs import FULL_WINDOW_S
+from whisperline_models.engine.audio import CHUNK_LENGTH_S
+from whisperline_models.engine.decoding import DecodingTask, Row
+from whisperline_models.engine.logit_filters import next_filter
+from whisperline_models.engine.prompts import build_prompt
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from whisperline_models.engine.decoding import Decoded
+    from whisperline_models.engine.decoding import DecodingResult
+    from whisperline_models.engine.slots import Window
     from whisperline_models.gate import Clip
     from whisperline_models.weights import Checkpoint
 
@@ -99,25 +103,50 @@ def compare(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch
     )
 
 
-def decode(engine: Engine, requests: Sequence[Request]) -> list[Decoded]:
+def decode(engine: Engine, requests: Sequence[Request]) -> list[DecodingResult]:
     """Decode each request over 30 s, greedily and without guards, as the reference's `decode` does."""
-    found: list[Decoded] = []
+    found: list[DecodingResult] = []
     for at in range(0, len(requests), _BATCH):
-        found += engine.decode([engine.task(request, FULL_WINDOW_S) for request in requests[at : at + _BATCH]])
+        rows = [
+            Row(
+                DecodingTask(
+                    window=engine.encoder.window(request.audio, CHUNK_LENGTH_S),
+                    prompt=build_prompt(request, engine.tokenizer),
+                    language=request.language or "en",
+                    timestamps=request.timestamps,
+                ),
+                engine.tokenizer,
+            )
+            for request in requests[at : at + _BATCH]
+        ]
+        while unfinished := [row for row in rows if not row.finished]:
+            engine.decoder.step(unfinished[: engine.slots.n_slots])
+        found += [row.result() for row in rows]
     return found
+
+
+def force(engine: Engine, window: Window, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Return the logits (N, V) after each of these tokens, fed one by one, before any filter."""
+    slots, logits = engine.slots, []
+    slots.load(0, window)
+    for position, token in enumerate(tokens):
+        slots.set_input(0, token, position, next_filter([], timestamps=False, tokenizer=engine.tokenizer))
+        slots.step(1)
+        logits.append(slots.logits(0).copy())
+    return np.stack(logits)
 
 
 def outputs_of(
     engine: Engine, mel: NDArray[np.float32], tokens: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return our encoder's state for a spectrogram (1, n_mels, 3000), and our logits after each of the tokens."""
-    return hidden_of(engine, mel), engine.force(engine.encoder.encode(list(mel))[0], tokens)
+    return hidden_of(engine, mel), force(engine, engine.encoder.encode(list(mel))[0], tokens)
 
 
 def hidden_of(engine: Engine, mel: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return our encoder's state (1, T, state) for a spectrogram (1, n_mels, 2T)."""
     state = mel
-    for piece in engine.sessions.encoder:
+    for piece in engine.graphs.encoder:
         state = piece.run([piece.get_outputs()[0].name], {piece.get_inputs()[0].name: state})[0]
     return state
 
@@ -127,10 +156,10 @@ def word_errors(engine: Engine, request: Request, tokens: list[int], words: list
     if not words:
         return []
     language = request.language or "en"
-    starts_s = engine.token_starts(
-        engine.encoder.window(request.audio, FULL_WINDOW_S), tokens, language, request.audio.size
+    starts_s = engine.aligner.token_starts(
+        engine.encoder.window(request.audio, CHUNK_LENGTH_S), tokens, language, request.audio.size
     )
-    split = engine.vocabulary.split_words(tokens, language)
+    split = engine.tokenizer.split_to_word_tokens(tokens, language)
     if [text for text, _ in split] != [word["word"] for word in words]:
         raise ParityError(f"the words are split differently: {split} and {words}")
     bounds = np.cumsum([0, *(len(ids) for _, ids in split)])
@@ -140,7 +169,7 @@ def word_errors(engine: Engine, request: Request, tokens: list[int], words: list
 
 def spectrogram(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the spectrogram (n_mels, 3000) of audio padded to 30 s."""
-    return engine.encoder.mel(audio, FULL_WINDOW_S)
+    return engine.encoder.mel(audio, CHUNK_LENGTH_S)
 
 
 def weighed_error(exact: NDArray[np.float32], rounded: NDArray[np.float32], ours: NDArray[np.float32]) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 import soundfile
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from whisperline_models.engine.log_mel import SAMPLE_RATE
+from whisperline_models.engine.audio import SAMPLE_RATE
 from whisperline_models.gate import Clip, read_manifest
 from whisperline_models.gate.clips import take_spread
 from whisperline_models.settings import ModelSettings

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from whisperline_models.engine.vocabulary import N_TIMESTAMPS
+from whisperline_models.engine.tokenizer import N_TIMESTAMPS
 from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source, choose_alignment_heads
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from whisperline_models.weights.huggingface import BLOCK_PARTS, MODEL_PARTS, POS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from whisperline_models.engine.vocabulary import Vocabulary
+    from whisperline_models.engine.tokenizer import Tokenizer
     from whisperline_models.weights import Checkpoint
 
 _POSITIONS, _MODEL_PARTS, _BLOCK_PARTS = (
@@ -19,7 +19,7 @@ _POSITIONS, _MODEL_PARTS, _BLOCK_PARTS = (
 )
 
 
-def save(checkpoint: Checkpoint, folder: Path, vocabulary: Vocabulary) -> None:
+def save(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer) -> None:
     """Write `model.safetensors`, `config.json`, `generation_config.json` and `tokenizer.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {transformers_name(name): tensor for name, tensor in checkpoint.tensors.items()}
@@ -27,8 +27,8 @@ def save(checkpoint: Checkpoint, folder: Path, vocabulary: Vocabulary) -> None:
     (folder / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
     dims = checkpoint.dimensions
     tokens = {
-        "decoder_start_token_id": vocabulary.start,
-        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), vocabulary.end),
+        "decoder_start_token_id": tokenizer.sot,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.eot),
     }
     config = {
         "model_type": "whisper",
@@ -49,21 +49,21 @@ def save(checkpoint: Checkpoint, folder: Path, vocabulary: Vocabulary) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     generation = {
         "alignment_heads": checkpoint.alignment_heads,
-        "is_multilingual": vocabulary.is_multilingual,
-        "no_timestamps_token_id": vocabulary.no_timestamps,
-        "prev_sot_token_id": vocabulary.special("startofprev"),
+        "is_multilingual": tokenizer.is_multilingual,
+        "no_timestamps_token_id": tokenizer.no_timestamps,
+        "prev_sot_token_id": tokenizer.special("startofprev"),
         "max_length": dims.n_text_ctx,
         "max_initial_timestamp_index": 50,
         "use_cache": True,
-        "suppress_tokens": vocabulary.suppressed,
-        "begin_suppress_tokens": vocabulary.blank,
+        "suppress_tokens": tokenizer.suppress_tokens,
+        "begin_suppress_tokens": tokenizer.suppress_blank,
         **tokens,
     }
-    if vocabulary.is_multilingual:
-        generation["lang_to_id"] = {f"<|{code}|>": token for code, token in vocabulary.languages.items()}
+    if tokenizer.is_multilingual:
+        generation["lang_to_id"] = {f"<|{code}|>": token for code, token in tokenizer.languages.items()}
         generation["task_to_id"] = {
-            "transcribe": vocabulary.transcribe,
-            "translate": vocabulary.special("translate"),
+            "transcribe": tokenizer.transcribe,
+            "translate": tokenizer.special("translate"),
         }
     (folder / "generation_config.json").write_text(json.dumps(generation))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.export import export_version
 from whisperline_models.gate import Clip, read_manifest
 from whisperline_models.weights import Checkpoint, Dimensions, load_checkpoint
@@ -57,9 +57,9 @@ def multilingual() -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokens of tiny.en."""
-    return Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    return Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 from reference_tools import transformers_folder
 from reference_tools.shapes import SHAPES, random_checkpoint, with_layers
 from typer.testing import CliRunner
 from whisperline_models.cli import app
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import ExportError, SourceError
 from whisperline_models.export import export_version
 from whisperline_models.export.graphs import build_encoder, encoder_pieces
@@ -73,19 +75,19 @@ def test_an_export_that_fails_leaves_nothing(checkpoint: Checkpoint, tmp_path: P
 
 
 def test_a_huggingface_folder_gives_the_same_weights(
-    checkpoint: Checkpoint, vocabulary: Vocabulary, tmp_path: Path
+    checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """Written as `transformers` writes it and read again, every tensor, size and head is the same."""
-    transformers_folder.save(checkpoint, tmp_path, vocabulary)
+    transformers_folder.save(checkpoint, tmp_path, tokenizer)
     again = load_checkpoint(str(tmp_path), tmp_path)
     assert (again.dimensions, again.alignment_heads) == (checkpoint.dimensions, checkpoint.alignment_heads)
     assert again.tensors.keys() == checkpoint.tensors.keys()
     assert all(np.array_equal(again.tensors[name], checkpoint.tensors[name]) for name in again.tensors)
 
 
-def test_other_weights_are_refused(checkpoint: Checkpoint, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_other_weights_are_refused(checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """With a checksum given, weights of another one are not exported."""
-    transformers_folder.save(checkpoint, tmp_path, vocabulary)
+    transformers_folder.save(checkpoint, tmp_path, tokenizer)
     with pytest.raises(SourceError, match="sha256 is"):
         load_checkpoint(str(tmp_path), tmp_path, sha256="0" * 64)
 
@@ -101,7 +103,7 @@ def test_an_encoder_in_pieces_gives_what_the_whole_one_gives(checkpoint: Checkpo
     np.testing.assert_allclose(_last(pieces, mel), _last([whole], mel), rtol=0, atol=1e-4)
 
 
-def _last(pieces: Sequence[onnx.ModelProto], state: np.ndarray) -> np.ndarray:
+def _last(pieces: Sequence[onnx.ModelProto], state: NDArray[np.float32]) -> NDArray[np.float32]:
     for piece in pieces:
         session = onnxruntime.InferenceSession(piece.SerializeToString(), providers=["CPUExecutionProvider"])
         state = session.run([session.get_outputs()[-1].name], {session.get_inputs()[0].name: state})[0]
@@ -116,7 +118,7 @@ def test_an_unknown_source_is_named(source: str, tmp_path: Path) -> None:
     assert "is no folder, no hub id" in " ".join(result.output.split())
 
 
-def _variable(name: str, values: np.ndarray) -> bytes:
+def _variable(name: str, values: NDArray[Any]) -> bytes:
     codes = {np.dtype(np.float32): 0, np.dtype(np.int32): 3, np.dtype(np.float16): 4}
     data = values.tobytes()
     shape = struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape)
@@ -138,7 +140,7 @@ def _string(text: str) -> bytes:
     cut=st.integers(0, 400),
 )
 def test_ctranslate2_files_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, np.ndarray], cut: int
+    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, NDArray[Any]], cut: int
 ) -> None:
     """What is written in the format comes back; a file that ends early is refused, never half read."""
     header = struct.pack("<I", 6) + _string("WhisperSpec") + struct.pack("<II", 3, len(variables))

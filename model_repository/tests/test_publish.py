@@ -20,9 +20,8 @@ from whisperline_models.export import export_version
 from whisperline_models.gate import Clip, ClipSet, Score
 from whisperline_models.gate.verification import MAX_ADDED_ERROR_RATE, MAX_FIRST_ERROR_RATE, MIN_SPEECH_S, judge
 from whisperline_models.manifest import Gate, Manifest, file_checksums, utc_now
-from whisperline_models.rollout import Server, resolve
+from whisperline_models.rollout import Repository, Server, resolve
 from whisperline_models.rollout import lifecycle as rollout
-from whisperline_models.rollout.repository import Repository
 from whisperline_models.routing.state import Rollout
 from whisperline_models.weights import Checkpoint
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from reference_tools.parity import decode, word_errors
 from reference_tools.recording import read_prompts
-from whisperline_models.engine.guards import Verdict, judge, loops
+from whisperline_models.engine.fallback import Verdict, has_loop, judge
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
@@ -57,7 +57,7 @@ def rows(recorded: Callable[[str], list[Row]], clips: dict[str, Clip]) -> Callab
 def ask(row: Row, clips: dict[str, Clip], engine: Engine) -> Request:
     """The row as a request of the interface."""
     audio = clips[row["clip"]].read()[: 30 * 16_000]
-    return Request.parse(audio, json.dumps(row["options"]).encode(), engine.vocabulary.languages)
+    return Request.parse(audio, json.dumps(row["options"]).encode(), engine.tokenizer.languages)
 
 
 def _assert_decoded(rows: list[Row], clips: dict[str, Clip], engine: Engine) -> None:
@@ -111,12 +111,12 @@ def test_what_the_reference_decodes_again_is_not_taken_for_good(
     exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
     """Our guards refuse what its ladder refuses; what it takes they take too, or hold to be no speech."""
-    vocabulary, asked = exact.vocabulary, rows("fallback", "fallback")
+    tokenizer, asked = exact.tokenizer, rows("fallback", "fallback")
     requests = [ask(row, clips, exact) for row in asked]
     for row, request, ours in zip(asked, requests, decode(exact, requests), strict=True):
         theirs = row["fallback"]
-        text_tokens = [token for token in ours.tokens if token < vocabulary.end]
-        verdict = judge(ours, vocabulary.decode(text_tokens), text_tokens, request.audio.size / 16_000)
+        text_tokens = [token for token in ours.tokens if token < tokenizer.eot]
+        verdict = judge(ours, tokenizer.decode(text_tokens), text_tokens, request.audio.size / 16_000)
         assert list(ours.tokens) == theirs["tokens"], row["clip"]
         assert ours.avg_logprob == pytest.approx(theirs["avg_logprob"], abs=PROBABILITY_TOLERANCE)
         assert ours.no_speech_prob == pytest.approx(theirs["no_speech_prob"], abs=PROBABILITY_TOLERANCE)
@@ -125,4 +125,4 @@ def test_what_the_reference_decodes_again_is_not_taken_for_good(
         elif theirs["falls_back"]:
             assert verdict is not Verdict.GOOD, row["clip"]
         else:
-            assert verdict in {Verdict.GOOD, Verdict.SILENT} or loops(text_tokens), row["clip"]
+            assert verdict in {Verdict.GOOD, Verdict.SILENT} or has_loop(text_tokens), row["clip"]

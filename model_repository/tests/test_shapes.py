@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference_tools.parity import TOLERANCE, outputs_of, spectrogram
+from numpy.typing import NDArray
+from reference_tools.parity import TOLERANCE, force, outputs_of, spectrogram
 from reference_tools.recording import CUTS, cut_checkpoint, shape_audio, thin
 from reference_tools.shapes import with_layers
-from whisperline_models.engine import rules
+from whisperline_models.engine import logit_filters
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
 
@@ -23,7 +24,7 @@ DEEP = 20  # layers of the width of large-v3: 2.6 GB with the vocabulary
 Recorded = Callable[[str], list[dict[str, Any]]]
 
 
-def _assert_near(ours: np.ndarray, theirs: list[list[float]], name: str) -> None:
+def _assert_near(ours: NDArray[np.float32], theirs: list[list[float]], name: str) -> None:
     found = np.array(thin({name: ours})[name])
     np.testing.assert_allclose(found, theirs, rtol=0, atol=TOLERANCE, err_msg=name)
 
@@ -38,18 +39,18 @@ def test_any_size_gives_what_the_reference_gives(name: str, recorded: Recorded, 
     hidden, logits = outputs_of(engine, mel[None], fed)
     for kind, ours in (("mel", mel), ("hidden", hidden[0]), ("logits", logits)):
         _assert_near(ours, theirs[kind], kind)
-    prompt_length = fed.index(engine.vocabulary.no_timestamps) + 1
+    prompt_length = fed.index(engine.tokenizer.no_timestamps) + 1
     assert _choices(engine, logits[prompt_length - 1 : -1]) == fed[prompt_length:]
     assert len(set(fed)) > 8
 
 
-def _choices(engine: Engine, logits: np.ndarray) -> list[int]:
+def _choices(engine: Engine, logits: NDArray[np.float32]) -> list[int]:
     """What the rules choose at each step of a text without timestamps."""
-    masks = rules.phase_masks(engine.vocabulary)
+    masks = logit_filters.filter_masks(engine.tokenizer)
     chosen: list[int] = []
     for row in logits:
-        constraint = rules.constrain(chosen, timed=False, vocabulary=engine.vocabulary)
-        chosen.append(int(rules.apply(row, constraint, masks, engine.vocabulary).argmax()))
+        constraint = logit_filters.next_filter(chosen, timestamps=False, tokenizer=engine.tokenizer)
+        chosen.append(int(logit_filters.apply_filter(row, constraint, masks, engine.tokenizer).argmax()))
     return chosen
 
 
@@ -69,6 +70,9 @@ def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> No
     logits = []
     for name, checkpoint in (("deep", deep), ("shallow", shallow)):
         engine = Engine(export_version(checkpoint, tmp_path / name, "float32"), threads=2)
-        logits.append(engine.force(engine.encoder.encode([mel])[0], [50258, 50259, 50359]))
+        logits.append(force(engine, engine.encoder.encode([mel])[0], [50258, 50259, 50359]))
     assert (tmp_path / "deep" / "decoder.weights").stat().st_size > 2**31
-    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5)  # keys of more layers in one product are rounded otherwise
+    deep_logits, shallow_logits = logits
+    np.testing.assert_allclose(
+        deep_logits, shallow_logits, rtol=0, atol=1e-5
+    )  # keys of more layers in one product are rounded otherwise

@@ -7,11 +7,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+import tokenizers
+from numpy.typing import NDArray
 from reference_tools import transformers_folder
 from reference_tools.shapes import SHAPES, random_checkpoint, with_layers
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import SourceError
 from whisperline_models.weights import Checkpoint, Dimensions, huggingface, load_checkpoint
 from whisperline_models.weights.checkpoint import choose_alignment_heads, restore_first_merge
@@ -42,7 +43,7 @@ def test_a_shape_is_read_off_weights_of_it(name: str, checkpoint: Checkpoint, mu
     tokenizer = (checkpoint if name.endswith(".en") else multilingual).tokenizer_json
     drawn = random_checkpoint(name, narrow, tokenizer, seed=1)
     assert Dimensions.of(drawn.tensors, 1, 1) == narrow
-    Vocabulary.from_json(drawn.tokenizer_json, narrow.n_vocab)
+    Tokenizer.from_json(drawn.tokenizer_json, narrow.n_vocab)
 
 
 def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
@@ -54,22 +55,24 @@ def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
     assert "".join(first).replace(" ", "") == "Ġt"
     restored = restore_first_merge(json.dumps(damaged).encode())
     assert json.loads(restored) == json.loads(whole)
-    ids = Tokenizer.from_str(restored.decode()).encode(" two", add_special_tokens=False).ids
-    assert [Tokenizer.from_str(restored.decode()).id_to_token(token) for token in ids] == ["Ġtwo"]
+    ids = tokenizers.Tokenizer.from_str(restored.decode()).encode(" two", add_special_tokens=False).ids
+    assert [tokenizers.Tokenizer.from_str(restored.decode()).id_to_token(token) for token in ids] == ["Ġtwo"]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_in_shards_is_read(
-    dtype: type, small: Checkpoint, vocabulary: Vocabulary, tmp_path: Path
+    dtype: type[np.generic], small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """Weights in 16 bits, in the shards that an index names, come back as float32."""
-    transformers_folder.save(small, tmp_path, vocabulary)
+    transformers_folder.save(small, tmp_path, tokenizer)
     whole = huggingface.load(tmp_path, "whole")
     (tmp_path / "model.safetensors").unlink()
     names = {ours: transformers_folder.transformers_name(ours) for ours in whole.tensors}
     shards = {"model-00001-of-00002.safetensors": "encoder.", "model-00002-of-00002.safetensors": "decoder."}
     for shard, part in shards.items():
-        halves = {names[k]: v.astype(dtype) for k, v in whole.tensors.items() if k.startswith(part)}
+        halves: dict[str, NDArray[np.generic]] = {
+            names[ours]: tensor.astype(dtype) for ours, tensor in whole.tensors.items() if ours.startswith(part)
+        }
         save_file(halves, tmp_path / shard, {"format": "pt"})
     index = {name: shard for shard, part in shards.items() for ours, name in names.items() if ours.startswith(part)}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
@@ -79,10 +82,10 @@ def test_half_precision_in_shards_is_read(
         np.testing.assert_array_equal(halved.tensors[name], value.astype(dtype).astype(np.float32))
 
 
-def test_a_tokenizer_of_other_weights_is_refused(small: Checkpoint, vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_a_tokenizer_of_other_weights_is_refused(small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
     """A vocabulary of another size is an error that names the source, before anything is exported."""
-    transformers_folder.save(small, tmp_path, vocabulary)
+    transformers_folder.save(small, tmp_path, tokenizer)
     rows = {k: v[:-1] if k == "decoder.token_embedding.weight" else v for k, v in small.tensors.items()}
-    transformers_folder.save(replace(small, tensors=rows), tmp_path, vocabulary)
+    transformers_folder.save(replace(small, tensors=rows), tmp_path, tokenizer)
     with pytest.raises(SourceError, match="it is not of these weights"):
         load_checkpoint(str(tmp_path), tmp_path)

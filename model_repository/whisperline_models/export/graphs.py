@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whisperline_models.engine.rules import NEVER, phase_masks
+from whisperline_models.engine.logit_filters import NEVER, filter_masks
 from whisperline_models.export.onnx_builder import (
     BOOL,
     FLOAT,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from whisperline_models.engine.vocabulary import Vocabulary
+    from whisperline_models.engine.tokenizer import Tokenizer
     from whisperline_models.weights import Checkpoint
 
     Precision = Literal["float32", "float16", "int8"]
@@ -42,15 +42,13 @@ _ENCODER_ARITHMETIC = {"float32": Arithmetic.FLOAT32, "float16": Arithmetic.FLOA
 _DECODER_ARITHMETIC = {**_ENCODER_ARITHMETIC, "int8": Arithmetic.INT8_ROWS}
 
 
-def build(
-    checkpoint: Checkpoint, vocabulary: Vocabulary, precision: Precision
-) -> Iterator[tuple[str, onnx.ModelProto]]:
+def build(checkpoint: Checkpoint, tokenizer: Tokenizer, precision: Precision) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield every graph of a version with its name. One at a time, because a large model's would fill the memory."""
     encoder, decoder = _ENCODER_ARITHMETIC[precision], _DECODER_ARITHMETIC[precision]
     yield "spectrogram", build_spectrogram(checkpoint.dimensions.n_mels)
     for number, piece in enumerate(build_encoder(checkpoint, encoder, encoder_pieces(checkpoint, precision))):
         yield f"encoder_{number}", piece
-    yield "decoder", build_decoder(checkpoint, vocabulary, decoder)
+    yield "decoder", build_decoder(checkpoint, tokenizer, decoder)
     yield "aligner", build_aligner(checkpoint, decoder)
 
 
@@ -103,14 +101,14 @@ def build_encoder(
 
 
 def build_decoder(
-    checkpoint: Checkpoint, vocabulary: Vocabulary, arithmetic: Arithmetic = Arithmetic.FLOAT32
+    checkpoint: Checkpoint, tokenizer: Tokenizer, arithmetic: Arithmetic = Arithmetic.FLOAT32
 ) -> onnx.ModelProto:
     """Return one step of the decoder for B rows, each at its own position, with suppression and rules inside.
 
     In: `token` (B) int64, `position` (B) int32; the caches `key_i`, `value_i` (B, H, S, D), written in place
     where the output `present_..._i` is bound to the same buffer; the windows `cross_key_i`, `cross_value_i`
     (B, H, capacity, D) of which each row uses its first `n_frames` (B) int32, and their last frames
-    `last_key_i`, `last_value_i` (B, 1, state); the row's constraints as in `engine.rules`.
+    `last_key_i`, `last_value_i` (B, 1, state); the row's filter as `engine.logit_filters` has it.
     Out: `logits` (B, V) before any rule; `chosen` (B) int64, the best token that the rules allow, and
     `logprob` (B), its logarithmic probability among those.
     """
@@ -157,32 +155,32 @@ def build_decoder(
         graph.linear(x, "decoder.projection", projection, None, output=logits)
     else:
         graph.op("Cast", graph.linear(x, "decoder.projection", projection, None), outputs=[logits], to=FLOAT)
-    add_greedy_choice(graph, logits, vocabulary)
+    add_greedy_choice(graph, logits, tokenizer)
     return graph.model()
 
 
-def add_greedy_choice(graph: GraphBuilder, logits: str, vocabulary: Vocabulary) -> None:
-    """Add the greedy choice under the rules of openai-whisper's `decoding.py`. `engine.rules` has them in NumPy.
+def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) -> None:
+    """Add the greedy choice under the rules of openai-whisper's `decoding.py`. `engine.logit_filters` has the same.
 
     Text and timestamps are compared as two parts: where the timestamps together are more probable than any text token,
     one of them must be chosen.
     """
-    phase, timed = graph.input("phase", INT64, ["B"]), graph.input("timed", BOOL, ["B"])
-    masks = graph.weight("phase_masks", phase_masks(vocabulary))
-    masked = graph.op("Add", logits, graph.op("Gather", masks, phase))
-    begin, end, axis = graph.integers(vocabulary.timestamp_begin), graph.integers(vocabulary.n_vocab), graph.integers(1)
+    mask, timestamps = graph.input("mask", INT64, ["B"]), graph.input("timestamps", BOOL, ["B"])
+    masks = graph.weight("filter_masks", filter_masks(tokenizer))
+    masked = graph.op("Add", logits, graph.op("Gather", masks, mask))
+    begin, end, axis = graph.integers(tokenizer.timestamp_begin), graph.integers(tokenizer.n_vocab), graph.integers(1)
     text = graph.op("Slice", masked, graph.integers(0), begin, axis)
 
-    # forbid the timestamps outside of `time_from` to `time_to`, both of which are allowed
+    # forbid the timestamps before the earliest and after the latest that are allowed
     time = graph.op("Slice", masked, begin, end, axis)
-    time_from, time_to = (graph.input(name, INT64, ["B", 1]) for name in ("time_from", "time_to"))
-    ids = graph.weight("time_ids", np.arange(vocabulary.timestamp_begin, vocabulary.n_vocab)[None])
-    outside = graph.op("Or", graph.op("Less", ids, time_from), graph.op("Greater", ids, time_to))
+    earliest, latest = (graph.input(name, INT64, ["B", 1]) for name in ("timestamp_from", "timestamp_to"))
+    ids = graph.weight("time_ids", np.arange(tokenizer.timestamp_begin, tokenizer.n_vocab)[None])
+    outside = graph.op("Or", graph.op("Less", ids, earliest), graph.op("Greater", ids, latest))
     time = graph.op("Where", outside, graph.scalar(NEVER), time)
 
     text_best, text_sum = _best_and_log_sum_exp(graph, text)
     time_best, time_sum = _best_and_log_sum_exp(graph, time)
-    forced = graph.op("And", timed, graph.op("Greater", time_sum, text_best))
+    forced = graph.op("And", timestamps, graph.op("Greater", time_sum, text_best))
     is_time = graph.op("Or", forced, graph.op("Greater", time_best, text_best))
     text_id, time_id = (graph.op("ArgMax", part, axis=1, keepdims=0) for part in (text, time))
     ids_by_part = [graph.op("Add", time_id, begin), text_id]

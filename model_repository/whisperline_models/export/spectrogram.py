@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whisperline_models.engine.log_mel import HOP, HOPS_AFTER, N_FFT, SAMPLE_RATE
+from whisperline_models.engine.audio import HOP_LENGTH, HOPS_AFTER, N_FFT, SAMPLE_RATE
 from whisperline_models.export.onnx_builder import FLOAT, INT64, INT64_MAX, GraphBuilder
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ _DYNAMIC_RANGE = 8.0  # decades below the loudest that are kept
 def build_spectrogram(n_mels: int) -> onnx.ModelProto:
     """Return the graph of the spectrogram of F frames, always in float32.
 
-    In: `hops` (B, F + HOPS_AFTER, HOP) float32 and `padding` (1) int64, both as `engine.log_mel.cut_hops` returns them.
+    In: `hops` (B, F + HOPS_AFTER, HOP_LENGTH) float32 and `padding` (1) int64, as `engine.audio.cut_hops` returns them.
     Out: `mel` (B, n_mels, F + padding). Source: `log_mel_spectrogram` of openai-whisper's `audio.py`.
     """
     graph = GraphBuilder("spectrogram")
-    hops, padding = graph.input("hops", FLOAT, ["B", "n_hops", HOP]), graph.input("padding", INT64, [1])
+    hops, padding = graph.input("hops", FLOAT, ["B", "n_hops", HOP_LENGTH]), graph.input("padding", INT64, [1])
 
     # Frames overlap: each of the (B, F, N_FFT) is two hops and half of the next.
     axes = graph.integers(1, 2)
-    ends = [(-2, HOP), (-1, HOP), (INT64_MAX, N_FFT - HOPS_AFTER * HOP)]
+    ends = [(-2, HOP_LENGTH), (-1, HOP_LENGTH), (INT64_MAX, N_FFT - HOPS_AFTER * HOP_LENGTH)]
     parts = [
         graph.op("Slice", hops, graph.integers(start, 0), graph.integers(*end), axes) for start, end in enumerate(ends)
     ]

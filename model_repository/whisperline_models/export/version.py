@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import ExportError
 from whisperline_models.export import graphs
 from whisperline_models.files import atomic_folder
@@ -41,7 +41,7 @@ def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
         with atomic_folder(folder, folder.parent) as written:
             _write_graphs(checkpoint, written, precision)
             (written / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
-            for name in ("model.py", "config.pbtxt"):
+            for name in ("model.py", "tracing.py", "config.pbtxt"):
                 shutil.copyfile(_PACKAGE / "serving" / name, written / name)
             shutil.copytree(_PACKAGE / "engine", written / "engine", ignore=shutil.ignore_patterns("__pycache__"))
             # Python would write compiled modules when the version is first served. Triton takes a version whose files
@@ -68,8 +68,8 @@ def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
 
 
 def _write_graphs(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
-    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
-    for name, graph in graphs.build(checkpoint, vocabulary, precision):
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    for name, graph in graphs.build(checkpoint, tokenizer, precision):
         # The weights lie beside the graph: protobuf holds no more than 2 GB, and a file of its own is mapped, not read.
         onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
         # onnx lets its owner alone read it, but a version travels to other users

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import soundfile
 
-from whisperline_models.engine.log_mel import SAMPLE_RATE
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.audio import SAMPLE_RATE
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import SourceError
 from whisperline_models.files import sha256_of_file
 from whisperline_models.manifest import Manifest
@@ -112,8 +112,8 @@ class ClipSet:
 def languages_of(version: Path) -> set[str] | None:
     """Return the languages of a version to choose clips by, None for a multilingual one. Raises `VersionError`."""
     n_vocab = Manifest.read(version).dimensions["n_vocab"]
-    vocabulary = Vocabulary.from_json((version / "tokenizer.json").read_bytes(), n_vocab)
-    return None if vocabulary.is_multilingual else set(vocabulary.languages)
+    tokenizer = Tokenizer.from_json((version / "tokenizer.json").read_bytes(), n_vocab)
+    return None if tokenizer.is_multilingual else set(tokenizer.languages)
 
 
 def take_spread(clips: list[Clip], most: int) -> list[Clip]:

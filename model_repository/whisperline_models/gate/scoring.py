@@ -9,7 +9,7 @@ import jiwer
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from whisperline_models.engine.vocabulary import UNSPACED
+from whisperline_models.engine.tokenizer import UNSPACED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from whisperline_models.engine.vocabulary import Vocabulary
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import SourceError
 from whisperline_models.weights import ctranslate2, huggingface, packages
 from whisperline_models.weights.checkpoint import Checkpoint, Source
@@ -34,7 +34,7 @@ def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Chec
     if sha256 is not None and checkpoint.source.sha256 != sha256.lower():
         raise SourceError(f"{source}: the weights' sha256 is {checkpoint.source.sha256}, not {sha256}")
     try:
-        Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+        Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     except ValueError as error:
         raise SourceError(f"{source}: {error}") from error
     return checkpoint

@@ -1,3 +1,5 @@
+"""Word times: the median filter, the cheapest path, and words from the starts of their tokens."""
+
 from __future__ import annotations
 
 from itertools import product
@@ -5,7 +7,8 @@ from itertools import product
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_models.engine.alignment import median_of_7, time_words, token_starts, warp
+from numpy.typing import NDArray
+from whisperline_models.engine.timing import dtw, find_alignment, median_filter, time_words
 
 
 @settings(deadline=None)
@@ -14,10 +17,10 @@ def test_the_running_median_is_the_median(width: int, seed: int) -> None:
     """It is what sorting every seven neighbours gives, ends reflected."""
     values = np.random.default_rng(seed).normal(size=(2, width)).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, [(0, 0), (3, 3)], mode="reflect"), 7, axis=1)
-    np.testing.assert_array_equal(median_of_7(values), np.median(windows, axis=2))
+    np.testing.assert_array_equal(median_filter(values), np.median(windows, axis=2))
 
 
-def cheapest(cost: np.ndarray) -> float:
+def cheapest(cost: NDArray[np.float64]) -> float:
     total = np.full((cost.shape[0] + 1, cost.shape[1] + 1), np.inf)
     total[0, 0] = 0
     for i, j in product(range(1, total.shape[0]), range(1, total.shape[1])):
@@ -30,7 +33,7 @@ def cheapest(cost: np.ndarray) -> float:
 def test_the_path_is_monotonic_and_cheapest(n: int, m: int, seed: int) -> None:
     """The path goes from corner to corner by single steps and costs what the plain recursion finds."""
     cost = np.random.default_rng(seed).normal(size=(n, m))
-    first, last = warp(cost)
+    first, last = dtw(cost)
     assert (first[0], last[-1]) == (0, m - 1)
     assert (first <= last).all()
     assert set(first[1:] - last[:-1]) <= {0, 1}
@@ -44,7 +47,7 @@ def test_tokens_start_where_attention_moves() -> None:
     weights = np.full((2, n_tokens, n_frames), 1e-3, np.float32)
     for token in range(n_tokens):
         weights[:, token, token * 20 : token * 20 + 20] = 1
-    starts = token_starts(weights, n_prompt=1)
+    starts = find_alignment(weights, n_prompt=1)
     np.testing.assert_allclose(np.diff(starts)[1:], 0.4, atol=0.05)
 
 
@@ -55,7 +58,7 @@ def test_a_token_that_attends_to_nothing_heard_spoils_no_other() -> None:
     for token in range(n_tokens):
         weights[:, token, token * 20 : token * 20 + 20] = 1
     weights[0, -1] = 0
-    np.testing.assert_allclose(np.diff(token_starts(weights, n_prompt=1))[1:], 0.4, atol=0.05)
+    np.testing.assert_allclose(np.diff(find_alignment(weights, n_prompt=1))[1:], 0.4, atol=0.05)
 
 
 def test_punctuation_joins_its_word() -> None:
