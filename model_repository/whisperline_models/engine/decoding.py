@@ -142,8 +142,16 @@ class Decoder:
                 row.kept = self._slots.keep(slot, row.position)
                 self._running[slot] = None
         for row in rows:
-            if row not in self._running:
-                self._enter(row)
+            if row in self._running:
+                continue
+            if None in self._running:
+                slot = self._running.index(None)
+                self._running[slot] = row
+            else:
+                slot = len(self._running)
+                self._running.append(row)
+            self._slots.load(slot, row.task.window, row.kept)
+            row.kept = None
         running = self._close_gaps()
         for slot, row in enumerate(running):
             row.set_input(self._slots, slot)
@@ -152,17 +160,6 @@ class Decoder:
             row.take_output(self._slots, slot, self._masks)
         self._running = [None if row.finished else row for row in running]
         return [row for row in running if row.finished]
-
-    def _enter(self, row: Row) -> None:
-        """Give a row the first free slot, with its window and what it kept when it left another."""
-        if None in self._running:
-            slot = self._running.index(None)
-            self._running[slot] = row
-        else:
-            slot = len(self._running)
-            self._running.append(row)
-        self._slots.load(slot, row.task.window, row.kept)
-        row.kept = None
 
     def _close_gaps(self) -> list[Row]:
         """Move rows from the end into the gaps that no new row took: a step runs over the first slots only."""

@@ -57,7 +57,7 @@ class Encoder:
             shape: tuple[int, ...] = (2 * spec.n_text_layer, len(states), spec.n_text_head, n_frames, head)
         else:
             shape = (len(states), n_frames, spec.n_audio_state)
-        graph, output = self._pieces[piece], device.empty(shape, self._dtype)
+        graph, output = self._pieces[piece], device.arrays.empty(shape, self._dtype)
         binding = graph.io_binding()
         device.bind_input(binding, graph.get_inputs()[0].name, batch)
         device.bind_output(binding, "cross" if is_last else "next_state", output)

@@ -129,7 +129,7 @@ def plan_attempts(n_samples: int, windows_s: Sequence[float], temperatures: Sequ
 def judge(result: DecodingResult, text: str, text_tokens: Sequence[int], audio_s: float) -> Verdict:
     """Judge a result by its probabilities, its text (with the tokens of it) and the length of the audio."""
     s_per_token = audio_s / max(1, len(text_tokens))
-    if _is_silent(result, s_per_token) or not any(character.isalnum() for character in text):
+    if is_silent(result, s_per_token) or not any(character.isalnum() for character in text):
         return Verdict.SILENT
     if result.avg_logprob < LOGPROB_THRESHOLD:
         return Verdict.IMPROBABLE
@@ -138,7 +138,7 @@ def judge(result: DecodingResult, text: str, text_tokens: Sequence[int], audio_s
     return Verdict.GOOD
 
 
-def _is_silent(result: DecodingResult, s_per_token: float) -> bool:
+def is_silent(result: DecodingResult, s_per_token: float) -> bool:
     """True if a text is too improbable for how likely no speech is, and for how few tokens the text has."""
     sparse = s_per_token > SPARSE_S_PER_TOKEN
     no_speech_prob = result.no_speech_prob

@@ -103,14 +103,6 @@ class Device:
             self.arrays.cuda.get_current_stream().synchronize()
         graph.run_with_iobinding(binding, options)
 
-    def empty(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        """Return an array of the device, its values undefined."""
-        return self.arrays.empty(shape, dtype)
-
-    def zeros(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Any:
-        """Return an array of the device that holds zeros."""
-        return self.arrays.zeros(shape, dtype)
-
     def mirror(self, host: NDArray[Any]) -> Any:
         """Return the device's copy of a host array; on the processor it is that array itself."""
         return self.arrays.asarray(host)

@@ -58,7 +58,7 @@ class Request:
             raise RequestError(f"options are not JSON: {error}") from error
         if not isinstance(values, dict):
             raise RequestError("options must be a JSON object")
-        fields = dict(_read_option(name, value) for name, value in values.items())
+        fields = dict(read_option(name, value) for name, value in values.items())
         language = fields.get("language")
         if language is not None and language not in languages:
             raise RequestError(f"options.language: this model has no {_show(language)}, only {_show_some(languages)}")
@@ -67,7 +67,7 @@ class Request:
         return cls(audio.astype(np.float32) / 32768.0, **fields)
 
 
-def _read_option(name: str, value: object) -> tuple[str, Any]:
+def read_option(name: str, value: object) -> tuple[str, Any]:
     """Return the request's field that an option sets, and its value. Raises `RequestError`."""
     if name not in _OPTIONS:
         raise RequestError(f"options.{_show(name)[1:-1]} is not known, only {_show_some(_OPTIONS)}")

@@ -36,13 +36,8 @@ class Stage(Enum):
 class Scheduled(Protocol):
     """What the scheduler asks of a job."""
 
-    @property
-    def rank(self) -> int:
-        """Its lane's place in `LANES`."""
-
-    @property
-    def stage(self) -> Stage:
-        """What it needs next."""
+    rank: int  # its lane's place in `LANES`
+    stage: Stage
 
     @property
     def batch_key(self) -> Hashable:
@@ -101,29 +96,24 @@ class Scheduler(Generic[Job]):
             return None
         overdue = (rank for rank in ranks[1:] if now_s - self._served_s[rank] > PATIENCE_S[LANES[rank]])
         rank = next(overdue, ranks[0])
-        unit = self._unit(rank)
+        # In every unit, jobs of the lane whose turn it is come before those that share the unit.
+        peers = [job for job in self.active if self.shares or job.rank == rank]
+        peers.sort(key=lambda job: job.rank != rank)
+        aligning = [job for job in peers if job.stage is Stage.ALIGN]
+        # Alignments come first, since each ends a request; encodings come before steps, so that steps are full.
+        if aligning:
+            unit = Unit(Stage.ALIGN, aligning[:1])
+        elif encoding := self._activate_for_encoding(rank, peers):
+            unit = Unit(Stage.ENCODE, encoding)
+        else:
+            decoding = [job for job in peers if job.stage is Stage.DECODE]
+            unit = Unit(Stage.DECODE, decoding[: self.n_slots])
         if not unit.jobs:  # nobody would be served again: better that the process ends and starts anew
             raise RuntimeError(f"lane {LANES[rank]} has work, and none of it can be done")
         self._last = unit.stage
         for job in unit.jobs:
             self._served_s[job.rank] = now_s
         return unit
-
-    def _unit(self, rank: int) -> Unit[Job]:
-        """Return an alignment if there is one, since it ends a request; else an encoding, for full steps; else a step.
-
-        In each, jobs of the lane whose turn it is come before those that share the unit.
-        """
-        peers = [job for job in self.active if self.shares or job.rank == rank]
-        peers.sort(key=lambda job: job.rank != rank)
-        aligning = [job for job in peers if job.stage is Stage.ALIGN]
-        if aligning:
-            return Unit(Stage.ALIGN, aligning[:1])
-        encoding = self._activate_for_encoding(rank, peers)
-        if encoding:
-            return Unit(Stage.ENCODE, encoding)
-        decoding = [job for job in peers if job.stage is Stage.DECODE]
-        return Unit(Stage.DECODE, decoding[: self.n_slots])
 
     def _activate_for_encoding(self, rank: int, peers: list[Job]) -> list[Job]:
         """Return jobs whose windows are encoded together now, those under way first; make the others active."""

@@ -59,14 +59,14 @@ class Slots:
 
         def caches(prefix: str, shape: tuple[int, ...]) -> dict[str, Any]:
             names = [f"{prefix}{part}_{layer}" for layer in range(spec.n_text_layer) for part in ("key", "value")]
-            return {name: device.zeros((n_slots, *shape), dtype_of(decoder, name)) for name in names}
+            return {name: device.arrays.zeros((n_slots, *shape), dtype_of(decoder, name)) for name in names}
 
         head = spec.n_text_state // spec.n_text_head
         self._own = caches("", (spec.n_text_head, spec.n_text_ctx, head))
         self._cross = caches("cross_", (spec.n_text_head, MAX_FRAMES, head))
         self._last = caches("last_", (1, spec.n_text_state))
         widths = {"logits": (spec.n_vocab,), "chosen": (), "logprob": ()}
-        self._outputs = {name: device.zeros((n_slots, *widths[name]), dtype) for name, dtype in _OUTPUTS.items()}
+        self._outputs = {name: device.arrays.zeros((n_slots, *widths[name]), dtype) for name, dtype in _OUTPUTS.items()}
         self._chosen: dict[str, NDArray[np.generic]] = {}  # of the last step, in the host's memory
         self._bindings: dict[int, onnxruntime.IOBinding] = {}  # by the number of slots that a step runs over
 
@@ -112,25 +112,21 @@ class Slots:
 
     def step(self, n_rows: int) -> None:
         """Run the decoder over the first `n_rows` slots."""
-        n_bound = self._device.bucket(n_rows, self.n_slots)
+        device, n_bound = self._device, self._device.bucket(n_rows, self.n_slots)
         if n_bound not in self._bindings:
-            self._bindings[n_bound] = self._bind(n_bound)
+            # Bound once for each number, to the same buffers: on a GPU the captured graph depends on their addresses.
+            binding = self._bindings[n_bound] = self._decoder.io_binding()
+            for name, array in (self._inputs | self._last).items():
+                device.bind_input(binding, name, array[:n_bound])
+            for name, array in self._outputs.items():
+                device.bind_output(binding, name, array[:n_bound])
+            for name, array in (self._own | self._cross).items():
+                device.bind_input(binding, name, array[:n_bound])
+                device.bind_output(binding, f"present_{name}", array[:n_bound])
         for name, array in self._inputs.items():
-            self._device.upload(self._host[name], array)
-        self._device.run(self._decoder, self._bindings[n_bound], graph_id=n_bound)
-        self._chosen = {name: self._device.download(self._outputs[name]) for name in ("chosen", "logprob")}
-
-    def _bind(self, n_rows: int) -> onnxruntime.IOBinding:
-        """Bind the first `n_rows` of every buffer, once for each number: on a GPU the captured graph depends on it."""
-        binding = self._decoder.io_binding()
-        for name, array in (self._inputs | self._last).items():
-            self._device.bind_input(binding, name, array[:n_rows])
-        for name, array in self._outputs.items():
-            self._device.bind_output(binding, name, array[:n_rows])
-        for name, array in (self._own | self._cross).items():
-            self._device.bind_input(binding, name, array[:n_rows])
-            self._device.bind_output(binding, f"present_{name}", array[:n_rows])
-        return binding
+            device.upload(self._host[name], array)
+        device.run(self._decoder, self._bindings[n_bound], graph_id=n_bound)
+        self._chosen = {name: device.download(self._outputs[name]) for name in ("chosen", "logprob")}
 
     def chosen(self, slot: int) -> tuple[int, float]:
         """Return the best token that the filters of a row allow, and its logarithmic probability."""

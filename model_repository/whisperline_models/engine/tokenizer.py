@@ -6,8 +6,6 @@ Source: `Tokenizer` of openai-whisper's `tokenizer.py`.
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import tokenizers
@@ -30,21 +28,35 @@ _SYMBOLS = [
 _MUSIC = "♩♪♫♬♭♮♯"
 
 
-@dataclass(frozen=True)
 class Tokenizer:
-    """The tokens of one model. `n_vocab` counts its embeddings, timestamps included."""
+    """The tokens of one model. `n_vocab` counts its embeddings, timestamps included.
 
-    encoding: tokenizers.Tokenizer
-    n_vocab: int
+    Raises `ValueError` where the encoding lacks one of Whisper's special tokens.
+    """
+
+    def __init__(self, encoding: tokenizers.Tokenizer, n_vocab: int) -> None:
+        self.encoding, self.n_vocab = encoding, n_vocab
+        self.is_multilingual = n_vocab >= _MULTILINGUAL_FROM  # the model knows languages and tasks
+        self.eot = self.special("endoftext")  # ends a text; every smaller id is text
+        self.sot = self.special("startoftranscript")  # stands before language and task in every prompt
+        self.sot_prev = self.special("startofprev")  # stands before earlier text, which in turn stands before `sot`
+        self.transcribe = self.special("transcribe")  # the task of writing what is said, in its language
+        self.translate = self.special("translate")  # the task of writing it in English
+        self.no_speech = self.special("nospeech", "nocaptions")  # its probability after `sot` is that of no speech
+        self.no_timestamps = self.special("notimestamps")  # ends the prompt where no timestamps are asked for
+        self.timestamp_begin = self.no_timestamps + 1  # 0.00; each id after it is 20 ms later
+        # Codes and their tokens, in the order of the ids. An English-only model has the token, but never uses it.
+        self.languages = {"en": self.sot + 1}
+        if self.is_multilingual:
+            ids = range(self.sot + 1, self.translate)
+            self.languages = {str(encoding.id_to_token(i)).strip("<|>"): i for i in ids}
+        self.suppress_blank = (*self.encode(" "), self.eot)  # what `SuppressBlank` forbids at the beginning of a text
+        self.suppress_tokens = self._find_suppress_tokens()  # what `SuppressTokens` forbids everywhere
 
     @classmethod
     def from_json(cls, tokenizer_json: bytes, n_vocab: int) -> Tokenizer:
-        """Read a `tokenizer.json`.
-
-        Raises `ValueError` where it lacks one of Whisper's special tokens, or has them elsewhere than the model.
-        """
+        """Read a `tokenizer.json`. Raises `ValueError` where it is not Whisper's, or not that of this model."""
         tokenizer = cls(tokenizers.Tokenizer.from_str(tokenizer_json.decode()), n_vocab)
-        _ = tokenizer.suppress_tokens, tokenizer.languages  # look every special token up now, not during a request
         n_wanted = tokenizer.timestamp_begin + N_TIMESTAMPS
         if n_wanted != n_vocab:
             raise ValueError(
@@ -60,68 +72,14 @@ class Tokenizer:
                 return token
         raise ValueError(f"the tokenizer has no <|{names[0]}|>: it is not Whisper's")
 
-    @cached_property
-    def is_multilingual(self) -> bool:
-        """True if the model knows languages and tasks."""
-        return self.n_vocab >= _MULTILINGUAL_FROM
-
-    @cached_property
-    def eot(self) -> int:
-        """<|endoftext|>: ends a text; every smaller id is text."""
-        return self.special("endoftext")
-
-    @cached_property
-    def sot(self) -> int:
-        """<|startoftranscript|>: what every prompt has before its language and task."""
-        return self.special("startoftranscript")
-
-    @cached_property
-    def sot_prev(self) -> int:
-        """<|startofprev|>: stands before earlier text, which in turn stands before `sot`."""
-        return self.special("startofprev")
-
-    @cached_property
-    def no_speech(self) -> int:
-        """<|nospeech|>: its probability after `sot` is the probability of no speech."""
-        return self.special("nospeech", "nocaptions")
-
-    @cached_property
-    def no_timestamps(self) -> int:
-        """<|notimestamps|>: ends the prompt where no timestamps are asked for."""
-        return self.special("notimestamps")
-
-    @cached_property
-    def transcribe(self) -> int:
-        """<|transcribe|>: the task of writing what is said, in its language."""
-        return self.special("transcribe")
-
-    @cached_property
-    def translate(self) -> int:
-        """<|translate|>: the task of writing in English what is said in another language."""
-        return self.special("translate")
-
-    @cached_property
-    def timestamp_begin(self) -> int:
-        """<|0.00|>: the first timestamp; each id after it is 20 ms later."""
-        return self.no_timestamps + 1
-
-    @cached_property
-    def languages(self) -> dict[str, int]:
-        """Language codes and their tokens, in the order of the ids; English alone for an English-only model."""
-        if not self.is_multilingual:
-            return {"en": self.sot + 1}
-        ids = range(self.sot + 1, self.translate)
-        return {str(self.encoding.id_to_token(i)).strip("<|>"): i for i in ids}
-
     def sot_sequence(self, language: str, task: Task) -> tuple[int, ...]:
         """Return `sot`, then language and task where the model knows several."""
         if not self.is_multilingual:
             return (self.sot,)
         return (self.sot, self.languages[language], self.special(task))
 
-    @cached_property
-    def suppress_tokens(self) -> tuple[int, ...]:
-        """The tokens that the reference's `SuppressTokens` forbids: special ones, and symbols that are never spoken."""
+    def _find_suppress_tokens(self) -> tuple[int, ...]:
+        """Return special tokens, and symbols that are never spoken."""
         names = ("startoftranscript", "translate", "transcribe", "startoflm", "startofprev")
         suppressed = {self.no_speech, *(self.special(name) for name in names)}
         # A hyphen and a quote are allowed within a word, but not at the beginning of one.
@@ -132,11 +90,6 @@ class Tokenizer:
                 if len(tokens) == 1 or symbol in _MUSIC:
                     suppressed.add(tokens[0])
         return tuple(sorted(suppressed))
-
-    @cached_property
-    def suppress_blank(self) -> tuple[int, ...]:
-        """The tokens that the reference's `SuppressBlank` forbids at the beginning of a text."""
-        return (*self.encode(" "), self.eot)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of text, without special tokens around it."""
