@@ -1,4 +1,4 @@
-"""What the topic `audio_chunks` holds: the key is the session id, the value the audio bytes as they came.
+"""Read and write the records of the topic `audio_chunks`: the key is the session id, the value the audio bytes.
 
 Everything else is in the headers, each a UTF-8 string, so that a record can be routed without touching its
 audio. A session is one key and so one ordered partition: the order of its records is the truth about it.
@@ -23,7 +23,7 @@ MAX_CHANNELS = 8
 
 
 class AudioKind(StrEnum):
-    """What a record of `audio_chunks` is for.
+    """The purpose of a record of `audio_chunks`.
 
     START opens the session. AUDIO carries samples (or none, to show that the connection lives). FINALIZE closes
     the open segment now. RESUME names a new connection, and with it a new reply partition. END closes the session.
@@ -37,12 +37,12 @@ class AudioKind(StrEnum):
 
 
 class StreamOptions(BaseModel):
-    """What the client asked of its session. Every record carries it, so that a replay may begin anywhere."""
+    """The client's options for its session. Every record carries them, so that a replay may begin anywhere."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     language: str | None = Field(default="en", pattern=r"^[a-z]{2,3}$")  # None: detect
-    interim_results: bool = True  # whether partials are wanted
+    interim_results: bool = True  # the client wants partials
     priority: Literal["live", "file"] = "live"
     endpointing_ms: int = Field(default=500, ge=100, le=5_000)  # silence that closes a segment
     utterance_end_ms: int | None = Field(default=None, ge=1_000, le=10_000)  # silence that ends an utterance
@@ -73,7 +73,7 @@ class AudioChunk:
 
     @property
     def samples(self) -> int:
-        """How many samples a channel `data` holds."""
+        """Return the number of samples of each channel in `data`."""
         return len(self.data) // (BYTES_PER_SAMPLE * self.channels)
 
     def headers(self) -> list[Header]:
