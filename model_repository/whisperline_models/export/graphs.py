@@ -78,6 +78,7 @@ def build_encoder(
         graph = GraphBuilder(f"encoder_{number}", arithmetic)
         whisper = _Whisper(graph, checkpoint)
         shape: list[int | str] = ["B", "T", dims.n_audio_state]
+        # only the first piece hears the spectrogram; the others go on from the state of the piece before
         x = graph.input("state", graph.float, shape) if number else whisper.stem()
         for layer in share:
             block = f"encoder.blocks.{layer}"
@@ -150,7 +151,7 @@ def build_decoder(
 
     x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
     logits = graph.output("logits", FLOAT, ["B", dims.n_vocab])
-    projection = whisper.tensor("decoder.token_embedding.weight")
+    projection = whisper.tensor("decoder.token_embedding.weight")  # Whisper ties the two
     if graph.float == FLOAT:
         graph.linear(x, "decoder.projection", projection, None, output=logits)
     else:
@@ -186,6 +187,7 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
     ids_by_part = [graph.op("Add", time_id, begin), text_id]
     graph.op("Where", is_time, *ids_by_part, outputs=[graph.output("chosen", INT64, ["B"])])
 
+    # the sum of both parts, as log(exp(a) + exp(b)) = a + softplus(b - a)
     either = graph.op("Add", text_sum, graph.op("Softplus", graph.op("Sub", time_sum, text_sum)))
     total = graph.op("Where", forced, time_sum, either)
     best = graph.op("Where", is_time, time_best, text_best)
@@ -194,6 +196,7 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
 
 def _best_and_log_sum_exp(graph: GraphBuilder, logits: str) -> tuple[str, str]:
     """Add the largest of each row, and the logarithm of the sum of its exponentials: both (B)."""
+    # the largest is taken out of the sum, so that no exponential overflows
     best = graph.op("ReduceMax", logits, axes=[1], keepdims=1)
     exponentials = graph.op("Exp", graph.op("Sub", logits, best))
     total = graph.op("ReduceSum", exponentials, graph.integers(1), keepdims=1)
@@ -221,6 +224,7 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
 
     # The cross-attention is spelled out, because no fused operator returns its weights.
     n_head, n_channel = dims.n_text_head, dims.n_text_state // dims.n_text_head
+    # layers behind the last alignment head cannot change the result
     last_layer = max(layer for layer, _ in checkpoint.alignment_heads)
     collected: list[str] = []
     for layer in range(last_layer + 1):
@@ -321,6 +325,7 @@ class _Whisper:
         x = graph.op("Transpose", mel, perm=[0, 2, 1])
         for name, stride in (("encoder.conv1", 1), ("encoder.conv2", 2)):
             weight = self.tensor(f"{name}.weight")
+            # each of the three taps is the padded sequence, shifted by one frame and thinned by the stride
             padded = graph.op("Pad", x, graph.integers(0, 1, 0, 0, 1, 0))
             ends = graph.integers(-2), graph.integers(-1), graph.integers(INT64_MAX)
             axis, step = graph.integers(1), graph.integers(stride)
