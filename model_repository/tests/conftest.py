@@ -39,6 +39,12 @@ def small(checkpoint: Checkpoint) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def exported(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of `small`, not to be changed."""
+    return export_version(small, tmp_path_factory.mktemp("exported") / "version", "int8")
+
+
+@pytest.fixture(scope="session")
 def served(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """The engine as it is served by default."""
     return Engine(export_version(checkpoint, tmp_path_factory.mktemp("int8") / "version", "int8"), threads=2)

@@ -110,7 +110,7 @@ def test_words_are_where_the_reference_hears_them(
 def test_what_the_reference_decodes_again_is_not_taken_for_good(
     exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """Our guards refuse what its fallback refuses; what it takes they take too, or hold to be no speech."""
+    """`judge` refuses what the reference decodes again; what that takes it takes, too, or holds to be no speech."""
     tokenizer, asked = exact.tokenizer, rows("fallback", "fallback")
     requests = [ask(row, clips, exact) for row in asked]
     for row, request, ours in zip(asked, requests, decode(exact, requests), strict=True):

@@ -29,10 +29,12 @@ def atomic_folder(target: Path, scratch: Path) -> Iterator[Path]:
         raise FileExistsError(target)
     for folder in (scratch, target.parent):
         folder.mkdir(parents=True, exist_ok=True)
+    # a folder inside the temporary one, which is still there to be deleted after the rename
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=scratch) as temporary:
         written = Path(temporary) / "written"
         written.mkdir()
         yield written
+        # first the content, then the name: after a crash a name must not stand for content that never came to the disk
         for path in [*written.rglob("*"), written]:
             fsync(path)
         written.rename(target)

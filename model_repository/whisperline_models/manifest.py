@@ -55,7 +55,7 @@ class Waiver(BaseModel):
 class Manifest(BaseModel):
     """The manifest of a version. Fields that only the engine reads are kept as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow")  # without `extra` the engine's fields would be lost
 
     model: str
     precision: str
@@ -68,6 +68,7 @@ class Manifest(BaseModel):
     @property
     def content(self) -> str:
         """The digest of all that makes the version: checksums of its files and every field but gate and waiver."""
+        # The order of keys must not matter: the manifest is read and written again by newer tools.
         fields = self.model_dump(mode="json", exclude={"gate", "waiver"}, exclude_none=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 

@@ -28,6 +28,7 @@ def problem(*, live_only: bool, port: int = PORT, processes: Path = Path("/proc"
         unready = [model for model in MODELS if _ask(port, "GET", f"/v2/models/{model}/ready")[0] != 200]
         if unready:
             return f"not ready: {', '.join(unready)}"
+    # Triton reports a version whose process has died as READY, so the processes are looked at, too
     index = json.loads(_ask(port, "POST", "/v2/repository/index")[1])
     ready = {(entry["name"], entry["version"]) for entry in index if entry.get("state") == "READY"}
     dead = ready - running_versions(processes)

@@ -41,6 +41,7 @@ def report(line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+# An error that is not ours is a fault of this program, and shows its traceback.
 @contextmanager
 def errors_of(step: str) -> Iterator[None]:
     """Print an error that the user can act upon, and exit with 1."""

@@ -78,6 +78,7 @@ def build_encoder(
         graph = GraphBuilder(f"encoder_{number}", arithmetic)
         whisper = _Whisper(graph, checkpoint)
         shape: list[int | str] = ["B", "T", dims.n_audio_state]
+        # only the first piece hears the spectrogram; the others go on from the state of the piece before
         x = graph.input("state", graph.float, shape) if number else whisper.stem()
         for layer in share:
             block = f"encoder.blocks.{layer}"
@@ -108,7 +109,7 @@ def build_decoder(
     In: `token` (B) int64, `position` (B) int32; the caches `key_i`, `value_i` (B, H, S, D), written in place
     where the output `present_..._i` is bound to the same buffer; the windows `cross_key_i`, `cross_value_i`
     (B, H, capacity, D) of which each row uses its first `n_frames` (B) int32, and their last frames
-    `last_key_i`, `last_value_i` (B, 1, state); the row's constraints as in `engine.logit_filters`.
+    `last_key_i`, `last_value_i` (B, 1, state); the row's filter as `engine.logit_filters` has it.
     Out: `logits` (B, V) before any rule; `chosen` (B) int64, the best token that the rules allow, and
     `logprob` (B), its logarithmic probability among those.
     """
@@ -150,7 +151,7 @@ def build_decoder(
 
     x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
     logits = graph.output("logits", FLOAT, ["B", dims.n_vocab])
-    projection = whisper.tensor("decoder.token_embedding.weight")
+    projection = whisper.tensor("decoder.token_embedding.weight")  # Whisper ties the two
     if graph.float == FLOAT:
         graph.linear(x, "decoder.projection", projection, None, output=logits)
     else:
@@ -160,7 +161,7 @@ def build_decoder(
 
 
 def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) -> None:
-    """Add the greedy choice under openai-whisper's logit filters. `engine.logit_filters` has them in NumPy.
+    """Add the greedy choice under the rules of openai-whisper's `decoding.py`. `engine.logit_filters` has the same.
 
     Text and timestamps are compared as two parts: where the timestamps together are more probable than any text token,
     one of them must be chosen.
@@ -171,11 +172,11 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
     begin, end, axis = graph.integers(tokenizer.timestamp_begin), graph.integers(tokenizer.n_vocab), graph.integers(1)
     text = graph.op("Slice", masked, graph.integers(0), begin, axis)
 
-    # forbid the timestamps outside of `timestamp_from` to `timestamp_to`, both of which are allowed
+    # forbid the timestamps before the earliest and after the latest that are allowed
     time = graph.op("Slice", masked, begin, end, axis)
-    time_from, time_to = (graph.input(name, INT64, ["B", 1]) for name in ("timestamp_from", "timestamp_to"))
+    earliest, latest = (graph.input(name, INT64, ["B", 1]) for name in ("timestamp_from", "timestamp_to"))
     ids = graph.weight("time_ids", np.arange(tokenizer.timestamp_begin, tokenizer.n_vocab)[None])
-    outside = graph.op("Or", graph.op("Less", ids, time_from), graph.op("Greater", ids, time_to))
+    outside = graph.op("Or", graph.op("Less", ids, earliest), graph.op("Greater", ids, latest))
     time = graph.op("Where", outside, graph.scalar(NEVER), time)
 
     text_best, text_sum = _best_and_log_sum_exp(graph, text)
@@ -186,6 +187,7 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
     ids_by_part = [graph.op("Add", time_id, begin), text_id]
     graph.op("Where", is_time, *ids_by_part, outputs=[graph.output("chosen", INT64, ["B"])])
 
+    # the sum of both parts, as log(exp(a) + exp(b)) = a + softplus(b - a)
     either = graph.op("Add", text_sum, graph.op("Softplus", graph.op("Sub", time_sum, text_sum)))
     total = graph.op("Where", forced, time_sum, either)
     best = graph.op("Where", is_time, time_best, text_best)
@@ -194,6 +196,7 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
 
 def _best_and_log_sum_exp(graph: GraphBuilder, logits: str) -> tuple[str, str]:
     """Add the largest of each row, and the logarithm of the sum of its exponentials: both (B)."""
+    # the largest is taken out of the sum, so that no exponential overflows
     best = graph.op("ReduceMax", logits, axes=[1], keepdims=1)
     exponentials = graph.op("Exp", graph.op("Sub", logits, best))
     total = graph.op("ReduceSum", exponentials, graph.integers(1), keepdims=1)
@@ -221,6 +224,7 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
 
     # The cross-attention is spelled out, because no fused operator returns its weights.
     n_head, n_channel = dims.n_text_head, dims.n_text_state // dims.n_text_head
+    # layers behind the last alignment head cannot change the result
     last_layer = max(layer for layer, _ in checkpoint.alignment_heads)
     collected: list[str] = []
     for layer in range(last_layer + 1):
@@ -321,6 +325,7 @@ class _Whisper:
         x = graph.op("Transpose", mel, perm=[0, 2, 1])
         for name, stride in (("encoder.conv1", 1), ("encoder.conv2", 2)):
             weight = self.tensor(f"{name}.weight")
+            # each of the three taps is the padded sequence, shifted by one frame and thinned by the stride
             padded = graph.op("Pad", x, graph.integers(0, 1, 0, 0, 1, 0))
             ends = graph.integers(-2), graph.integers(-1), graph.integers(INT64_MAX)
             axis, step = graph.integers(1), graph.integers(stride)

@@ -20,7 +20,7 @@ _DYNAMIC_RANGE = 8.0  # decades below the loudest that are kept
 def build_spectrogram(n_mels: int) -> onnx.ModelProto:
     """Return the graph of the spectrogram of F frames, always in float32.
 
-    In: `hops` (B, F + HOPS_AFTER, HOP) float32 and `padding` (1) int64, both as `engine.audio.cut_hops` returns them.
+    In: `hops` (B, F + HOPS_AFTER, HOP_LENGTH) float32 and `padding` (1) int64, as `engine.audio.cut_hops` returns them.
     Out: `mel` (B, n_mels, F + padding). Source: `log_mel_spectrogram` of openai-whisper's `audio.py`.
     """
     graph = GraphBuilder("spectrogram")
@@ -43,11 +43,14 @@ def build_spectrogram(n_mels: int) -> onnx.ModelProto:
     squares = graph.op("Mul", spectrum, spectrum)
     energy = graph.op("MatMul", squares, graph.weight("filters", np.repeat(mel_filters(n_mels), 2, axis=0)))
 
+    # ONNX has the natural logarithm alone
     bounded = graph.op("Max", energy, graph.scalar(10.0**_FLOOR))
     decades = graph.op("Mul", graph.op("Log", bounded), graph.scalar(float(1 / np.log(10))))
     heard = graph.op("Transpose", decades, perm=[0, 2, 1])
+    # frames that hear nothing but padding are not computed, they are the floor
     pads = graph.op("Concat", graph.integers(0, 0, 0, 0, 0), padding, axis=0)
     spectrogram = graph.op("Pad", heard, pads, graph.scalar(_FLOOR))
+    # relative to the loudest of the whole window, then scaled to about -1..1
     loudest = graph.op("ReduceMax", spectrogram, axes=[1, 2], keepdims=1)
     kept = graph.op("Max", spectrogram, graph.op("Sub", loudest, graph.scalar(_DYNAMIC_RANGE)))
     shifted = graph.op("Add", kept, graph.scalar(4.0))

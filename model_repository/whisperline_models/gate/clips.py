@@ -87,6 +87,7 @@ class ClipSet:
         `languages` None means every language of the set. Raises `SourceError` if one kind is missing.
         """
         folder = path.parent if path.is_file() else path
+        # the set's own name and checksum go into the gate, whatever part of it is taken
         spoken = take_spread(read_manifest(folder, languages), most)
         if not spoken:
             raise SourceError(

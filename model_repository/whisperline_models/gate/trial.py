@@ -20,14 +20,13 @@ def main(folder: Path, job: Path) -> None:
     from engine.transcription import Engine  # type: ignore[import-not-found]  # noqa: PLC0415
 
     engine = Engine(folder)
-    # Versions of earlier exports call their tokenizer a vocabulary.
-    tokenizer = engine.tokenizer if hasattr(engine, "tokenizer") else engine.vocabulary
+    # older versions call their tokenizer a vocabulary
+    languages = (engine.tokenizer if hasattr(engine, "tokenizer") else engine.vocabulary).languages
     lines = [json.loads(line) for line in job.read_text().splitlines()]
     for at in range(0, len(lines), BATCH):
         batch = lines[at : at + BATCH]
         requests = [
-            Request.parse(np.load(line["audio"]), json.dumps(line["options"]).encode(), tokenizer.languages)
-            for line in batch
+            Request.parse(np.load(line["audio"]), json.dumps(line["options"]).encode(), languages) for line in batch
         ]
         for line, result in zip(batch, engine.transcribe(requests), strict=True):
             answer = {"id": line["id"], "text": result.text, "tokens": list(result.tokens)}

@@ -61,6 +61,7 @@ def verify(folder: Path, clips: ClipSet, serving: Path | None, progress: Progres
             lines.append(json.dumps({"id": clip.id, "audio": str(audio), "options": options}))
         job.write_text("\n".join(lines))
 
+        # one after the other: side by side they would share the processor and the memory
         candidate = score(clips.spoken, clips.unspoken, _run(folder, job, CANDIDATE, progress))
         served: tuple[Manifest, Score] | None = None
         if serving is not None:
@@ -110,6 +111,7 @@ def _run(folder: Path, job: Path, name: str, progress: Progress) -> dict[str, An
     answers: dict[str, Answer] = {}
     # -B: a compiled module in the version's folder would make it another version
     command = [sys.executable, "-B", "-P", str(_TRIAL), str(folder.resolve()), str(job)]
+    # a file and not a pipe: a version that writes much to a pipe that nobody reads would wait for ever
     with (job.parent / "stderr").open("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
             assert process.stdout is not None  # noqa: S101 - for mypy: it is a pipe

@@ -58,7 +58,7 @@ def assemble(
         note = repository.path / _NOTE
         if repository.versions() and not note.exists():
             raise VersionError(f"{repository.path} was published to: assemble into another folder")
-        note.touch()
+        note.touch()  # before anything is made: half of an assembly must be known as one, too
         for name in (MODEL, ROLLOUT_MODEL):
             shutil.rmtree(repository.path / name, ignore_errors=True)
         for number, folder in sorted(versions.items()):

@@ -92,7 +92,7 @@ def roll_back(repository: Repository, servers: Sequence[Server], report: Report)
         before = repository.routing()
         after = before.rolled_back()
         repository.folder(after.default)
-        if before.canary is None:
+        if before.canary is None:  # without a canary, sessions go to a version that has had none for a while
             _check_answers(servers, after.default, report)
         repository.route(after)
     left = before.canary.version if before.canary else before.default
@@ -113,6 +113,7 @@ def remove(repository: Repository, servers: Sequence[Server], number: int, drain
             time.sleep(min(left_s, drain_s))
         try:
             with repository.set_aside(number):
+                # first all are told, then all are waited for: they unload at the same time
                 for server in servers:
                     server.load(MODEL)
                 for server in servers:
@@ -122,7 +123,7 @@ def remove(repository: Repository, servers: Sequence[Server], number: int, drain
         except ServerError as error:
             _reload(servers, report)
             raise ServerError(f"{error}\nversion {number} stays") from error
-        if after != before:
+        if after != before:  # the version was one of those that `rollback` could return to
             repository.route(after)
     report(f"version {number} is removed; versions {', '.join(map(str, repository.versions()))} are left")
 

@@ -62,6 +62,7 @@ class Repository:
                 yield
 
     def _sweep(self) -> None:
+        # all of these are hidden from Triton: it looks for models by their names and for versions by numbers
         for pattern in (f"{UNFINISHED}*", f"*/{UNFINISHED}*", f"{_ASIDE}*"):
             for left in self.path.glob(pattern):
                 if left.is_dir():
@@ -126,10 +127,11 @@ class Repository:
             write_atomically(served, (source / CONFIG).read_text())
         with atomic_folder(self.model / str(number), self.path) as written:
             for name in manifest.files:
+                # the files of the manifest alone: whatever else lies there is not part of the version
                 (written / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, written / name)
             manifest.write(written)
-            Manifest.read_checked(written)
+            Manifest.read_checked(written)  # of the copy: a disk or a network may have changed it
         return number
 
     def add_first(self, source: Path, manifest: Manifest) -> int:
@@ -160,7 +162,7 @@ class Repository:
     def set_aside(self, number: int) -> Iterator[None]:
         """Hide a version from Triton and delete it afterwards. After an error inside it is back in its place."""
         folder, aside = self.folder(number), self.path / f"{_ASIDE}{number}"
-        self._note_number(number)
+        self._note_number(number)  # first, so that a crash cannot give it to another version
         folder.rename(aside)
         fsync(self.model)
         try:

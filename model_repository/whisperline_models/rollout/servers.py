@@ -94,6 +94,7 @@ class Server:
         return time.monotonic() - began_s
 
     def _infer_in_stream(self, inputs: list[triton.InferInput], version: str) -> triton.InferResult:
+        # the client calls back from a thread of its own
         answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
         self._client.start_stream(lambda result, error: answers.put((result, error)), stream_timeout=ANSWER_LIMIT_S)
         try:
@@ -120,6 +121,7 @@ def resolve(addresses: Iterable[str]) -> list[str]:
             found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         except OSError as error:
             raise ServerError(f"{address}: {error.strerror or error}") from error
+        # a headless service has an address for each replica, and every one must load the version
         for ip in sorted({str(entry[4][0]) for entry in found}):
             resolved.append(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}")
     return list(dict.fromkeys(resolved))

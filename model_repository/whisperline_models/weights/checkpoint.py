@@ -34,6 +34,7 @@ class Dimensions:
     @classmethod
     def of(cls, tensors: Tensors, n_audio_head: int, n_text_head: int) -> Dimensions:
         """Read the sizes off the weights. The numbers of heads cannot be seen in them."""
+        # the positional embeddings are (positions, channels)
         audio, text = tensors["encoder.positional_embedding"], tensors["decoder.positional_embedding"]
         n_layers = {
             part: len({name.split(".")[2] for name in tensors if name.startswith(f"{part}.blocks.")})
@@ -88,6 +89,7 @@ def choose_alignment_heads(
     """
     heads = tuple((int(layer), int(head)) for layer, head in named or ())
     n_layer, n_head = dimensions.n_text_layer, dimensions.n_text_head
+    # one head out of range and the list is the teacher's
     if heads and all(layer < n_layer and head < n_head for layer, head in heads):
         return heads
     return tuple((layer, head) for layer in range(n_layer // 2, n_layer) for head in range(n_head))

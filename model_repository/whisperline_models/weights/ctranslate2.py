@@ -62,6 +62,7 @@ def load(folder: Path, name: str) -> Checkpoint:
         if not (folder / file).is_file():
             raise SourceError(f"{folder} has no {file}: it is not a CTranslate2 Whisper folder")
     variables = read_variables(folder / "model.bin")
+    # scalars are settings, such as the number of heads, and may be small integers
     if any(value.dtype in (np.int8, np.int16) and value.ndim for value in variables.values()):
         raise SourceError(f"{folder}: quantised weights cannot be exported, convert to float16 or float32")
     n_heads = {}
@@ -126,6 +127,7 @@ class _Reader:
 def _renamed(variables: dict[str, NDArray[np.generic]]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield the weights under their names in openai-whisper. Variables that are no weights are left out."""
     for name, value in variables.items():
+        # a name within a block is encoder/layer_3/ffn/linear_0/weight, say
         block, _, in_layer = name.partition("/layer_")
         layer, _, in_block = in_layer.partition("/")
         targets = [ours + name[len(theirs) :] for theirs, ours in _MODEL_NAMES.items() if name.startswith(theirs)]
@@ -136,4 +138,5 @@ def _renamed(variables: dict[str, NDArray[np.generic]]) -> Iterator[tuple[str, N
             continue
         for target, share in zip(targets, np.split(value, len(targets)), strict=True):
             if not target.endswith("key.bias"):  # zeros in CTranslate2, and absent in Whisper
+                # CTranslate2 calls weight and bias of a layer norm gamma and beta
                 yield target.replace("gamma", "weight").replace("beta", "bias"), share.astype(np.float32)

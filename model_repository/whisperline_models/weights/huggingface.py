@@ -67,6 +67,7 @@ def load(folder: Path, name: str) -> Checkpoint:
     if config.get("model_type") != "whisper":
         raise SourceError(f"{folder}: config.json is of a {config.get('model_type')!r} model, not of Whisper")
     paths = weight_files(folder)
+    # of one file its checksum, as the hub has it; of several shards the checksum of their checksums
     checksums = [sha256_of_file(path) for path in paths]
     sha256 = checksums[0] if len(paths) == 1 else hashlib.sha256("".join(checksums).encode()).hexdigest()
     tensors = dict(_renamed(paths))
@@ -94,6 +95,7 @@ def download(repo_id: str, cache: Path) -> Path:
     try:
         folder = Path(snapshot_download(repo_id, cache_dir=cache, allow_patterns=_FETCHED))
         paths = weight_files(folder)
+        # the folder of a snapshot is named by its revision
         recorded = HfApi().get_paths_info(repo_id, [path.name for path in paths], revision=folder.name)
     except OSError as error:
         raise SourceError(f"cannot fetch {repo_id} from the hub: {error}") from error

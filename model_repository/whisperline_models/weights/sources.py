@@ -24,6 +24,7 @@ def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Chec
     elif folder.is_dir():
         reader = ctranslate2 if (folder / "model.bin").is_file() else huggingface
         checkpoint = reader.load(folder, folder.resolve().name)
+    # openai/whisper-small is an id of the hub, ./weights and /weights are folders that are not there
     elif source.count("/") == 1 and not source.startswith((".", "/")):
         name = source.partition("/")[2].removeprefix("whisper-")
         checkpoint = huggingface.load(huggingface.download(source, cache / "hub"), name)
@@ -33,6 +34,7 @@ def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Chec
         raise SourceError(f"{source!r} is no folder, no hub id (owner/name) and none of: {known}")
     if sha256 is not None and checkpoint.source.sha256 != sha256.lower():
         raise SourceError(f"{source}: the weights' sha256 is {checkpoint.source.sha256}, not {sha256}")
+    # here and not at the export: a tokenizer of other weights is a fault of the source
     try:
         Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     except ValueError as error:

@@ -9,16 +9,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from typer.testing import CliRunner, Result
 from whisperline_models.cli import app
-from whisperline_models.export import export_version
 from whisperline_models.manifest import Manifest
 from whisperline_models.rollout import Repository
 from whisperline_models.routing.state import Canary, Rollout
-from whisperline_models.weights import Checkpoint
-
-
-@pytest.fixture(scope="module")
-def exported(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_version(small, tmp_path_factory.mktemp("exported") / "version", "int8")
 
 
 @pytest.fixture

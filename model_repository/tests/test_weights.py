@@ -1,19 +1,27 @@
 """Weights as others store them: what is missing, and what is wrong, in the files of a checkpoint."""
 
 import json
+import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 from reference_tools import transformers_folder
 from reference_tools.shapes import SHAPES, random_checkpoint, with_layers
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
+from whisperline_models.cli import app
 from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import SourceError
-from whisperline_models.weights import Checkpoint, Dimensions, huggingface, load_checkpoint
+from whisperline_models.weights import Checkpoint, Dimensions, ctranslate2, huggingface, load_checkpoint
 from whisperline_models.weights.checkpoint import choose_alignment_heads, restore_first_merge
 
 UPPER_HALF = {"large-v3-turbo": (2, 3), "distil-large-v3": (1,), "tiny.en": (2, 3)}
@@ -59,7 +67,9 @@ def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
-def test_half_precision_in_shards_is_read(dtype: type, small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_half_precision_in_shards_is_read(
+    dtype: type[np.generic], small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     """Weights in 16 bits, in the shards that an index names, come back as float32."""
     transformers_folder.save(small, tmp_path, tokenizer)
     whole = huggingface.load(tmp_path, "whole")
@@ -67,7 +77,9 @@ def test_half_precision_in_shards_is_read(dtype: type, small: Checkpoint, tokeni
     names = {ours: transformers_folder.transformers_name(ours) for ours in whole.tensors}
     shards = {"model-00001-of-00002.safetensors": "encoder.", "model-00002-of-00002.safetensors": "decoder."}
     for shard, part in shards.items():
-        halves = {names[k]: v.astype(dtype) for k, v in whole.tensors.items() if k.startswith(part)}
+        halves: dict[str, NDArray[np.generic]] = {
+            names[ours]: tensor.astype(dtype) for ours, tensor in whole.tensors.items() if ours.startswith(part)
+        }
         save_file(halves, tmp_path / shard, {"format": "pt"})
     index = {name: shard for shard, part in shards.items() for ours, name in names.items() if ours.startswith(part)}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
@@ -84,3 +96,67 @@ def test_a_tokenizer_of_other_weights_is_refused(small: Checkpoint, tokenizer: T
     transformers_folder.save(replace(small, tensors=rows), tmp_path, tokenizer)
     with pytest.raises(SourceError, match="it is not of these weights"):
         load_checkpoint(str(tmp_path), tmp_path)
+
+
+def test_a_huggingface_folder_gives_the_same_weights(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Written as `transformers` writes it and read again, every tensor, size and head is the same."""
+    transformers_folder.save(checkpoint, tmp_path, tokenizer)
+    again = load_checkpoint(str(tmp_path), tmp_path)
+    assert (again.dimensions, again.alignment_heads) == (checkpoint.dimensions, checkpoint.alignment_heads)
+    assert again.tensors.keys() == checkpoint.tensors.keys()
+    assert all(np.array_equal(again.tensors[name], checkpoint.tensors[name]) for name in again.tensors)
+
+
+def test_other_weights_are_refused(checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """With a checksum given, weights of another one are not exported."""
+    transformers_folder.save(checkpoint, tmp_path, tokenizer)
+    with pytest.raises(SourceError, match="sha256 is"):
+        load_checkpoint(str(tmp_path), tmp_path, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("source", ["tiny.de", "./nowhere", "/nowhere/at/all"])
+def test_an_unknown_source_is_named(source: str, tmp_path: Path) -> None:
+    """The command fails with a line that says what would do."""
+    result = CliRunner().invoke(app, ["export", source, "--output", str(tmp_path / "staged"), "--cache", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "is no folder, no hub id" in " ".join(result.output.split())
+
+
+def _variable(name: str, values: NDArray[Any]) -> bytes:
+    codes = {np.dtype(np.float32): 0, np.dtype(np.int32): 3, np.dtype(np.float16): 4}
+    data = values.tobytes()
+    shape = struct.pack(f"<B{values.ndim}I", values.ndim, *values.shape)
+    return _string(name) + shape + struct.pack("<BI", codes[values.dtype], len(data)) + data
+
+
+def _string(text: str) -> bytes:
+    return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
+
+
+@given(
+    variables=st.dictionaries(
+        st.text("abc/_", min_size=1, max_size=9),
+        st.sampled_from([np.float32, np.int32, np.float16]).flatmap(
+            lambda dtype: arrays.arrays(dtype, arrays.array_shapes(min_dims=0, max_dims=3, max_side=4))
+        ),
+        max_size=4,
+    ),
+    cut=st.integers(0, 400),
+)
+def test_ctranslate2_files_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, variables: dict[str, NDArray[Any]], cut: int
+) -> None:
+    """What is written in the format comes back; a file that ends early is refused, never half read."""
+    header = struct.pack("<I", 6) + _string("WhisperSpec") + struct.pack("<II", 3, len(variables))
+    data = header + b"".join(_variable(*item) for item in variables.items())
+    path = tmp_path_factory.mktemp("ct2") / "model.bin"
+    path.write_bytes(data)
+    read = ctranslate2.read_variables(path)
+    assert read.keys() == variables.keys()
+    assert all(read[name].tobytes() == variables[name].tobytes() for name in read)
+    if cut < len(data):
+        path.write_bytes(data[:cut])
+        with pytest.raises(SourceError):
+            ctranslate2.read_variables(path)
