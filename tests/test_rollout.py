@@ -24,7 +24,7 @@ from whisperline_models.manifest import Manifest, sums
 from whisperline_models.repository import Repository
 from whisperline_models.routing.state import Rollout
 from whisperline_transcriber.metrics import REROUTED
-from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton, TritonError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

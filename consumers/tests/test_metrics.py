@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 from whisperline_transcriber import metrics
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton, TritonError
+from whisperline_transcriber.log.consumer import Transcriber
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.transcriber import Transcriber
-from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
 
 REQUEST = Request(session_id="a", lane=Lane.FINAL, language=None, words=False, deadline_s=1)
 SILENCE = np.zeros(1600, np.int16)
@@ -19,7 +19,7 @@ SILENCE = np.zeros(1600, np.int16)
 
 async def test_the_lag_of_partitions_that_went_to_others_is_not_told_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lag that a former owner told for ever would keep an alert and the autoscaler busy."""
-    monkeypatch.setattr("whisperline_transcriber.transcriber.VoiceActivity", lambda *_: None)
+    monkeypatch.setattr("whisperline_transcriber.log.consumer.VoiceActivity", lambda *_: None)
     transcriber = Transcriber(Settings(vad_model=Path(__file__)), "test")
     metrics.LAG_AGE.labels("7").set(40)
     metrics.LAG.labels("7").set(12)

@@ -38,8 +38,8 @@ from whisperline_contracts.topics import (
     topics,
 )
 from whisperline_local import LocalSettings, Stack
-from whisperline_transcriber.progress_log import ProgressLog
-from whisperline_transcriber.publisher import Publisher
+from whisperline_transcriber.log.progress import ProgressLog
+from whisperline_transcriber.log.publisher import Publisher
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

@@ -14,8 +14,8 @@ from whisperline_contracts.broker import BrokerRefused
 from whisperline_contracts.settings import WrongSettings
 
 from whisperline_transcriber.health import Heart, serve_health
+from whisperline_transcriber.log.consumer import TooManyDeadLetters, Transcriber
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.transcriber import TooManyDeadLetters, Transcriber
 
 log = logging.getLogger("whisperline_transcriber")
 

@@ -4,7 +4,7 @@ from pydantic import Field, FilePath
 from pydantic_settings import SettingsConfigDict
 from whisperline_contracts.settings import DeployableSettings
 
-from whisperline_transcriber.segmentation import Segmentation
+from whisperline_transcriber.stream.segmentation import Segmentation
 
 
 class Settings(DeployableSettings):

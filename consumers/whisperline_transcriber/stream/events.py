@@ -6,9 +6,9 @@ from typing import Any
 
 from whisperline_contracts import AudioChunk, AudioKind, Final, Progress, SessionEnd, Word
 
-from whisperline_transcriber.segmentation import Closed
-from whisperline_transcriber.session import IDLE_CLIENT, Session, milliseconds
-from whisperline_transcriber.triton import Transcript
+from whisperline_transcriber.decoding.triton import Transcript
+from whisperline_transcriber.stream.segmentation import Closed
+from whisperline_transcriber.stream.session import IDLE_CLIENT, Session, milliseconds
 
 
 def final(ids: dict[str, Any], index: int, segment: Closed, transcript: Transcript, position: int) -> Final:

@@ -9,7 +9,7 @@ from whisperline_contracts import Progress, UnreadableMessage, decode_progress, 
 from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import SESSION_PROGRESS
 
-from whisperline_transcriber.publisher import Publisher
+from whisperline_transcriber.log.publisher import Publisher
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_transcriber.audio import AudioBuffer, to_mono
+from whisperline_transcriber.stream.audio import AudioBuffer, to_mono
 
 RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 12_345]
 

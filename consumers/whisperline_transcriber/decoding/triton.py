@@ -14,8 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tritonclient.utils import InferenceServerException
 
 from whisperline_transcriber import metrics
-from whisperline_transcriber.audio import Samples
-from whisperline_transcriber.rollout import Rollout, RoutingError
+from whisperline_transcriber.decoding.versions import Rollout, RoutingError
+from whisperline_transcriber.stream.audio import Samples
 
 
 class Lane(StrEnum):

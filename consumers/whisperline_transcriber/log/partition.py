@@ -27,14 +27,17 @@ from whisperline_contracts import (
     UtteranceEnd,
 )
 
-from whisperline_transcriber import metrics, told
-from whisperline_transcriber.audio import SAMPLE_RATE
-from whisperline_transcriber.decoder import Decoder
-from whisperline_transcriber.hypothesis import agree
-from whisperline_transcriber.progress_log import ProgressLog
-from whisperline_transcriber.publisher import Publisher
-from whisperline_transcriber.segmentation import Closed, Segmentation
-from whisperline_transcriber.session import (
+from whisperline_transcriber import metrics
+from whisperline_transcriber.decoding.admission import Decoder
+from whisperline_transcriber.log.progress import ProgressLog
+from whisperline_transcriber.log.publisher import Publisher
+from whisperline_transcriber.log.watermark import Watermark
+from whisperline_transcriber.settings import Settings
+from whisperline_transcriber.stream import events as told
+from whisperline_transcriber.stream.audio import SAMPLE_RATE
+from whisperline_transcriber.stream.hypothesis import agree
+from whisperline_transcriber.stream.segmentation import Closed, Segmentation
+from whisperline_transcriber.stream.session import (
     Advance,
     Attach,
     Finish,
@@ -45,8 +48,6 @@ from whisperline_transcriber.session import (
     Transcribe,
     milliseconds,
 )
-from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.watermark import Watermark
 
 log = logging.getLogger(__name__)
 

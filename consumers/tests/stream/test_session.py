@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from whisperline_contracts import AudioChunk, AudioKind, Progress, SegmentEnd, StreamOptions
-from whisperline_transcriber.audio import Samples
-from whisperline_transcriber.segmentation import Segmentation
-from whisperline_transcriber.session import Advance, Attach, Finish, Session, Step, TellFinalized, Transcribe
-from whisperline_transcriber.vad import VoiceState
+from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.segmentation import Segmentation
+from whisperline_transcriber.stream.session import Advance, Attach, Finish, Session, Step, TellFinalized, Transcribe
+from whisperline_transcriber.stream.vad import VoiceState
 
 
 def _chunk(kind: AudioKind = AudioKind.AUDIO, position: int = 0, data: bytes = b"", **more: Any) -> AudioChunk:

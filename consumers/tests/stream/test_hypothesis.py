@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from whisperline_transcriber.hypothesis import Hypothesis, agree
+from whisperline_transcriber.stream.hypothesis import Hypothesis, agree
 
 WORDS = st.lists(st.sampled_from(["ask", "not", "what", "your"]), max_size=6).map(" ".join)
 

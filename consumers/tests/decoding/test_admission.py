@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from whisperline_contracts import StreamOptions
-from whisperline_transcriber import decoder as module
-from whisperline_transcriber.audio import Samples
-from whisperline_transcriber.decoder import Decoder
+from whisperline_transcriber.decoding import admission as module
+from whisperline_transcriber.decoding.admission import Decoder
+from whisperline_transcriber.decoding.triton import Lane, Request, Transcript, TritonError
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.triton import Lane, Request, Transcript, TritonError
+from whisperline_transcriber.stream.audio import Samples
 
 SPEECH = np.zeros(16_000, np.int16)
 LIVE, FILE = StreamOptions(), StreamOptions(priority="file")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from whisperline_contracts import AudioChunk, AudioKind, Progress, SegmentEnd
 
-from whisperline_transcriber.audio import SAMPLE_RATE, AudioBuffer, Resampler, Samples, to_mono
-from whisperline_transcriber.hypothesis import Hypothesis
-from whisperline_transcriber.segmentation import SAMPLES_PER_MS, Closed, Opened, Quiet, Segmentation, Segmenter
-from whisperline_transcriber.vad import FRAME_SAMPLES, VoiceState, fresh_state
+from whisperline_transcriber.stream.audio import SAMPLE_RATE, AudioBuffer, Resampler, Samples, to_mono
+from whisperline_transcriber.stream.hypothesis import Hypothesis
+from whisperline_transcriber.stream.segmentation import SAMPLES_PER_MS, Closed, Opened, Quiet, Segmentation, Segmenter
+from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceState, fresh_state
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from whisperline_transcriber.watermark import Watermark
+from whisperline_transcriber.log.watermark import Watermark
 
 
 def test_it_stays_at_the_oldest_record_that_is_needed() -> None:

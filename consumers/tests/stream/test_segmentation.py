@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_contracts import SegmentEnd
-from whisperline_transcriber.segmentation import Closed, Opened, Quiet, Segmentation, Segmenter
-from whisperline_transcriber.vad import FRAME_SAMPLES
+from whisperline_transcriber.stream.segmentation import Closed, Opened, Quiet, Segmentation, Segmenter
+from whisperline_transcriber.stream.vad import FRAME_SAMPLES
 
 SETTINGS = Segmentation()
 FRAMES_PER_S = 16_000 / FRAME_SAMPLES

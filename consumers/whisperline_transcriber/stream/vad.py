@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from whisperline_transcriber.audio import SAMPLE_RATE, Samples
+from whisperline_transcriber.stream.audio import SAMPLE_RATE, Samples
 
 FRAME_SAMPLES = 512  # 32 ms at 16 kHz
 CONTEXT_SAMPLES = 64  # of the frame before, which the model wants in front

@@ -17,8 +17,8 @@ from prometheus_client import REGISTRY
 from whisperline_contracts import SpeechStarted
 from whisperline_contracts.broker import Broker
 from whisperline_contracts.topics import AUDIO_CHUNKS_DEAD, MAX_MESSAGE_BYTES
-from whisperline_transcriber import publisher as module
-from whisperline_transcriber.publisher import Publisher
+from whisperline_transcriber.log import publisher as module
+from whisperline_transcriber.log.publisher import Publisher
 
 EVENT = SpeechStarted(session_id="s", connection_id="c", client_id="u", time_ms=1, segment_index=0, start_ms=0)
 

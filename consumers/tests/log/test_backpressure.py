@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_contracts import AudioChunk, AudioKind, Progress
 from whisperline_contracts.topics import AUDIO_CHUNKS
-from whisperline_transcriber.partition import Live, Partition
-from whisperline_transcriber.segmentation import Segmentation
-from whisperline_transcriber.session import Session
+from whisperline_transcriber.log.backpressure import crowded
+from whisperline_transcriber.log.consumer import Transcriber
+from whisperline_transcriber.log.partition import Live, Partition
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.throttle import crowded
-from whisperline_transcriber.transcriber import Transcriber
-from whisperline_transcriber.vad import fresh_state
+from whisperline_transcriber.stream.segmentation import Segmentation
+from whisperline_transcriber.stream.session import Session
+from whisperline_transcriber.stream.vad import fresh_state
 
 AT = TopicPartition(AUDIO_CHUNKS, 0)
 
@@ -80,7 +80,7 @@ class Publisher:
 @pytest.fixture
 def transcriber(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A transcriber that has partition 0, on stand-ins for its clients."""
-    monkeypatch.setattr("whisperline_transcriber.transcriber.VoiceActivity", lambda *_: None)
+    monkeypatch.setattr("whisperline_transcriber.log.consumer.VoiceActivity", lambda *_: None)
     settings = Settings(vad_model=Path(__file__))
     transcriber: Any = Transcriber(settings, "test")
     transcriber._consumer, transcriber.publisher = Consumer(), Publisher()

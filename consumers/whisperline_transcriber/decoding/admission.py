@@ -13,11 +13,11 @@ import time
 from whisperline_contracts import StreamOptions
 
 from whisperline_transcriber import metrics
-from whisperline_transcriber.audio import Samples
 from whisperline_transcriber.backoff import delays_s
-from whisperline_transcriber.segmentation import SAMPLES_PER_MS
+from whisperline_transcriber.decoding.triton import Lane, Request, Transcript, Triton, TritonError
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.triton import Lane, Request, Transcript, Triton, TritonError
+from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.segmentation import SAMPLES_PER_MS
 
 log = logging.getLogger(__name__)
 

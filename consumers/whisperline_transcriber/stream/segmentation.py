@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from whisperline_contracts import SegmentEnd
 
-from whisperline_transcriber.audio import SAMPLE_RATE
-from whisperline_transcriber.vad import FRAME_SAMPLES
+from whisperline_transcriber.stream.audio import SAMPLE_RATE
+from whisperline_transcriber.stream.vad import FRAME_SAMPLES
 
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
 

@@ -13,15 +13,15 @@ from whisperline_contracts import AudioChunk, UnreadableMessage
 from whisperline_contracts.topics import AUDIO_CHUNKS, TRANSCRIPTIONS
 
 from whisperline_transcriber import metrics
-from whisperline_transcriber.audio import SAMPLE_RATE, Samples
-from whisperline_transcriber.decoder import Decoder
-from whisperline_transcriber.partition import Live, Partition, Services, Superseded
-from whisperline_transcriber.progress_log import ProgressLog
-from whisperline_transcriber.publisher import Publisher
+from whisperline_transcriber.decoding.admission import Decoder
+from whisperline_transcriber.decoding.triton import Triton
+from whisperline_transcriber.log.backpressure import crowded
+from whisperline_transcriber.log.partition import Live, Partition, Services, Superseded
+from whisperline_transcriber.log.progress import ProgressLog
+from whisperline_transcriber.log.publisher import Publisher
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.throttle import crowded
-from whisperline_transcriber.triton import Triton
-from whisperline_transcriber.vad import VoiceActivity
+from whisperline_transcriber.stream.audio import SAMPLE_RATE, Samples
+from whisperline_transcriber.stream.vad import VoiceActivity
 
 log = logging.getLogger(__name__)
 
