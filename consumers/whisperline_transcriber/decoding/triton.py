@@ -1,4 +1,4 @@
-"""Asking Triton: one request is one piece of audio and needs nothing of any other, so a retry is harmless."""
+"""Send audio to Triton. One request carries all that it needs, so a retry is harmless."""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,76 +10,37 @@ from typing import Any, Self
 import grpc
 import numpy as np
 import tritonclient.grpc.aio as triton
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from tritonclient.utils import InferenceServerException
+from whisperline_runtime.tracing import current_traceparent
 
 from whisperline_transcriber import metrics
-from whisperline_transcriber.decoding.versions import Rollout, RoutingError
+from whisperline_transcriber.decoding.versions import VersionCache
+from whisperline_transcriber.errors import TritonError
 from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.hypothesis import Transcript
 
 
 class Lane(StrEnum):
-    """Whose turn it is in Triton: those of the first go first."""
+    """The lanes of Triton's queue, the most urgent first."""
 
     FINAL = "final"  # of live speech
     PARTIAL = "partial"  # of live speech
     FILE = "file"
 
 
-class TritonError(Exception):
-    """Triton gave no answer. `retriable` says whether asking again can help."""
-
-    def __init__(self, message: str, *, retriable: bool) -> None:
-        super().__init__(message)
-        self.retriable = retriable
-
-    @property
-    def version_is_gone(self) -> bool:
-        """Whether the version that was asked is not served (any more)."""
-        return "unknown model" in str(self)
-
-    @property
-    def outcome(self) -> str:
-        """What the metrics call it."""
-        if self.version_is_gone:
-            return "gone"
-        return "failed" if self.retriable else "refused"
-
-
-class SegmentWord(BaseModel):
-    """A word with its times from the start of the audio that was sent."""
-
-    word: str
-    start_ms: int
-    end_ms: int
-    confidence: float
-
-
-class Transcript(BaseModel):
-    """What the model says of one piece of audio. An empty `text` means that it holds no words."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-    text: str
-    language: str
-    words: list[SegmentWord]
-    avg_logprob: float
-    model: str
-    version: str
-
-
 @dataclass(frozen=True)
 class Request:
-    """How a piece of audio is to be transcribed; the session decides which version of the model does it."""
+    """How a piece of audio is to be transcribed. The session decides which version of the model does it."""
 
     session_id: str
     lane: Lane
-    language: str | None
-    words: bool
+    language: str | None  # None: detect
+    words: bool  # with the times of words
     deadline_s: float
 
 
-# `channel_args` replace all of the client's defaults, so the message sizes stand here again.
+# `channel_args` replace all of the client's defaults, so the message sizes are repeated here.
 _CHANNEL = (
     ("grpc.max_send_message_length", 16 * 1024 * 1024),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
@@ -91,16 +52,20 @@ _CHANNEL = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 _PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT,)
-_STATUS = {"triton_grpc_error": "true"}  # errors come as the status of the stream
 
 
 class Triton:
-    """The model `model` behind the gRPC address `url` ("host:port", or "dns:///name:port" for several pods)."""
+    """The model `model` behind the gRPC address `url` ("host:port", or "dns:///name:port" for several pods).
 
-    def __init__(self, url: str, model: str, rollout_keep_s: float) -> None:
-        self._client = triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
+    `keep_s` is how long a session's version of the model is kept before it is asked for again.
+    """
+
+    def __init__(
+        self, url: str, model: str, keep_s: float, *, client: triton.InferenceServerClient | None = None
+    ) -> None:
+        self._client = client or triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
         self._model = model
-        self._rollout = Rollout(self._client, rollout_keep_s)
+        self._versions = VersionCache(self._client, keep_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,25 +78,20 @@ class Triton:
     async def transcribe(self, audio: Samples, request: Request) -> Transcript:
         """Return what is said in `audio` (16 kHz). Raises `TritonError`.
 
-        Where the version has been taken out of service since it was asked for, the one after it is asked.
+        If the version was taken out of service after it was looked up, the version that replaced it is asked.
         """
         try:
-            return await self._ask(audio, request, await self._version(request))
+            return await self._ask_version(audio, request)
         except TritonError as error:
             if not error.version_is_gone:
                 raise
-            metrics.REROUTED.inc()
-            self._rollout.forget(request.session_id)
-            return await self._ask(audio, request, await self._version(request))
+            metrics.REROUTED_REQUESTS.inc()
+            self._versions.forget(request.session_id)
+            return await self._ask_version(audio, request)
 
-    async def _version(self, request: Request) -> str:
-        try:
-            return await self._rollout.version(request.session_id, request.deadline_s)
-        except RoutingError as error:
-            raise TritonError(str(error), retriable=True) from error
-
-    async def _ask(self, audio: Samples, request: Request, version: str) -> Transcript:
-        """Ask a version and count what came of it: Triton counts a decoupled model's errors as answers."""
+    async def _ask_version(self, audio: Samples, request: Request) -> Transcript:
+        version = await self._versions.version_of(request.session_id, request.deadline_s)
+        # Count the outcome here: Triton itself counts a decoupled model's errors as answers.
         try:
             transcript = await self._stream(audio, request, version)
         except TritonError as error:
@@ -141,38 +101,43 @@ class Triton:
         return transcript
 
     async def _stream(self, audio: Samples, request: Request, version: str) -> Transcript:
-        """Ask a version in a stream of its own: the model batches by itself, and unary calls cannot."""
-        asked = {"model_name": self._model, "model_version": version, "inputs": _inputs(audio, request)}
-        answers = self._client.stream_infer(_once(asked), stream_timeout=request.deadline_s, headers=_STATUS)
+        options = {
+            "language": request.language,
+            "timestamps": request.words,
+            "words": request.words,
+            "lane": request.lane.value,
+        }
+        audio_input = triton.InferInput("audio", [1, len(audio)], "INT16")
+        audio_input.set_data_from_numpy(audio.reshape(1, -1))
+        options_input = triton.InferInput("options", [1, 1], "BYTES")
+        options_input.set_data_from_numpy(np.array([[json.dumps(options).encode()]], dtype=np.object_))
+
+        async def inputs() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": self._model, "model_version": version, "inputs": [audio_input, options_input]}
+
+        headers = {"triton_grpc_error": "true"}  # errors come as the status of the stream
+        traceparent = current_traceparent()
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
         transcript: Transcript | None = None
         try:
-            async for result, error in answers:
-                # To its end: to leave earlier is to cancel, which Triton may not forget.
+            # One stream for one request: the model batches by itself, and Triton's unary calls cannot.
+            async for result, error in self._client.stream_infer(
+                inputs(), stream_timeout=request.deadline_s, headers=headers
+            ):
                 if error is not None:
-                    raise TritonError(str(error), retriable=True)
+                    raise TritonError(str(error), is_retriable=True)
+                # Keep reading to the end of the stream. To leave it early is to cancel it, and Triton may keep
+                # the memory of a request that was cancelled.
                 transcript = Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
         except grpc.aio.AioRpcError as error:
-            raise TritonError(error.details() or str(error), retriable=error.code() not in _PERMANENT) from error
-        except (InferenceServerException, ValidationError, IndexError, AttributeError) as error:
-            raise TritonError(f"no usable answer: {error}", retriable=True) from error
+            raise TritonError(error.details() or str(error), is_retriable=error.code() not in _PERMANENT) from error
+        except ValidationError as error:
+            # Neither the message nor the cause may show the answer itself: it is text that was spoken.
+            wrong = [each["loc"] for each in error.errors(include_url=False, include_input=False)]
+            raise TritonError(f"no usable answer: {wrong} cannot be read", is_retriable=True) from None
+        except (InferenceServerException, IndexError, AttributeError) as error:
+            raise TritonError(f"no usable answer: {error!r}", is_retriable=True) from error
         if transcript is None:
-            raise TritonError("no answer before the end of the stream", retriable=True)
+            raise TritonError("no answer before the end of the stream", is_retriable=True)
         return transcript
-
-
-async def _once(item: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    yield item
-
-
-def _inputs(audio: Samples, request: Request) -> list[Any]:
-    options = {
-        "language": request.language,
-        "timestamps": request.words,
-        "words": request.words,
-        "lane": request.lane.value,
-    }
-    samples = triton.InferInput("audio", [1, len(audio)], "INT16")
-    samples.set_data_from_numpy(audio.reshape(1, -1))
-    option = triton.InferInput("options", [1, 1], "BYTES")
-    option.set_data_from_numpy(np.array([[json.dumps(options).encode()]], dtype=np.object_))
-    return [samples, option]

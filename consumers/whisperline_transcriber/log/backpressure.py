@@ -1,15 +1,17 @@
-"""Which partitions are not read for now, while too much audio waits in memory. Kafka keeps it."""
+"""Backpressure: while too much audio waits in memory, some partitions are not read. Kafka keeps their records."""
 
 from collections.abc import Mapping
 
 
-def crowded(backlog_s: Mapping[int, float], limit_s: float) -> set[int]:
-    """Return the partitions that must wait, given how much audio waits of each.
+def partitions_to_pause(untranscribed_s: Mapping[int, float], limit_s: float) -> set[int]:
+    """Return the partitions that must not be read for now, given the seconds of audio that wait in each.
 
-    As soon as all together reach half of `limit_s`, those wait that have more than their share of that half. The others
-    go on up to their share, so that one long file does not stop everybody, and all together stay below `limit_s`.
+    Once all together have reached half of `limit_s`, those are paused that have more than their share of that half.
+    The others go on up to their share, so that one long file does not stop everybody, and all together stay below
+    `limit_s`.
     """
     most_s = limit_s / 2
-    if sum(backlog_s.values()) < most_s:
+    if sum(untranscribed_s.values()) < most_s:
         return set()
-    return {partition for partition, waits_s in backlog_s.items() if waits_s >= most_s / len(backlog_s)}
+    share_s = most_s / len(untranscribed_s)
+    return {partition for partition, waiting_s in untranscribed_s.items() if waiting_s >= share_s}

@@ -1,115 +1,112 @@
-"""What the transcriber writes to Kafka: events, dead letters, its own END records."""
+"""Write to Kafka: events, and the transcriber's own END records."""
 
 import asyncio
 import logging
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from aiokafka import AIOKafkaProducer, ConsumerRecord
-from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
-from whisperline_contracts import AudioChunk, DeadLetter, Event, encode_event
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD, MAX_MESSAGE_BYTES, TRANSCRIPTIONS
+from aiokafka.errors import KafkaError
+from opentelemetry.trace import INVALID_SPAN, get_current_span
+from whisperline_contracts import AudioChunk, Event, Partial, encode_event
+from whisperline_contracts.topics import AUDIO_CHUNKS, TRANSCRIPTIONS
+from whisperline_runtime.producer import DurableProducer
+from whisperline_runtime.tracing import Span, SpanKind, Status, StatusCode, inject, tracer
 
 from whisperline_transcriber import metrics
-from whisperline_transcriber.backoff import delays_s
 
 log = logging.getLogger(__name__)
+_tracer = tracer(__name__)
 
-MAX_LIVELY = 2_000  # events that nobody waits for; when so many are under way, further ones are dropped
+MAX_BEST_EFFORT = 2_000  # best-effort events under way; when so many are, further ones are dropped
 
 
 class Publisher:
-    """An idempotent producer that does not give up: what it returned from is durable."""
+    """Sends events through `producer`: durably, or best effort where a lost one does no harm."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._producer = AIOKafkaProducer(
-            **broker.client_options(),
-            acks="all",
-            enable_idempotence=True,
-            max_request_size=MAX_MESSAGE_BYTES,
-            request_timeout_ms=30_000,
-        )
-        self._lively: set[asyncio.Future[Any]] = set()
+    def __init__(self, producer: DurableProducer) -> None:
+        self._producer = producer
+        self._best_effort: set[asyncio.Future[Any]] = set()
+        self._reply_partitions: set[int] = set()
 
-    async def __aenter__(self) -> Self:
-        await self._producer.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._producer.stop()
-
-    async def event(self, event: Event, reply_partition: int) -> None:
+    async def send(self, event: Event, reply_partition: int) -> None:
         """Publish an event; return once it is durable."""
-        await self.durably(TRANSCRIPTIONS, event.session_id.encode(), encode_event(event), partition=reply_partition)
-        metrics.EVENTS.labels(event.type).inc()
-
-    async def event_soon(self, event: Event, reply_partition: int) -> None:
-        """Publish an event that may be lost: it only keeps the text lively."""
-        if len(self._lively) >= MAX_LIVELY:
-            metrics.SHED.labels("kafka").inc()
-            return
-        key, value = event.session_id.encode(), encode_event(event)
+        span = _start_send_span(event, reply_partition)
         try:
-            future = await self._producer.send(TRANSCRIPTIONS, value, key=key, partition=reply_partition)
-        except KafkaError:  # no room for it: its partition has been away for long
-            metrics.SHED.labels("kafka").inc()
-            return
-        self._lively.add(future)
-        future.add_done_callback(self._told)
+            await self._producer.write(
+                TRANSCRIPTIONS,
+                event.session_id.encode(),
+                encode_event(event),
+                partition=reply_partition,
+                headers=inject((), span),
+            )
+        finally:
+            span.end()
         metrics.EVENTS.labels(event.type).inc()
 
-    async def audio(self, chunk: AudioChunk, partition: int) -> None:
-        """Append a record to a session's audio."""
+    async def send_best_effort(self, event: Event, reply_partition: int) -> bool:
+        """Publish an event that may be lost; return False if it was dropped at once."""
+        if len(self._best_effort) >= MAX_BEST_EFFORT:
+            _count_partial(event, "shed_kafka")
+            return False
+        span = _start_send_span(event, reply_partition)
+        try:
+            future = await self._producer.send(
+                TRANSCRIPTIONS,
+                event.session_id.encode(),
+                encode_event(event),
+                partition=reply_partition,
+                headers=inject((), span),
+            )
+        except KafkaError as error:  # the producer has no room: the partition's broker has been away for long
+            span.set_status(Status(StatusCode.ERROR, repr(error)))
+            span.end()
+            _count_partial(event, "shed_kafka")
+            return False
+
+        def done(future: "asyncio.Future[Any]") -> None:
+            self._best_effort.discard(future)
+            if future.cancelled() or future.exception() is not None:
+                span.set_status(Status(StatusCode.ERROR, "not sent"))
+                _count_partial(event, "shed_kafka")
+            else:
+                _count_partial(event, "sent")
+            span.end()
+
+        self._best_effort.add(future)
+        future.add_done_callback(done)
+        metrics.EVENTS.labels(event.type).inc()
+        return True
+
+    async def append_audio(self, chunk: AudioChunk, partition: int) -> None:
+        """Append a record to a session's audio; return once it is durable."""
         key = chunk.session_id.encode()
-        await self.durably(AUDIO_CHUNKS, key, chunk.data or b"", partition=partition, headers=chunk.headers())
+        await self._producer.write(AUDIO_CHUNKS, key, chunk.data, partition=partition, headers=chunk.headers())
 
-    async def dead_letter(self, record: ConsumerRecord, reason: str, group: str) -> None:
-        """Copy a record that cannot be read to the dead letters; return once it is durable there."""
-        letter = DeadLetter(reason, record.topic, record.partition, record.offset, group)
-        headers, key = letter.headers(tuple(record.headers)), record.key
-        if key is None and record.value is None:
-            key = b""  # the producer takes no record without either
-        try:
-            await self.durably(AUDIO_CHUNKS_DEAD, key, record.value, headers=headers)
-        except MessageSizeTooLargeError:  # no room for the reason beside it: the record stays where the letter points
-            await self.durably(AUDIO_CHUNKS_DEAD, b"", None, headers=letter.headers(()))
-        metrics.DEAD_LETTERS.inc()
-        log.error("dead letter: %s[%d]@%d: %s", record.topic, record.partition, record.offset, reason)
+    async def has_reply_partition(self, partition: int) -> bool:
+        """Return True if events can be sent to `partition`; Kafka is asked about one that was not there before."""
+        if partition not in self._reply_partitions:
+            self._reply_partitions = await self._producer.partitions(TRANSCRIPTIONS)
+        return partition in self._reply_partitions
 
-    async def partitions(self, topic: str) -> set[int]:
-        """Ask Kafka which partitions a topic has; the producer writes to all of them from then on."""
-        await self._producer.client.force_metadata_update()
-        found: set[int] = await self._producer.partitions_for(topic)
-        return found
 
-    async def durably(
-        self,
-        topic: str,
-        key: bytes | None,
-        value: bytes | None,
-        *,
-        partition: int | None = None,
-        headers: list[tuple[str, bytes]] | None = None,
-    ) -> None:
-        """Write a record, however long the brokers are away. It may be written twice, with the same content.
+def _count_partial(event: Event, outcome: str) -> None:
+    if isinstance(event, Partial):
+        metrics.PARTIALS.labels(outcome).inc()
 
-        Raises the `KafkaError`s that waiting does not cure. What the producer has taken it sends until it is answered;
-        what it has no room for, because a broker has been away for long, ends in a time-out and is tried again.
-        """
-        for delay_s in delays_s():
-            try:
-                await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=headers)
-                return
-            except KafkaError as error:
-                if not (error.retriable or isinstance(error, KafkaTimeoutError)):
-                    raise
-                log.warning("writing to %s failed (%r); trying again", topic, error)
-                await asyncio.sleep(delay_s)
 
-    def _told(self, future: "asyncio.Future[Any]") -> None:
-        self._lively.discard(future)
-        if not future.cancelled() and future.exception() is not None:
-            metrics.SHED.labels("kafka").inc()
+def _start_send_span(event: Event, reply_partition: int) -> Span:
+    # Events that belong to no segment have no trace that they could be part of.
+    if not get_current_span().get_span_context().is_valid:
+        return INVALID_SPAN
+    span = _tracer.start_span("transcriptions send", kind=SpanKind.PRODUCER)
+    if span.is_recording():
+        span.set_attributes(
+            {
+                "messaging.system": "kafka",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": TRANSCRIPTIONS,
+                "messaging.destination.partition.id": str(reply_partition),
+                "whisperline.session.id": event.session_id,
+                "whisperline.event.type": event.type,
+            }
+        )
+    return span

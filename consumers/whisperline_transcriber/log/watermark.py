@@ -1,6 +1,6 @@
-"""The low watermark of a partition: the oldest offset that an unfinished segment still needs.
+"""The low watermark of a partition: the oldest offset that an undecided segment still needs.
 
-It is what the transcriber commits. Whoever takes the partition over replays from there.
+The transcriber commits it, and the next owner of the partition replays from there.
 """
 
 from collections import deque
@@ -9,27 +9,26 @@ from dataclasses import dataclass, field
 
 @dataclass
 class _Needs:
-    audio: deque[tuple[int, int]] = field(default_factory=deque)  # offset, and where its audio ends
+    audio: deque[tuple[int, int]] = field(default_factory=deque)  # offset of a record, and the position where it ends
     held: set[int] = field(default_factory=set)
-
-    def oldest(self) -> int | None:
-        first = [self.audio[0][0]] if self.audio else []
-        return min([*first, *self.held], default=None)
 
 
 class Watermark:
-    """Which offsets of one partition the sessions in it still need. `position` is the next offset to be read."""
+    """The offsets of one partition that its sessions still need. `next_offset` is the next to be read.
 
-    def __init__(self, position: int) -> None:
-        self.position = position
+    Positions are samples at the session's own rate.
+    """
+
+    def __init__(self, next_offset: int) -> None:
+        self.next_offset = next_offset
         self._needs: dict[str, _Needs] = {}
 
-    def read(self, offset: int) -> None:
+    def note_read(self, offset: int) -> None:
         """Note that the record at `offset` was read."""
-        self.position = max(self.position, offset + 1)
+        self.next_offset = max(self.next_offset, offset + 1)
 
-    def audio(self, session_id: str, offset: int, end: int) -> None:
-        """Note that the session needs the record at `offset` until it is done up to `end` (source samples)."""
+    def need_audio(self, session_id: str, offset: int, end: int) -> None:
+        """Note that the session needs the record at `offset` until its audio is decided up to position `end`."""
         self._needs.setdefault(session_id, _Needs()).audio.append((offset, end))
 
     def hold(self, session_id: str, offset: int) -> None:
@@ -37,12 +36,12 @@ class Watermark:
         self._needs.setdefault(session_id, _Needs()).held.add(offset)
 
     def release(self, session_id: str, offset: int) -> None:
-        """Undo `hold`."""
+        """Release an offset that was held."""
         if session_id in self._needs:
             self._needs[session_id].held.discard(offset)
 
-    def done(self, session_id: str, position: int) -> None:
-        """Note that no audio of the session before `position` (source samples) is needed any more."""
+    def release_audio(self, session_id: str, position: int) -> None:
+        """Note that the session needs no audio before `position` any more."""
         needs = self._needs.get(session_id)
         while needs and needs.audio and needs.audio[0][1] <= position:
             needs.audio.popleft()
@@ -53,5 +52,9 @@ class Watermark:
 
     def low(self) -> int:
         """Return the low watermark."""
-        oldest = (needs.oldest() for needs in self._needs.values())
-        return min((offset for offset in oldest if offset is not None), default=self.position)
+        oldest = self.next_offset
+        for needs in self._needs.values():
+            if needs.audio:  # in the order of the log, so the first is the oldest
+                oldest = min(oldest, needs.audio[0][0])
+            oldest = min(oldest, min(needs.held, default=oldest))
+        return oldest

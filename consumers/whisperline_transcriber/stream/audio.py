@@ -1,7 +1,7 @@
-"""From the bytes of a session to 16 kHz mono samples, the same whatever the chunks were.
+"""Convert a session's bytes to 16 kHz mono samples that do not depend on how the audio was cut into chunks.
 
 Each output sample is a function of its own position and of the source samples around it, and of nothing else:
-not of where a chunk ended, nor of where a replay began. A streaming resampler with inner state would not do.
+not of where a chunk ended, nor of where a replay began. A streaming resampler with inner state would break that.
 """
 
 from functools import lru_cache
@@ -13,10 +13,16 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.int16]
 
-SAMPLE_RATE = 16_000  # Hz, of everything behind this module
+SAMPLE_RATE = 16_000  # Hz; what Whisper and Silero hear
+SAMPLES_PER_MS = SAMPLE_RATE // 1000
 ZERO_CROSSINGS = 24  # of the sinc, on either side
 KAISER_BETA = 9.0  # about 90 dB of stop band
 PASS_BAND = 0.94  # of the lower Nyquist frequency
+
+
+def milliseconds(sample: int) -> int:
+    """Return the time of a sample at 16 kHz."""
+    return sample // SAMPLES_PER_MS
 
 
 def to_mono(data: bytes, channels: int) -> Samples:
@@ -36,14 +42,16 @@ class Resampler:
         self._up = SAMPLE_RATE // common
         self._down = sample_rate // common
         self.identity = self._up == self._down
-        self.half = 0 if self.identity else _half_width(sample_rate)  # source samples on either side of an output
+        # Source samples on either side of an output sample. Below the pass band of a higher rate the sinc is wider.
+        width = ZERO_CROSSINGS * max(1.0, sample_rate / SAMPLE_RATE)
+        self.half = 0 if self.identity else int(np.ceil(width))
 
     def source(self, position: int) -> int:
         """Return the source position at or before the output sample `position`."""
         return position * self._down // self._up
 
     def available(self, source_end: int) -> int:
-        """Return how many output samples, from 0, the source samples before `source_end` determine."""
+        """Return the number of output samples, from 0, that the source samples before `source_end` determine."""
         return max(0, ((source_end - self.half) * self._up + self._down - 1) // self._down)
 
     def first(self, source_start: int) -> int:
@@ -51,7 +59,7 @@ class Resampler:
         return 0 if source_start <= 0 else -(-(source_start + self.half) * self._up // self._down)
 
     def convert(self, source: Samples, source_start: int, start: int, end: int) -> Samples:
-        """Return output samples [start, end); `source` holds the source from `source_start` on, far enough."""
+        """Return output samples [start, end) from `source`, which begins at `source_start` and reaches far enough."""
         if self.identity:
             return source[start - source_start : end - source_start]
         at = np.arange(start, end, dtype=np.int64) * self._down
@@ -63,10 +71,6 @@ class Resampler:
         mixed = np.einsum("ij,ij->i", windows.astype(np.float32), kernels)
         converted: Samples = mixed.round().clip(-32768, 32767).astype(np.int16)
         return converted
-
-
-def _half_width(sample_rate: int) -> int:
-    return int(np.ceil(ZERO_CROSSINGS * max(1.0, sample_rate / SAMPLE_RATE)))
 
 
 @lru_cache(maxsize=8)
@@ -81,9 +85,9 @@ def _kernels(up: int, down: int, half: int) -> NDArray[np.float32]:
 
 
 class AudioBuffer:
-    """A session's samples at 16 kHz, of which the oldest may be dropped.
+    """The samples [start, end) of a session at 16 kHz; the oldest can be dropped.
 
-    Source samples are appended contiguously, the first at `source_start`; [start, end) is what can be read.
+    Source samples are appended contiguously, beginning with the one at position `source_start`.
     """
 
     def __init__(self, sample_rate: int, source_start: int) -> None:
@@ -91,13 +95,13 @@ class AudioBuffer:
         self._resampler = Resampler(sample_rate)
         self._source = np.empty(0, np.int16)
         self._source_start = source_start
-        self._store = np.empty(SAMPLE_RATE, np.int16)  # the samples [start, end) are its first ones
+        self._store = np.empty(SAMPLE_RATE, np.int16)  # begins with the samples [start, end); the rest is spare
         self.source_end = source_start
         self.start = self._resampler.first(source_start)
         self.end = self.start
 
     def append(self, samples: Samples) -> None:
-        """Add source samples that follow those before."""
+        """Append source samples that follow those appended before."""
         self._source = np.concatenate([self._source, samples])
         self.source_end += len(samples)
         self._extend(self._resampler.available(self.source_end))
@@ -109,13 +113,13 @@ class AudioBuffer:
         self._extend(total)
 
     def read(self, start: int, end: int) -> Samples:
-        """Return the samples [start, end), which must lie within what is held: a view, valid until the next call."""
+        """Return a view of the samples [start, end), valid until the next call. Raises `IndexError`."""
         if not self.start <= start <= end <= self.end:
             raise IndexError(f"samples {start} to {end} are not held: {self.start} to {self.end} are")
         return self._store[start - self.start : end - self.start]
 
     def drop(self, before: int) -> None:
-        """Forget the samples before `before`."""
+        """Drop the samples before `before`."""
         keep = min(max(before, self.start), self.end)
         kept = self._store[keep - self.start : self.end - self.start].copy()
         self._store = np.empty(max(SAMPLE_RATE, 2 * len(kept)), np.int16)
@@ -125,21 +129,16 @@ class AudioBuffer:
     def _extend(self, end: int) -> None:
         if end <= self.end:
             return
-        self._reserve(end - self.start)
+        if end - self.start > len(self._store):
+            grown = np.empty(2 * (end - self.start), np.int16)
+            grown[: self.end - self.start] = self._store[: self.end - self.start]
+            self._store = grown
         converted = self._resampler.convert(self._source, self._source_start, self.end, end)
         self._store[self.end - self.start : end - self.start] = converted
         self.end = end
-        self._trim_source()
-
-    def _reserve(self, size: int) -> None:
-        if size > len(self._store):
-            grown = np.empty(2 * size, np.int16)
-            grown[: self.end - self.start] = self._store[: self.end - self.start]
-            self._store = grown
-
-    def _trim_source(self) -> None:
+        # Source samples that no further output needs are dropped. While a window still reaches before the first
+        # sample of the session, the source stays whole: `convert` pads it with silence.
         needed = self._resampler.source(self.end) - self._resampler.half
-        # While a window reaches before the first sample, the source stays whole: `convert` pads it with silence.
         if needed > (2 * self._resampler.half if self._source_start == 0 else self._source_start):
             self._source = self._source[needed - self._source_start :]
             self._source_start = needed

@@ -1,7 +1,7 @@
-"""Voice activity: Silero VAD (ONNX), one frame of many sessions in one call.
+"""Voice activity: Silero VAD (ONNX), one frame of each of many sessions in one call.
 
-The model is recurrent: each session has a state, which is reset wherever a segment may begin, so that the
-probabilities of a segment depend on its own audio alone and a replay may begin at any such place.
+The model is recurrent. Each session's state is reset at every replay start, so the probabilities of a segment depend
+on its own audio alone and a replay may begin at any replay start.
 Source: https://github.com/snakers4/silero-vad (MIT), `silero_vad_op18_ifless.onnx`.
 """
 
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from whisperline_transcriber.stream.audio import SAMPLE_RATE, Samples
 
 FRAME_SAMPLES = 512  # 32 ms at 16 kHz
-CONTEXT_SAMPLES = 64  # of the frame before, which the model wants in front
+CONTEXT_SAMPLES = 64  # end of the previous frame, which the model expects in front of each frame
 FULL_SCALE = 32_768.0
 _RATE = np.array(SAMPLE_RATE, np.int64)
 
 
 @dataclass(frozen=True)
 class VoiceState:
-    """What the model remembers of one session: its recurrent state and the end of the last frame."""
+    """The model's memory of one session: its recurrent state and the end of the last frame."""
 
     recurrent: NDArray[np.float32]  # (2, 128)
     context: NDArray[np.float32]  # (64,)
@@ -35,10 +35,10 @@ def fresh_state() -> VoiceState:
 
 
 class VoiceActivity:
-    """Silero's network in one ONNX Runtime session with one thread.
+    """Silero's network in ONNX Runtime, on one thread.
 
-    `noise` is for tests of what happens when arithmetic differs: it adds normal noise of that deviation to
-    every probability, different in every process.
+    `noise` exists for tests of what happens when arithmetic differs between two processes: it adds normal noise of
+    that deviation to every probability. Raises `FileNotFoundError` if `model` is not there.
     """
 
     def __init__(self, model: Path, noise: float = 0.0) -> None:
@@ -49,8 +49,10 @@ class VoiceActivity:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors: the published file holds initializers that nothing uses
-        self._session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        options.log_severity_level = (
+            3  # errors only: the published file has unused initializers, which would be warned of
+        )
+        self._network = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self._noise = noise
         self._random = np.random.default_rng()
 
@@ -59,15 +61,12 @@ class VoiceActivity:
         audio = np.stack(frames).astype(np.float32) / FULL_SCALE
         rows = np.concatenate([np.stack([state.context for state in states]), audio], axis=1)
         recurrent = np.stack([state.recurrent for state in states], axis=1)
-        output, recurrent = self._session.run(None, {"input": rows, "state": recurrent, "sr": _RATE})
-        probabilities = self._perturbed(output[:, 0])
+        output, recurrent = self._network.run(None, {"input": rows, "state": recurrent, "sr": _RATE})
+        probabilities = output[:, 0]
+        if self._noise:
+            noisy = probabilities + self._random.normal(0, self._noise, probabilities.shape)
+            probabilities = np.clip(noisy, 0, 1).astype(np.float32)
         return [
             (float(probability), VoiceState(recurrent[:, row], rows[row, -CONTEXT_SAMPLES:]))
             for row, probability in enumerate(probabilities)
         ]
-
-    def _perturbed(self, probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        if not self._noise:
-            return probabilities
-        noisy = probabilities + self._random.normal(0, self._noise, probabilities.shape)
-        return np.clip(noisy, 0, 1).astype(np.float32)
