@@ -1,26 +1,28 @@
-"""Who may ask Triton, and when."""
+"""Finals are admitted always and asked for until they are answered, partials only where there is room."""
 
 import asyncio
-from itertools import repeat
-from pathlib import Path
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 from whisperline_contracts import StreamOptions
 from whisperline_transcriber.decoding import admission as module
-from whisperline_transcriber.decoding.admission import Decoder
-from whisperline_transcriber.decoding.triton import Lane, Request, Transcript, TritonError
+from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
+from whisperline_transcriber.errors import TritonError
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.hypothesis import Transcript
 
 SPEECH = np.zeros(16_000, np.int16)
 LIVE, FILE = StreamOptions(), StreamOptions(priority="file")
 SAID = Transcript(text="so", language="en", words=[], avg_logprob=0, model="whisper", version="1")
 
 
-class Triton:
-    """Answers when `answer` is set; tells which lanes were asked, and lets somebody wait for a lane."""
+class StandIn:
+    """Answers when `answer` is set; lists the lanes that were asked, and lets a test wait for a lane."""
 
     def __init__(self) -> None:
         self.answer = asyncio.Event()
@@ -37,55 +39,85 @@ class Triton:
         return SAID
 
 
-def decoder_of(triton: Triton, **settings: int) -> Decoder:
-    return Decoder(triton, Settings(vad_model=Path(__file__), **settings))  # type: ignore[arg-type]
+def admission_to(triton: StandIn, settings: Settings) -> Admission:
+    return Admission(cast("Triton", triton), settings)
 
 
-async def test_files_do_not_take_the_slots_of_live_speech() -> None:
+async def test_files_do_not_take_the_slots_of_live_speech(settings: Callable[..., Settings]) -> None:
     """While files have every slot that they may have, live finals and partials are asked for at once."""
-    triton = Triton()
-    decoder = decoder_of(triton, finals_in_flight=2)
+    triton = StandIn()
+    admission = admission_to(triton, settings(finals_in_flight=2))
     async with asyncio.TaskGroup() as finals:
         for _ in range(5):
-            finals.create_task(decoder.final("file", SPEECH, FILE))
+            finals.create_task(admission.decode_final("file", SPEECH, FILE))
         await triton.lanes[Lane.FILE].wait()
-        assert decoder.partial_allowed
+        assert admission.admits_partial
         for _ in range(2):
-            finals.create_task(decoder.final("live", SPEECH, LIVE))
+            finals.create_task(admission.decode_final("live", SPEECH, LIVE))
         await triton.lanes[Lane.FINAL].wait()
         assert triton.asked == [Lane.FILE, Lane.FINAL, Lane.FINAL]
-        assert not decoder.partial_allowed
+        assert not admission.admits_partial
         triton.answer.set()
 
 
-async def test_partials_follow_the_answers_to_live_speech(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file's answer that took long, in Triton's last lane, says nothing of how soon a partial would come."""
+async def test_partials_are_bounded(settings: Callable[..., Settings]) -> None:
+    """No more are admitted than the setting allows, and again one when one was answered."""
+    triton = StandIn()
+    admission = admission_to(triton, settings(partials_in_flight=1))
+    asking = asyncio.create_task(admission.decode_partial("s", SPEECH, LIVE))
+    await triton.lanes[Lane.PARTIAL].wait()
+    assert not admission.admits_partial
+    triton.answer.set()
+    assert await asking == SAID
+    assert admission.admits_partial
+
+
+async def test_partials_follow_the_answers_to_live_speech(
+    monkeypatch: pytest.MonkeyPatch, settings: Callable[..., Settings]
+) -> None:
+    """A file's answer that took long, in Triton's last lane, says nothing about how soon a partial would come."""
     now_s = 0.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
-    triton = Triton()
-    decoder = decoder_of(triton)
-    quick = decoder.cadence_samples
+    triton = StandIn()
+    admission = admission_to(triton, settings())
+    quick = admission.partial_cadence_samples
     for options, cadence_samples in ((FILE, quick), (LIVE, 16_000 * 2 * 30)):
+        lane = Lane.FILE if options is FILE else Lane.FINAL
         triton.answer.clear()
-        triton.lanes[Lane.FILE if options is FILE else Lane.FINAL].clear()
-        asking = asyncio.create_task(decoder.final("s", SPEECH, options))
-        await triton.lanes[Lane.FILE if options is FILE else Lane.FINAL].wait()
+        triton.lanes[lane].clear()
+        asking = asyncio.create_task(admission.decode_final("s", SPEECH, options))
+        await triton.lanes[lane].wait()
         now_s += 30
         triton.answer.set()
         await asking
-        assert decoder.cadence_samples == cadence_samples
+        assert admission.partial_cadence_samples == cadence_samples
 
 
-async def test_a_final_is_asked_for_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often Triton fails; what it refuses has no text, and its session goes on."""
-    monkeypatch.setattr(module, "delays_s", lambda: repeat(0))
-    triton = Triton()
+@pytest.mark.usefixtures("no_waits")
+async def test_a_final_is_asked_for_until_it_is_answered(settings: Callable[..., Settings]) -> None:
+    """However often Triton fails."""
+    triton = StandIn()
     triton.answer.set()
-    decoder = decoder_of(triton)
-    triton.errors = [TritonError("away", retriable=True) for _ in range(20)]
-    assert await decoder.final("s", SPEECH, LIVE) == SAID
+    triton.errors = [TritonError("away", is_retriable=True) for _ in range(20)]
+    assert await admission_to(triton, settings()).decode_final("s", SPEECH, LIVE) == SAID
     assert len(triton.asked) == 21
-    triton.errors = [TritonError("no such language", retriable=False)]
-    assert (await decoder.final("s", SPEECH, LIVE)).text == ""
-    triton.errors = [TritonError("away", retriable=True)]
-    assert await decoder.partial("s", SPEECH, LIVE) is None
+
+
+async def test_a_segment_that_triton_refuses_has_no_text(settings: Callable[..., Settings]) -> None:
+    """Its session goes on with an empty final."""
+    triton = StandIn()
+    triton.answer.set()
+    triton.errors = [TritonError("no such language", is_retriable=False)]
+    assert (await admission_to(triton, settings()).decode_final("s", SPEECH, LIVE)).text == ""
+    assert len(triton.asked) == 1
+
+
+async def test_a_partial_is_asked_for_once(settings: Callable[..., Settings]) -> None:
+    """The next one comes anyway, and later: a Triton that did not answer is slow."""
+    triton = StandIn()
+    triton.answer.set()
+    triton.errors = [TritonError("away", is_retriable=True)]
+    admission = admission_to(triton, settings())
+    quick = admission.partial_cadence_samples
+    assert await admission.decode_partial("s", SPEECH, LIVE) is None
+    assert admission.partial_cadence_samples > quick

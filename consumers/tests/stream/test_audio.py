@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_transcriber.stream.audio import AudioBuffer, to_mono
+from whisperline_transcriber.stream.audio import AudioBuffer, Samples, to_mono
 
 RATES = [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 12_345]
 
 
-def _noise(size: int) -> np.ndarray:
+def _noise(size: int) -> Samples:
     return np.random.default_rng(size).integers(-20_000, 20_000, size, dtype=np.int16)
 
 
-def _in_pieces(samples: np.ndarray, rate: int, sizes: list[int], start: int = 0) -> AudioBuffer:
+def _in_pieces(samples: Samples, rate: int, sizes: list[int], start: int = 0) -> AudioBuffer:
     buffer, at, turn = AudioBuffer(rate, start), start, 0
     while at < len(samples):
         size = sizes[turn % len(sizes)]
