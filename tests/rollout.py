@@ -14,7 +14,8 @@ from typing import Self
 import numpy as np
 import tritonclient.grpc.aio as triton
 from streams import Samples
-from whisperline_transcriber.decoding.triton import Lane, Request, Triton, TritonError
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
+from whisperline_transcriber.errors import TritonError
 
 KEEP_S = 0.5  # the routing is held for so long
 DEADLINE_S = 60.0

@@ -16,6 +16,7 @@ import psutil
 import pytest
 import pytest_asyncio
 import soundfile
+from prometheus_client import REGISTRY
 from rollout import Load, models, versions_of
 from streams import CACHE, RATE, Samples, eventually, local_settings
 from test_pipeline import BECKETT, JFK
@@ -23,8 +24,8 @@ from whisperline_local import Stack
 from whisperline_models.manifest import Manifest, sums
 from whisperline_models.repository import Repository
 from whisperline_models.routing.state import Rollout
-from whisperline_transcriber.metrics import REROUTED
-from whisperline_transcriber.decoding.triton import Lane, Request, Triton, TritonError
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
+from whisperline_transcriber.errors import TritonError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -34,6 +35,7 @@ WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
 REQUEST = Request("session", Lane.FINAL, "en", words=True, deadline_s=60)
+REROUTED = "whisperline_transcriber_rerouted_requests_total"
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def _broken(place: Place) -> Path:
 
 async def test_who_asks_a_version_that_has_gone_is_sent_on(place: Place, clips: list[Samples]) -> None:
     """A client that remembers too long asks the routing again, and gets its answer."""
-    rerouted = REROUTED._value.get()
+    rerouted = REGISTRY.get_sample_value(REROUTED) or 0
     async with Triton(place.address, "whisper", rollout_keep_s=3_600) as triton:
         before = (await triton.transcribe(clips[0], REQUEST)).version
         await models("publish", place.candidate, "--without-gate", "another of the same", *place.where)
@@ -196,7 +198,7 @@ async def test_who_asks_a_version_that_has_gone_is_sent_on(place: Place, clips: 
         await models("promote", *place.where)
         await models("remove", before, "--drain-s", "0", *place.where)
         assert (await triton.transcribe(clips[0], REQUEST)).version == str(after)
-    assert REROUTED._value.get() == rerouted + 1
+    assert REGISTRY.get_sample_value(REROUTED) == rerouted + 1
 
 
 async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clips: list[Samples]) -> None:

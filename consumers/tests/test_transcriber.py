@@ -27,8 +27,6 @@ from whisperline_contracts import (
     decode_progress,
     encode_progress,
 )
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.create_topics import create_topics
 from whisperline_contracts.topics import (
     AUDIO_CHUNKS,
     AUDIO_CHUNKS_DEAD,
@@ -38,8 +36,10 @@ from whisperline_contracts.topics import (
     topics,
 )
 from whisperline_local import LocalSettings, Stack
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.create_topics import create_topics
+from whisperline_runtime.producer import DurableProducer
 from whisperline_transcriber.log.progress import ProgressLog
-from whisperline_transcriber.log.publisher import Publisher
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -267,8 +267,8 @@ async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack, progress
     """Both learn the same decision, and so does whoever reads the log later: never the one that came second."""
     session_id = uuid.uuid4().hex
     broker = Broker(stack.kafka_bootstrap)
-    async with Publisher(broker) as publisher:
-        owners = [ProgressLog(broker, publisher) for _ in range(3)]
+    async with DurableProducer(broker, "test") as producer, asyncio.TaskGroup() as tasks:
+        owners = [ProgressLog(broker, producer, tasks) for _ in range(3)]
         try:
             for each in owners[:2]:
                 await each.assign([0])
@@ -327,4 +327,4 @@ async def test_too_many_dead_letters_stop_the_process(stack: Stack, log: Log) ->
             await log.dead.getone()
         while stack.restarts("transcriber") == restarts:  # noqa: ASYNC110 - another process sets no event here
             await asyncio.sleep(0.1)
-    assert "records in a row cannot be read" in stack.log("transcriber").read_text()
+    assert "records in a row cannot be used" in stack.log("transcriber").read_text()

@@ -51,7 +51,7 @@ def persistence_service(settings: LocalSettings, secrets: Secrets) -> Service:
         env=_persistence_env(settings, secrets),
         after=("migrate", "kafka"),
         ports=(PortUse("persistence", port, "persistence_metrics_port"),),
-        ready=lambda _pid: probes.http_ok(port, "/ready"),
+        ready=lambda _pid: probes.http_ok(port, "/health/ready"),
     )
 
 
@@ -72,7 +72,7 @@ def transcriber_service(settings: LocalSettings, ordinal: int) -> Service:
         after=("kafka", "triton"),
         ports=(PortUse(name, port, "transcriber_metrics_port"),),
         prepare=partial(_fetch_voice_activity_model, settings),
-        ready=lambda _pid: probes.http_ok(port, "/ready"),
+        ready=lambda _pid: probes.http_ok(port, "/health/ready"),
         stop_limit_s=20.0,
     )
 

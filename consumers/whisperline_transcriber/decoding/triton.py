@@ -57,15 +57,15 @@ _PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT,)
 class Triton:
     """The model `model` behind the gRPC address `url` ("host:port", or "dns:///name:port" for several pods).
 
-    `keep_s` is how long a session's version of the model is kept before it is asked for again.
+    `rollout_keep_s` is how long a session's version of the model is kept before it is asked for again.
     """
 
     def __init__(
-        self, url: str, model: str, keep_s: float, *, client: triton.InferenceServerClient | None = None
+        self, url: str, model: str, rollout_keep_s: float, *, client: triton.InferenceServerClient | None = None
     ) -> None:
         self._client = client or triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
         self._model = model
-        self._versions = VersionCache(self._client, keep_s)
+        self._versions = VersionCache(self._client, rollout_keep_s)
 
     async def __aenter__(self) -> Self:
         return self
