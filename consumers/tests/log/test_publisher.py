@@ -1,6 +1,7 @@
 """Events are published however long Kafka is away; best-effort ones may be lost, and are counted."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -55,6 +56,12 @@ class Kafka:
             raise MessageSizeTooLargeError
         self.written.append((key, value, headers))
 
+    async def start(self) -> None:
+        return
+
+    async def stop(self) -> None:
+        return
+
     async def force_metadata_update(self) -> None:
         return
 
@@ -71,8 +78,14 @@ def kafka(monkeypatch: pytest.MonkeyPatch, no_waits: None) -> Kafka:
 
 
 @pytest.fixture
-def publisher(kafka: Kafka) -> Publisher:
-    return Publisher(DurableProducer(Broker("nowhere:1"), "test"))
+async def producer(kafka: Kafka) -> AsyncIterator[DurableProducer]:
+    async with DurableProducer(Broker("nowhere:1"), "test") as producer:
+        yield producer
+
+
+@pytest.fixture
+def publisher(producer: DurableProducer) -> Publisher:
+    return Publisher(producer)
 
 
 def partials(outcome: str) -> float:
@@ -156,12 +169,11 @@ async def test_a_reply_partition_that_was_added_is_found(kafka: Kafka, publisher
     ids=["large value", "large key", "neither"],
 )
 async def test_any_record_that_cannot_be_read_can_be_set_aside(
-    kafka: Kafka, key: bytes | None, value: bytes | None
+    kafka: Kafka, producer: DurableProducer, key: bytes | None, value: bytes | None
 ) -> None:
     """Where the reason has no room beside the record, the letter only points to it."""
     place = {"topic": "audio_chunks", "partition": 3, "offset": 7}
     record = cast("ConsumerRecord", SimpleNamespace(**place, key=key, value=value, headers=()))
-    producer = DurableProducer(Broker("nowhere:1"), "test")
     letters = DeadLetters(producer, AUDIO_CHUNKS_DEAD, consumer="transcriber", limit=2, counter=metrics.DEAD_LETTERS)
     await letters.send(record, "garbage")
     ((at, left, headers),) = kafka.written
