@@ -27,7 +27,7 @@ def _score(rate: float, heard: tuple[str, ...] = ()) -> Score:
 def test_the_gate_holds_the_error_rate_and_the_silence(
     exported: Path, ours: float, theirs: float | None, heard: bool, speech_s: float
 ) -> None:
-    """A version passes exactly if its error rate is near the one in service, over a minute, and silence stays silent."""
+    """A version passes exactly if its error rate is near the one in service, over a minute, and silence is silent."""
     spoken = Clip("clip", Path("clip.wav"), "en", "a", speech_s)
     manifest, clips = Manifest.read(exported), ClipSet("set", "0", (spoken,), ())
     said = ("noise: Thank you.",) if heard else ()

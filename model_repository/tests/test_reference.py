@@ -2,7 +2,8 @@
 
 `reference/base.json` is of the multilingual `base`: greedy tokens by transformers; translation, detection, prompts and
 word times by openai-whisper. `reference/fallback.json` tells when its `transcribe` takes greedy text of `tiny.en` for
-good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; clips that are not there are left out.
+good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; those that are not there are
+left out.
 """
 
 import json
