@@ -104,7 +104,7 @@ def compare(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch
 
 
 def decode(engine: Engine, requests: Sequence[Request]) -> list[DecodingResult]:
-    """Decode each request over 30 s, greedily and without guards, as the reference's `decode` does."""
+    """Decode each request over 30 s, greedily and without fallback, as the reference's `decode` does."""
     found: list[DecodingResult] = []
     for at in range(0, len(requests), _BATCH):
         rows = [
