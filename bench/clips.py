@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from whisperline_models import scoring
-from whisperline_models.speech import Clip, read_manifest
+from whisperline_models.gate import Clip, read_manifest, scoring
 
 CHECKOUT = Path(__file__).parents[1]
 SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "shared" / "speech"))

@@ -8,7 +8,7 @@ from clips import SAMPLE_RATE, BenchClip, Pcm
 from course import PROBE, Course
 from ours import Answer, Server, serving
 from report import milliseconds, say, table
-from whisperline_models.engine.jobs import MARGIN_S
+from whisperline_models.engine.fallback import MARGIN_S
 from work import Linear, Work
 
 FED_TOKENS = 3  # with a text without timestamps: two before it, and its end

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from clips import CHECKOUT, Pcm
 from ours import CACHE, memory_mb
-from whisperline_models import packages
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.files import sha256_of_file
+from whisperline_models.weights import packages
 
 PYTHON = CHECKOUT / ".tools" / "peer" / "bin" / "python"
 MODEL = "tiny.en"

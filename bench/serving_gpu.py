@@ -25,11 +25,11 @@ from clips import SAMPLE_RATE, Pcm, recorded_clips
 from ours import CACHE
 from report import heading, percentile, say, table, verdict, write
 from scripted import script_of, scripted_checkpoint
-from whisperline_models.checkpoint import Checkpoint
-from whisperline_models.engine.requests import Request, Result
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
-from whisperline_models.sources import load_checkpoint
+from whisperline_models.weights import Checkpoint, load_checkpoint
 
 SHAPE, TOKENIZER = "large-v3-turbo", "base"
 LONG_S, LONG_TOKENS = 28.0, 100  # read English has 3.6 tokens a second
@@ -133,7 +133,7 @@ def seconds(loaded: Engine, audio: Pcm, length_s: float, n_rows: int) -> tuple[f
     """Time for so many requests at once, each of the next seconds of the audio."""
     size = round(length_s * SAMPLE_RATE)
     pieces = [audio[row * size : (row + 1) * size] for row in range(n_rows)]
-    requests = [Request.parse(piece, OPTIONS, loaded.vocabulary.languages) for piece in pieces]
+    requests = [Request.parse(piece, OPTIONS, loaded.tokenizer.languages) for piece in pieces]
     began_s = time.perf_counter()
     results = loaded.transcribe(requests)
     return time.perf_counter() - began_s, results

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from whisperline_models.engine.sessions import ModelSpec
+from whisperline_models.engine.graphs import ModelSpec
 from whisperline_models.engine.slots import MAX_FRAMES, SILENCE_FRAMES
 
 FRAMES_PER_S = 50  # of the encoder

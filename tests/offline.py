@@ -12,8 +12,7 @@ from pathlib import Path
 
 from streams import local_settings
 from whisperline_local import Stack
-from whisperline_models.repository import Repository
-from whisperline_models.servers import Server
+from whisperline_models.rollout import Repository, Server
 
 SIOCSIFFLAGS = 0x8914
 IFF_UP_RUNNING = 0x41

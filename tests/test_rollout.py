@@ -21,8 +21,8 @@ from rollout import Load, models, versions_of
 from streams import CACHE, RATE, Samples, eventually, local_settings
 from test_pipeline import BECKETT, JFK
 from whisperline_local import Stack
-from whisperline_models.manifest import Manifest, sums
-from whisperline_models.repository import Repository
+from whisperline_models.manifest import Manifest, file_checksums
+from whisperline_models.rollout import Repository
 from whisperline_models.routing.state import Rollout
 from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.errors import TritonError
@@ -183,7 +183,7 @@ def _broken(place: Place) -> Path:
     folder = shutil.copytree(place.candidate, place.candidate.with_name("broken"))
     (folder / "model.py").write_text("raise ValueError('broken on purpose')\n")
     manifest = Manifest.read(folder)
-    manifest.model_copy(update={"files": sums(folder)}).write(folder)
+    manifest.model_copy(update={"files": file_checksums(folder)}).write(folder)
     return folder
 
 

@@ -50,6 +50,7 @@ def triton_service(settings: LocalSettings) -> Service:
             f"--backend-directory={server / 'backends'}",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in MODELS),
+            "--grpc-header-forward-pattern=traceparent",  # the model's spans are children of the sender's
             "--disable-auto-complete-config",  # it is complete, and to ask the stub would start the stub twice
             f"--exit-timeout-secs={EXIT_LIMIT_S}",
             *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),

@@ -76,8 +76,7 @@ def of_the_model() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, kind in re.findall(r'\("(\w+)", "[^"]+", kinds\.(\w+)\)', text):
         (labels,) = {
-            frozenset(re.findall(r"(\w+)=", given))
-            for given in re.findall(rf'_(?:histogram|metric)\("{name}"(.*)\)\.', text)
+            frozenset(re.findall(r"(\w+)=", given)) for given in re.findall(rf'self\.metric\("{name}"(.*)\)\.', text)
         }
         found |= series(f"whisper_{name}", of[kind], set(labels) | everywhere)
     return found
