@@ -15,44 +15,44 @@ class PcmFormat:
 
     @property
     def frame_bytes(self) -> int:
-        """The bytes of one sample of all channels."""
+        """Return the size of one sample of all channels."""
         return BYTES_PER_SAMPLE * self.channels
 
     @property
     def bytes_per_s(self) -> int:
-        """The bytes of one second."""
+        """Return the size of one second."""
         return self.sample_rate * self.frame_bytes
 
 
-class Decoder(Protocol):
-    """Turns what a client sends into PCM."""
+class AudioParser(Protocol):
+    """Turns the bytes that a client sends into whole samples of PCM."""
 
     @property
     def format(self) -> PcmFormat | None:
-        """The format of what `feed` returns; None while it is not known."""
+        """Return the format of the samples, or None while it is not known."""
 
-    def feed(self, data: bytes) -> bytes:
-        """Return whole samples; the rest waits for the next call. Raises `ClientError` DATA-0000."""
+    def parse(self, data: bytes) -> bytes:
+        """Return the whole samples so far; the rest waits for the next call. Raises `ClientError`."""
 
     def finish(self) -> None:
-        """Tell that no more will come. Raises `ClientError` DATA-0000 if that cannot be the end."""
+        """End the stream. Raises `ClientError` if it cannot end here."""
 
 
-class RawDecoder:
-    """Audio without a container. The bytes of an unfinished sample wait for the next frame."""
+class RawParser:
+    """Parses audio without a container. The bytes of an unfinished sample wait for the next frame."""
 
     def __init__(self, pcm: PcmFormat) -> None:
         self.format: PcmFormat | None = pcm
         self._frame_bytes = pcm.frame_bytes
         self._rest = b""
 
-    def feed(self, data: bytes) -> bytes:
-        """Return all whole samples so far."""
+    def parse(self, data: bytes) -> bytes:
+        """Return the whole samples so far."""
         data = self._rest + data if self._rest else data
         whole = len(data) - len(data) % self._frame_bytes
         self._rest = data[whole:]
         return data[:whole]
 
     def finish(self) -> None:
-        """Drop the bytes of an unfinished sample, if any."""
+        """Drop the bytes of an unfinished sample, if there are any."""
         self._rest = b""

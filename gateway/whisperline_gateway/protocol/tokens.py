@@ -1,8 +1,8 @@
-"""Resume tokens: what a gateway must know of a session that another one began, signed with HMAC-SHA256.
+"""Resume tokens: what a gateway must know to continue a session that another gateway began, signed with HMAC-SHA256.
 
-A token is `base64url(JSON of the session).position.issued_s.base64url(signature of what is before it)`. Its first part
-is the same for all tokens of a connection, and is made once: a gateway issues thousands of tokens a second. It is not
-encrypted: it holds nothing that its client does not know. Every gateway of a deployment has the same secret.
+A token is `base64url(JSON of the session).position.issued_s.base64url(signature of everything before it)`. Its first
+part is the same for all tokens of a connection and is made once, since a gateway issues thousands of tokens a second.
+A token is not encrypted: it holds nothing that its client does not know. All gateways of a deployment share a secret.
 """
 
 import hmac
@@ -19,7 +19,7 @@ MAX_TOKEN_CHARS = 2048
 
 
 class SignedSession(BaseModel):
-    """What a token says of its session: who it is, whose, and how its audio comes."""
+    """Describe a session in its tokens: its ids, the format of its audio, and its options."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -34,7 +34,7 @@ class SignedSession(BaseModel):
 
 @dataclass(frozen=True)
 class ResumeToken:
-    """A token that was verified. `position` (samples a channel) was durable when it was issued."""
+    """A verified token. The audio before `position` (samples a channel) was durable when it was issued."""
 
     session: SignedSession
     position: int
@@ -48,26 +48,26 @@ class TokenIssuer:
         self._secret = secret
 
     def issue(self, position: int, now_s: float) -> str:
-        """Return the token that says: the audio before `position` is durable."""
+        """Return a token which says that the audio before `position` is durable."""
         signed = f"{self._prefix}.{position}.{int(now_s)}"
         return f"{signed}.{_signature(signed, self._secret)}"
 
 
 def verify(text: str, secret: bytes, *, session_id: str, now_s: float, lifetime_s: float) -> ResumeToken:
-    """Read a token. Raises `ClientError` if it is forged, damaged, too old, or another session's."""
+    """Read a token. Raises `ClientError` if it is forged, damaged, too old, or belongs to another session."""
     signed, _, signature = text[:MAX_TOKEN_CHARS].rpartition(".")
     if not hmac.compare_digest(signature.encode(), _signature(signed, secret).encode()):
-        raise bad_token("The resume token was not issued here, or is damaged.")
+        raise bad_token("The resume token was not issued by this deployment, or is damaged.")
     try:
         prefix, position, issued_s = signed.split(".")
         token = ResumeToken(SignedSession.model_validate_json(urlsafe_b64decode(prefix)), int(position))
         age_s = now_s - int(issued_s)
     except (ValidationError, ValueError):
-        raise bad_token("The resume token is of another version.") from None
+        raise bad_token("The resume token has a version that this gateway does not know.") from None
     if token.session.session_id != session_id:
         raise bad_token("The resume token belongs to another session.")
     if age_s > lifetime_s:
-        raise expired_token(age_s)
+        raise expired_token(age_s, lifetime_s)
     return token
 
 
