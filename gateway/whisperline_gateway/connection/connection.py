@@ -11,13 +11,12 @@ from enum import Enum
 from uuid import uuid4
 
 from whisperline_contracts import AudioChunk, AudioKind, Event, Resumed, SessionEnd
-from whisperline_persistence import Store
 
 from whisperline_gateway import errors, metrics
 from whisperline_gateway.connection.acks import AckSender
-from whisperline_gateway.connection.downlink import Downlink
+from whisperline_gateway.connection.downlink import Downlink, FinalStore
 from whisperline_gateway.connection.outbox import Outbox, Peer, SocketWriter
-from whisperline_gateway.connection.uplink import Uplink, UplinkLimits, UplinkPhase
+from whisperline_gateway.connection.uplink import RecordLog, Uplink, UplinkLimits, UplinkPhase
 from whisperline_gateway.errors import (
     ClientDisconnectedError,
     ClientError,
@@ -25,7 +24,6 @@ from whisperline_gateway.errors import (
     RestartingError,
     SupersededError,
 )
-from whisperline_gateway.kafka import AudioLog
 from whisperline_gateway.protocol.messages import (
     Audio,
     CloseStream,
@@ -68,8 +66,8 @@ class Services:
     """What the connections of a gateway share."""
 
     settings: Settings
-    audio_log: AudioLog
-    store: Store
+    audio_log: RecordLog
+    store: FinalStore
     # Routes the session's events to a connection, and supersedes the one that had them.
     attach: Callable[["Connection"], Awaitable[None]]
     # Keeps a session without a client for a time (s; 0: not at all), then ends it. The uplink is the registry's then.
@@ -229,7 +227,7 @@ class Connection:
                 if self._closing is Closing.GATEWAY:
                     raise RestartingError
                 ended = self._downlink.ended
-                self._outbox.put(
+                self._outbox.put_last(
                     Summary(
                         self.session_id,
                         self._created,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from typing import Protocol
 
 from whisperline_contracts import (
     Event,
@@ -14,7 +15,7 @@ from whisperline_contracts import (
     SpeechStarted,
     UtteranceEnd,
 )
-from whisperline_persistence import Store, StoreError
+from whisperline_persistence import StoreError
 
 from whisperline_gateway import metrics
 from whisperline_gateway.connection.outbox import Outbox
@@ -24,6 +25,13 @@ log = logging.getLogger(__name__)
 MAX_HELD = 64  # live finals that wait for earlier ones; those beyond are read from the database in their turn
 _MAX_QUERY_FINALS = 64
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.1, 2.0  # between two queries for finals that are not stored yet
+
+
+class FinalStore(Protocol):
+    """Where finals are that were published before. See `whisperline_persistence.Store`."""
+
+    async def finals(self, session_id: str, first_index: int = 0, end_index: int | None = None) -> list[Final]:
+        """Return a session's stored finals from `first_index` up to, without, `end_index`. Raises `StoreError`."""
 
 
 class Downlink:
@@ -41,7 +49,7 @@ class Downlink:
         session_id: str,
         connection_id: str,
         outbox: Outbox,
-        store: Store,
+        store: FinalStore,
         *,
         interim_results: bool,
         vad_events: bool,

@@ -59,6 +59,13 @@ class Outbox:
         if len(self._messages) > self._limit // 2:
             self._has_space.clear()
 
+    def put_last(self, message: ServerMessage) -> None:
+        """Add a message behind everything that waits, an Ack too. Raises `OutboxFullError`."""
+        if self._ack is not None:
+            self.put(self._ack)
+            self._ack = None
+        self.put(message)
+
     async def wait_for_space(self) -> None:
         """Wait until at most half the limit waits: for a sender of many messages, which can wait itself."""
         await self._has_space.wait()

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Protocol
 
 from whisperline_contracts import AudioChunk, AudioKind
 from whisperline_contracts.topics import MAX_AUDIO_BYTES
 
 from whisperline_gateway import metrics
-from whisperline_gateway.kafka import AudioLog
 from whisperline_gateway.protocol.pcm import PcmFormat
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,15 @@ class UplinkLimits:
     in_flight_bytes: int  # what may wait for Kafka
 
 
+class RecordLog(Protocol):
+    """Where records go. See `kafka.AudioLog`."""
+
+    generation: int  # what was appended under one number keeps its order
+
+    async def append(self, chunk: AudioChunk) -> "asyncio.Future[object]":
+        """Hand a record over; the future is done when it is durable. Raises `KafkaError`, and so does the future."""
+
+
 class Uplink:
     """Writes one connection's records, in order, in a task of its own.
 
@@ -52,7 +61,7 @@ class Uplink:
 
     def __init__(
         self,
-        audio_log: AudioLog,
+        audio_log: RecordLog,
         template: AudioChunk,
         limits: UplinkLimits,
         on_durable: Callable[[int], None],
@@ -200,7 +209,7 @@ class Uplink:
 
     async def _send(self, kind: AudioKind, data: bytes = b"", charged_bytes: int = 0) -> None:
         """Hand a record over to Kafka; `charged_bytes` are what it added to `_waiting_bytes`."""
-        # A new producer could overtake the one that still has our last records (see AudioLog): wait for those first.
+        # A new producer could overtake the one that still has our last records (see kafka.AudioLog): wait for those first.
         while self._generation != self._log.generation and len(self._acks):
             await self._change()
             if not self.is_running:

@@ -1,41 +1,48 @@
-"""uvicorn, with what a gateway needs and it does not do.
+"""uvicorn, with what a gateway needs and uvicorn lacks.
 
-- At SIGTERM connections are asked to come back, by message and close code, before sockets are closed.
+- When the gateway stops, clients are asked to come back, by message and close code, before their sockets are closed.
 - A socket whose client does not read can be dropped; a plain close would wait for that client for ever.
-- A message that breaks the protocol (too big, not UTF-8) is answered with an Error before the close, and what the
-  client is still sending is read and thrown away for a while: closing at once would reset the connection, and
-  the client would not see why.
+- A frame that breaks the WebSocket protocol (too large, not UTF-8) is answered with an error before the close. What the
+  client is still sending is read and thrown away for a while: closing at once would reset the connection, and the client
+  would never read the error.
 """
 
 import asyncio
 import socket
-from collections.abc import Generator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
+from whisperline_runtime.process import Stop
 
-from whisperline_gateway import messages, metrics
-from whisperline_gateway.errors import ClientError, CloseCode
-from whisperline_gateway.gateway import Gateway
+from whisperline_gateway import metrics
+from whisperline_gateway.errors import ClientError
+from whisperline_gateway.http.websocket import TRANSPORT, Transport
+from whisperline_gateway.registry import Registry
 from whisperline_gateway.settings import Settings
-from whisperline_gateway.wire import ABORT
 
 _LINGER_S = 5.0
 _LINGER_BYTES = 256 * 1024 * 1024
 
 
-class ListenProtocol(WebSocketsSansIOProtocol):
-    """One socket."""
+class LingeringProtocol(WebSocketsSansIOProtocol):
+    """One socket.
+
+    uvicorn documents the `ws` option and no interface for what is given there: `conn`, `queue`, `close_sent`,
+    `read_paused`, `disconnected` and `handle_parser_exception` are its own. The tests of broken, huge and unread frames
+    in tests/http/test_bad_input.py fail if a new version changes them.
+    """
 
     _lingering: asyncio.TimerHandle | None = None
-    _thrown_away_bytes = 0
+    _discarded_bytes = 0
 
     async def run_asgi(self) -> None:
-        """Run the application; then give the close handshake its time, and no more."""
-        cast("dict[str, Any]", self.scope["extensions"])[ABORT] = self.transport.abort
+        """Run the application, then give the close handshake its time and no more."""
+        cast("dict[str, Any]", self.scope["extensions"])[TRANSPORT] = Transport(self.transport.abort)
         try:
             await super().run_asgi()
         finally:
@@ -47,12 +54,12 @@ class ListenProtocol(WebSocketsSansIOProtocol):
         if self.conn.parser_exc is None:
             super().data_received(data)
             return
-        self._thrown_away_bytes += len(data)
-        if self._thrown_away_bytes > _LINGER_BYTES:
+        self._discarded_bytes += len(data)
+        if self._discarded_bytes > _LINGER_BYTES:
             self.transport.abort()
 
     def eof_received(self) -> None:
-        """Close when the client has."""
+        """Close a connection that only lingers when the client has closed it."""
         if self.conn.parser_exc is not None:
             self.transport.close()
 
@@ -63,14 +70,16 @@ class ListenProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def handle_parser_exception(self) -> None:
-        """Answer a broken message with an Error and the close frame, then linger."""
+        """Answer a broken frame with an error and the close frame, then linger."""
         close = self.conn.close_sent
-        failure = broken_message(close.code if close else CloseCode.PROTOCOL_ERROR, self.config.ws_max_size)
+        failure = broken_frame(close.code if close else CloseCode.PROTOCOL_ERROR, self.config.ws_max_size)
         metrics.ERRORS.labels(failure.code).inc()
-        text = messages.encode(messages.error(failure), -1).encode()
-        self.transport.write(Frame(Opcode.TEXT, text).serialize(mask=False))
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.queue.put_nowait({"type": "websocket.disconnect", "code": failure.close_code, "reason": failure.code})
+        transport: Transport = cast("dict[str, Any]", self.scope["extensions"])[TRANSPORT]
+        if transport.protocol is not None:
+            text = transport.protocol.broken_frame(failure).text
+            self.transport.write(Frame(Opcode.TEXT, text.encode()).serialize(mask=False))
+        self.transport.write(b"".join(self.conn.data_to_send()))  # the close frame
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code if close else 1002})
         self.close_sent = True
         self._lingering = self.loop.call_later(_LINGER_S, self.transport.abort)
         if self.read_paused:
@@ -78,53 +87,61 @@ class ListenProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
 
-def broken_message(close_code: int, max_frame_bytes: int) -> ClientError:
-    """Return the error of a message that the WebSocket layer refuses."""
+def broken_frame(close_code: int, max_frame_bytes: int) -> ClientError:
+    """Return the error of a frame that the WebSocket layer refuses with `close_code`."""
     match close_code:
-        case CloseCode.TOO_BIG:
+        case CloseCode.MESSAGE_TOO_BIG:
             message = f"A message is larger than {max_frame_bytes} bytes."
-            return ClientError("FRAME_TOO_LARGE", CloseCode.TOO_BIG, message, "Send the audio in smaller frames.")
-        case CloseCode.INVALID_TEXT:
-            message = "A text message is not UTF-8."
-            return ClientError("NOT_UTF8", CloseCode.INVALID_TEXT, message, "Send audio in binary frames.")
+            return ClientError("FRAME_TOO_LARGE", message, "Send the audio in smaller frames.")
+        case CloseCode.INVALID_DATA:
+            return ClientError("NOT_UTF8", "A text message is not UTF-8.", "Send audio in binary frames.")
         case _:
-            message = "The WebSocket protocol (RFC 6455) was broken."
-            return ClientError("PROTOCOL", CloseCode.PROTOCOL_ERROR, message, "Use a WebSocket library.")
+            return ClientError("PROTOCOL", "A frame breaks the WebSocket protocol (RFC 6455).", "Use a WebSocket library.")
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which drains the gateway before it closes sockets."""
+    """uvicorn's server, which stops with the process and drains connections before it closes sockets."""
 
-    def __init__(self, config: uvicorn.Config, gateway: Gateway) -> None:
+    def __init__(self, config: uvicorn.Config, registry: Registry, stop: Stop) -> None:
         super().__init__(config)
-        self._gateway = gateway
+        self._registry = registry
+        self._stop = stop
+
+    async def run_until_stopped(self) -> None:
+        """Serve until the process is asked to stop, and every connection is closed."""
+
+        async def exit_when_stopped() -> None:
+            await self._stop.wait()
+            self.should_exit = True
+
+        watching = asyncio.create_task(exit_when_stopped(), name="stop server")
+        try:
+            await self.serve()
+        finally:
+            watching.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, drain, then close what is left."""
         for server in self.servers:
             server.close()
-        await self._gateway.drain()
+        await self._registry.drain()
         await super().shutdown(sockets)
 
     @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Take signals, and do not raise them again at the end as uvicorn does: what is around it must still end."""
-        with super().capture_signals():
-            try:
-                yield
-            finally:
-                self._captured_signals.clear()
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: `whisperline_runtime.process` takes them."""
+        yield
 
 
-def server_config(app: Any, settings: Settings) -> uvicorn.Config:
-    """Return uvicorn's configuration: one worker, its own log only from warnings on, as it logs queries (tokens)."""
+def server_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration. Its access log stays off, because it holds queries, and with them tokens."""
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
         http="httptools",
-        ws=ListenProtocol,
+        ws=LingeringProtocol,
         ws_max_size=settings.max_frame_bytes,
         ws_ping_interval=20.0,
         ws_ping_timeout=None,  # a client is judged by what it sends, and a paused socket cannot see its pongs

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_gateway.errors import ClientError
-from whisperline_gateway.pcm import PcmFormat, RawDecoder
-from whisperline_gateway.wav import MAX_SKIPPED_BYTES, WavDecoder
+from whisperline_gateway.protocol.pcm import PcmFormat, RawParser
+from whisperline_gateway.protocol.wav import MAX_SKIPPED_BYTES, WavParser
 
 FORMATS = st.builds(PcmFormat, st.integers(8_000, 48_000), st.integers(1, 8))
 GUID = bytes.fromhex("0100000000001000800000aa00389b71")
@@ -38,16 +38,16 @@ def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def decode(file: bytes, cuts: list[int] | None = None) -> tuple[PcmFormat | None, bytes]:
-    decoder = WavDecoder()
-    samples = b"".join(decoder.feed(piece) for piece in pieces(file, cuts or []))
-    decoder.finish()
-    return decoder.format, samples
+    parser = WavParser()
+    samples = b"".join(parser.parse(piece) for piece in pieces(file, cuts or []))
+    parser.finish()
+    return parser.format, samples
 
 
 def refused(file: bytes) -> str:
     with pytest.raises(ClientError) as caught:
         decode(file, list(range(0, 4096, 7)))
-    assert caught.value.code == "DATA-0000"
+    assert caught.value.code == "UNREADABLE_AUDIO"
     return caught.value.message
 
 
@@ -141,7 +141,7 @@ def test_an_empty_stream_is_no_error() -> None:
 @given(st.integers(1, 8), st.binary(max_size=200), st.lists(st.integers(0, 200)))
 def test_odd_pieces_of_raw_audio_are_joined(channels: int, audio: bytes, cuts: list[int]) -> None:
     """Bytes of an unfinished sample wait for the next frame; the last ones of the stream are dropped."""
-    decoder = RawDecoder(PcmFormat(16_000, channels))
-    outputs = [decoder.feed(piece) for piece in pieces(audio, cuts)]
+    parser = RawParser(PcmFormat(16_000, channels))
+    outputs = [parser.parse(piece) for piece in pieces(audio, cuts)]
     assert all(len(output) % (2 * channels) == 0 for output in outputs)
     assert b"".join(outputs) == audio[: len(audio) - len(audio) % (2 * channels)]

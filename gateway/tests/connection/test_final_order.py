@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_contracts import Final, SegmentEnd
-from whisperline_gateway.finals import MAX_HELD, FinalOrder
+from whisperline_gateway.connection.downlink import MAX_HELD, FinalOrder
 
 
 def final(index: int) -> Final:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_contracts import StreamOptions
 from whisperline_gateway.errors import ClientError
-from whisperline_gateway.tokens import ResumeToken, SignedSession, TokenIssuer, verify
+from whisperline_gateway.protocol.tokens import ResumeToken, SignedSession, TokenIssuer, verify
 
 SECRET = b"a secret of some length"
 SESSION = SignedSession(
@@ -48,15 +48,17 @@ def test_no_text_breaks_the_check(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "code"),
+    ("session_id", "secret", "now_s", "code"),
     [
-        ({"session_id": "another"}, "BAD_RESUME_TOKEN"),
-        ({"secret": b"the secret of another deployment"}, "BAD_RESUME_TOKEN"),
-        ({"now_s": 1_061}, "RESUME_TOKEN_EXPIRED"),
+        ("another", SECRET, 1_010, "BAD_RESUME_TOKEN"),
+        ("session", b"the secret of another deployment", 1_010, "BAD_RESUME_TOKEN"),
+        ("session", SECRET, 1_061, "RESUME_TOKEN_EXPIRED"),
     ],
 )
-def test_a_token_is_for_one_session_one_deployment_and_a_while(change: dict[str, object], code: str) -> None:
+def test_a_token_is_for_one_session_one_deployment_and_a_while(
+    session_id: str, secret: bytes, now_s: float, code: str
+) -> None:
     """Another session's, another deployment's, or an old token is refused with its own code."""
     with pytest.raises(ClientError) as caught:
-        check(issue(), **change)
+        check(issue(), session_id, now_s, secret)
     assert caught.value.code == code

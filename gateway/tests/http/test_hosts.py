@@ -1,7 +1,8 @@
-"""Who may connect from a browser, and by which name."""
+"""Pages of foreign origins and hosts that are not ours are refused."""
 
 import pytest
-from whisperline_gateway.app import host_allowed, origin_allowed
+from whisperline_gateway.http.app import is_host_allowed
+from whisperline_gateway.http.websocket import is_origin_allowed
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ def test_a_foreign_page_may_not_connect_unless_it_is_named(
     origin: str | None, allowed: tuple[str, ...], expected: bool
 ) -> None:
     """A page of another origin is refused; a program, which sends none, is not."""
-    assert origin_allowed(origin, "gateway:8080", allowed) is expected
+    assert is_origin_allowed(origin, "gateway:8080", allowed) is expected
 
 
 @pytest.mark.parametrize(
@@ -49,4 +50,4 @@ def test_on_the_loopback_only_its_own_names_are_served(
     host: str | None, listening_on: str, allowed: tuple[str, ...], expected: bool
 ) -> None:
     """A name that was made to point at the loopback is refused there; behind an Ingress every name is served."""
-    assert host_allowed(host, listening_on, allowed) is expected
+    assert is_host_allowed(host, listening_on, allowed) is expected

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_gateway.errors import ClientError
-from whisperline_gateway.pcm import PcmFormat
-from whisperline_gateway.query import parse_query
+from whisperline_gateway.protocol.pcm import PcmFormat
+from whisperline_gateway.protocol.deepgram.errors import close_code
+from whisperline_gateway.protocol.deepgram.query import parse_query
 
 SESSION = "0f8fad5b-d9cb-469f-a165-70867728950e"
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
@@ -82,7 +83,7 @@ def test_a_value_that_cannot_be_used_is_named(query: dict[str, str], name: str) 
         parse_query(query)
     assert caught.value.code == "BAD_PARAMETER"
     assert caught.value.message.startswith(f"{name}:")
-    assert caught.value.close_code == 1008
+    assert close_code(caught.value) == 1008
 
 
 NAMES = ["encoding", "sample_rate", "channels", "language", "endpointing", "utterance_end_ms", "client_id", "acks"]

@@ -6,10 +6,10 @@ import json
 import os
 import socket
 import struct
-from typing import Any
 from uuid import uuid4
 
 import pytest
+from harness import RunningGateway, Scribe, StartGateway, final, session_end, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from whisperline_contracts import AudioKind
@@ -20,7 +20,7 @@ LYING_HEADER = b"RIFF" + struct.pack("<I4s4sIHHIIHH", 36, b"WAVE", b"fmt ", 16, 
 SILENCE_MINUTE = bytes(16_000 * 2 * 60)
 
 
-async def raw_socket(gateway: Any, receive_buffer_bytes: int | None = None, query: str = "") -> socket.socket:
+async def raw_socket(gateway: RunningGateway, receive_buffer_bytes: int | None = None, query: str = "") -> socket.socket:
     """A WebSocket handshake on a plain TCP socket, for what no WebSocket library would send."""
     plain = socket.socket()
     if receive_buffer_bytes is not None:
@@ -38,7 +38,7 @@ async def raw_socket(gateway: Any, receive_buffer_bytes: int | None = None, quer
     return plain
 
 
-async def answer_to(gateway: Any, frame: bytes) -> bytes:
+async def answer_to(gateway: RunningGateway, frame: bytes) -> bytes:
     """Everything that the gateway answers to a frame, until it closes."""
     plain = await raw_socket(gateway)
     loop = asyncio.get_running_loop()
@@ -63,7 +63,7 @@ async def answer_to(gateway: Any, frame: bytes) -> bytes:
         pytest.param({"session_id": str(uuid4()), "resume_token": "y"}, b"", "BAD_RESUME_TOKEN", id="a forged token"),
     ],
 )
-async def test_what_cannot_be_used_is_refused(start_gateway, query: Any, frame: Any, code: str) -> None:
+async def test_what_cannot_be_used_is_refused(start_gateway: StartGateway, query: dict[str, object], frame: bytes | str, code: str) -> None:
     """Garbage, lies, text, wrong values and forged tokens: an Error that says so, and 1008."""
     gateway = await start_gateway()
     listener = await gateway.listen(**query)
@@ -76,7 +76,7 @@ async def test_what_cannot_be_used_is_refused(start_gateway, query: Any, frame: 
     assert code in listener.socket.close_reason
 
 
-async def test_a_frame_of_100_mb_is_refused(start_gateway) -> None:
+async def test_a_frame_of_100_mb_is_refused(start_gateway: StartGateway) -> None:
     """The client that is still sending reads the Error and 1009."""
     gateway = await start_gateway()
     listener = await gateway.listen()
@@ -85,7 +85,7 @@ async def test_a_frame_of_100_mb_is_refused(start_gateway) -> None:
     assert await listener.closed() == (1009, "FRAME_TOO_LARGE")
 
 
-async def test_broken_frames_are_answered(start_gateway) -> None:
+async def test_broken_frames_are_answered(start_gateway: StartGateway) -> None:
     """Text that is not UTF-8 is closed with 1007, a frame that is not masked with 1002; both after an Error."""
     gateway = await start_gateway()
     not_utf8 = await answer_to(gateway, b"\x81\x82\0\0\0\0\xff\xff")
@@ -96,7 +96,7 @@ async def test_broken_frames_are_answered(start_gateway) -> None:
     assert b"\x03\xea" in not_masked  # 1002
 
 
-async def test_an_unknown_message_does_not_end_the_connection(start_gateway) -> None:
+async def test_an_unknown_message_does_not_end_the_connection(start_gateway: StartGateway) -> None:
     """A newer client is told, and served."""
     gateway = await start_gateway()
     listener = await gateway.listen(acks="true")
@@ -108,25 +108,34 @@ async def test_an_unknown_message_does_not_end_the_connection(start_gateway) -> 
 
 
 @pytest.mark.parametrize("encoding", ["linear16", None])
-async def test_a_client_that_sends_nothing_is_closed(start_gateway, encoding: str | None) -> None:
+async def test_a_client_that_sends_nothing_is_closed(start_gateway: StartGateway, encoding: str | None) -> None:
     """No audio and no KeepAlive: Deepgram's NET-0001."""
     gateway = await start_gateway(idle_timeout_s=0.3)
     listener = await gateway.listen(encoding=encoding)
     assert await listener.closed() == (1011, "NET-0001")
 
 
-async def test_keep_alive_keeps_a_silent_connection(start_gateway) -> None:
+async def test_keep_alive_keeps_a_silent_connection(start_gateway: StartGateway) -> None:
     """A client that has nothing to say may stay as long as it says so."""
-    gateway = await start_gateway(idle_timeout_s=2)
-    listener = await gateway.listen(acks="true")
-    for _ in range(6):
-        await listener.say("KeepAlive")
-        await asyncio.sleep(0.5)
-    assert listener.messages[1:] == []
+    gateway = await start_gateway(idle_timeout_s=1)
+    listener, silent = await gateway.listen(acks="true"), await gateway.listen(acks="true")
+    await listener.next("SessionStarted")
+
+    async def keep_alive() -> None:
+        while True:
+            await listener.say("KeepAlive")
+            await asyncio.sleep(0.1)
+
+    keeping = asyncio.create_task(keep_alive())
+    assert await silent.closed() == (1011, "NET-0001")  # which has had as much time
+    keeping.cancel()
+    await listener.send(bytes(3_200))
+    await listener.acked(1_600)
+    assert not listener.all("Error")
     await listener.vanish()
 
 
-async def test_a_minute_of_silence_is_audio_like_any(start_gateway, scribe, events) -> None:
+async def test_a_minute_of_silence_is_audio_like_any(start_gateway: StartGateway, scribe: Scribe) -> None:
     """Silence is stored and acknowledged, and nothing is said about it."""
     gateway = await start_gateway()
     listener = await gateway.listen(acks="true")
@@ -134,36 +143,36 @@ async def test_a_minute_of_silence_is_audio_like_any(start_gateway, scribe, even
         await listener.send(SILENCE_MINUTE[start : start + 32_000])
     await listener.acked(16_000 * 60)
     await listener.say("CloseStream")
-    end = await scribe.until(await listener.session_id(), AudioKind.END)
-    await scribe.tell(end, events.end(end, 0, duration_ms=60_000))
+    end = await scribe.until(listener.session_id, AudioKind.END)
+    await scribe.publish(end, session_end(end, 0, 60_000))
     assert await listener.closed() == (1000, None)
 
 
-async def test_a_quiet_session_shows_the_log_that_it_lives(start_gateway, scribe) -> None:
+async def test_a_quiet_session_shows_the_log_that_it_lives(start_gateway: StartGateway, scribe: Scribe) -> None:
     """The transcriber ends sessions without records, so a connection without audio writes empty ones."""
     gateway = await start_gateway(heartbeat_s=0.1)
     listener = await gateway.listen()
-    beat = await scribe.until(await listener.session_id(), AudioKind.AUDIO, count=3)
+    beat = await scribe.until(listener.session_id, AudioKind.AUDIO, count=3)
     assert (beat.position, beat.data) == (0, b"")
     await listener.vanish()
 
 
-async def test_a_vanished_client_that_cannot_resume_ends_its_session(start_gateway, scribe) -> None:
+async def test_a_vanished_client_that_cannot_resume_ends_its_session(start_gateway: StartGateway, scribe: Scribe) -> None:
     """Without acks there is no way back: END is written at once, after all that was received."""
     gateway = await start_gateway()
     listener = await gateway.listen()
     await listener.send(bytes(6_401))
     await listener.vanish()
-    assert (await scribe.until(await listener.session_id(), AudioKind.END)).position == 3_200
+    assert (await scribe.until(listener.session_id, AudioKind.END)).position == 3_200
 
 
-async def test_a_vanished_client_that_may_resume_has_its_grace(start_gateway, scribe) -> None:
+async def test_a_vanished_client_that_may_resume_has_its_grace(start_gateway: StartGateway, scribe: Scribe) -> None:
     """With acks END is written when the grace is over, unless the client has come back."""
     gateway = await start_gateway(resume_grace_s=2, resume_timeout_s=0.1)
     listener = await gateway.listen(acks="true")
     await listener.send(bytes(6_400))
     ack = await listener.acked(3_200)
-    session_id = await listener.session_id()
+    session_id = listener.session_id
     await listener.vanish()
     again = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
     await again.next("Resumed")
@@ -172,57 +181,40 @@ async def test_a_vanished_client_that_may_resume_has_its_grace(start_gateway, sc
     assert end.connection_id == (await scribe.until(session_id, AudioKind.RESUME)).connection_id
 
 
-async def test_a_client_that_never_reads_is_dropped(start_gateway, scribe, events) -> None:
+async def test_a_client_that_never_reads_is_dropped(start_gateway: StartGateway, scribe: Scribe) -> None:
     """Its finals wait for a while, then the socket is dropped with all that waits for it."""
     gateway = await start_gateway(write_timeout_s=0.5)
     plain = await raw_socket(gateway, receive_buffer_bytes=4_096, query="&client_id=never-reads")
     await asyncio.get_running_loop().sock_sendall(plain, b"\x82\x82\0\0\0\0ab")
-    start = await until_start(scribe, "never-reads")
+    start = await scribe.first_of_client("never-reads")
     text = "words " * 30_000
     async with asyncio.timeout(30):
         for index in range(200):
-            await scribe.tell(start, events.final(start, index, text))
+            await scribe.publish(start, final(start, index, text))
             if not gateway.server.server_state.connections:
                 break
-        while gateway.server.server_state.connections:  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.05)
+    await until(lambda: not gateway.server.server_state.connections)
     await scribe.until(start.session_id, AudioKind.END)
     plain.close()
 
 
-async def until_start(scribe: Any, client_id: str) -> Any:
-    async with asyncio.timeout(20):
-        while True:
-            for session_id in list(scribe._records):
-                for record in scribe.records(session_id):
-                    if record.client_id == client_id:
-                        return record
-            await asyncio.sleep(0.02)
-
-
-async def test_too_many_connections_are_told_to_try_again(start_gateway) -> None:
+async def test_too_many_connections_are_told_to_try_again(start_gateway: StartGateway) -> None:
     """Beyond its limit a gateway refuses, and serves again when there is room; sessions without a client count, too."""
     gateway = await start_gateway(max_connections=1)
     first, second = await gateway.listen(acks="true"), await gateway.listen(acks="true")
     assert await second.closed() == (1013, "OVERLOADED")
     await first.next("SessionStarted")
     await first.vanish()
-    await until_nobody_is_connected(gateway)
+    await until(lambda: gateway.gateway.registry.connection_count == 0)
     third = await gateway.listen(acks="true")
     await third.next("SessionStarted")
     await third.vanish()
-    await until_nobody_is_connected(gateway)
+    await until(lambda: gateway.gateway.registry.connection_count == 0)
     fourth = await gateway.listen(acks="true")  # the sessions of the first and the third wait for their clients
     assert await fourth.closed() == (1013, "OVERLOADED")
 
 
-async def until_nobody_is_connected(gateway: Any) -> None:
-    async with asyncio.timeout(30):
-        while gateway.gateway.connection_count:  # noqa: ASYNC110 - there is no event for it
-            await asyncio.sleep(0.02)
-
-
-async def test_a_foreign_page_is_refused(start_gateway) -> None:
+async def test_a_foreign_page_is_refused(start_gateway: StartGateway) -> None:
     """A page of another origin gets HTTP 403; one of our own, and a named one, is served."""
     gateway = await start_gateway(allowed_origins=("https://app.example",))
     with pytest.raises(InvalidStatus) as caught:
@@ -233,13 +225,13 @@ async def test_a_foreign_page_is_refused(start_gateway) -> None:
             assert json.loads(await listener.recv())["type"] == "SessionStarted"
 
 
-async def test_bad_clients_delay_nobody(start_gateway, scribe, events) -> None:
+async def test_bad_clients_delay_nobody(start_gateway: StartGateway, scribe: Scribe) -> None:
     """While others send garbage and huge frames, or do not read, a good client's audio is acknowledged."""
     gateway = await start_gateway(write_timeout_s=1, idle_timeout_s=2)
     good = await gateway.listen(acks="true")
     await good.next("SessionStarted")
     stop = asyncio.Event()
-    bad = asyncio.gather(*(misbehave(gateway, stop) for _ in range(4)), never_read(gateway, scribe, events, stop))
+    bad = asyncio.gather(*(misbehave(gateway, stop) for _ in range(4)), never_read(gateway, scribe, stop))
     for position in range(3_200, 3_200 * 26, 3_200):
         async with asyncio.timeout(
             10
@@ -251,7 +243,7 @@ async def test_bad_clients_delay_nobody(start_gateway, scribe, events) -> None:
     await good.vanish()
 
 
-async def misbehave(gateway: Any, stop: asyncio.Event) -> None:
+async def misbehave(gateway: RunningGateway, stop: asyncio.Event) -> None:
     while not stop.is_set():
         for frame in (os.urandom(1000), "text", bytes(8 * 1024 * 1024)):
             listener = await gateway.listen(encoding=None if frame != "text" else "linear16")
@@ -260,10 +252,10 @@ async def misbehave(gateway: Any, stop: asyncio.Event) -> None:
             await listener.closed()
 
 
-async def never_read(gateway: Any, scribe: Any, events: Any, stop: asyncio.Event) -> None:
+async def never_read(gateway: RunningGateway, scribe: Scribe, stop: asyncio.Event) -> None:
     plain = await raw_socket(gateway, receive_buffer_bytes=4_096, query="&client_id=one-that-does-not-read")
-    start = await until_start(scribe, "one-that-does-not-read")
+    start = await scribe.first_of_client("one-that-does-not-read")
     for index in range(40):
-        await scribe.tell(start, events.final(start, index, "words " * 20_000))
+        await scribe.publish(start, final(start, index, "words " * 20_000))
     await stop.wait()
     plain.close()
