@@ -234,9 +234,7 @@ class StartGateway(Protocol):
 @asynccontextmanager
 async def run_gateway(stack: Stack, **changes: object) -> AsyncIterator[RunningGateway]:
     """Run a gateway on any free port."""
-    config = settings(
-        kafka_bootstrap=stack.kafka_bootstrap, database_url=SecretStr(stack.database_url), **changes
-    )
+    config = settings(kafka_bootstrap=stack.kafka_bootstrap, database_url=SecretStr(stack.database_url), **changes)
     stop = Stop()
     async with Gateway.open(config, stop) as gateway:
         app = create_app(gateway, Probes(lambda: gateway.problem))

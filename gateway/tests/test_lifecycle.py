@@ -72,7 +72,9 @@ async def test_a_shutdown_asks_every_client_to_come_back(start_gateway: StartGat
     await again.vanish()
 
 
-async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(start_gateway: StartGateway, scribe: Scribe, stack: Stack) -> None:
+async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(
+    start_gateway: StartGateway, scribe: Scribe, stack: Stack
+) -> None:
     """It keeps its bytes, if there is room for them, and gets its reason and origin; the next event is routed."""
     gateway = await start_gateway()
     listener = await gateway.listen()
@@ -226,7 +228,7 @@ async def test_what_a_replaced_producer_cannot_write_fails(stack: Stack) -> None
 async def test_a_release_that_reads_no_event_stops_by_itself(
     start_gateway: StartGateway, scribe: Scribe, stack: Stack, unused_tcp_port: int
 ) -> None:
-    """Too many events in a row that cannot be read stop the process before it drains the log; the rest is for another."""
+    """Too many events in a row that cannot be read stop the process before it drains the log."""
     program = await run_program(
         **environment_of(stack, unused_tcp_port),
         WHISPERLINE_GATEWAY_ORDINAL="2",

@@ -14,7 +14,7 @@ from whisperline_gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_CLOSE_S = 15.0  # beside `drain_timeout_s`: detached sessions, the producers and the consumer have deadlines of their own
+_CLOSE_S = 15.0  # after the draining: detached sessions, producers and consumer have deadlines of their own
 
 
 async def serve(settings: Settings, stop: Stop) -> None:

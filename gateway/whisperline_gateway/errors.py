@@ -95,7 +95,7 @@ def slow_client(timeout_s: float) -> ClientError:
 def not_durable() -> ClientError:
     """Return the error of audio that could not be written to Kafka."""
     message = "The audio after the last acknowledged position could not be stored."
-    return ClientError("NOT_DURABLE", message, "Resume the session from the last acknowledged position.", retriable=True)
+    return ClientError("NOT_DURABLE", message, "Resume the session from the last acknowledgement.", retriable=True)
 
 
 def late_finals(timeout_s: float) -> ClientError:

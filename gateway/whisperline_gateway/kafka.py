@@ -177,7 +177,7 @@ class EventReader:
 
 
 async def check_topics(broker: Broker, ordinal: int, timeout_s: float) -> None:
-    """Wait for Kafka. Raises `StartupError` in time, or at once if it refuses us or has no topic or partition for us."""
+    """Wait until Kafka has our topics. Raises `StartupError`: at once if it refuses us, or has no partition for us."""
     await broker.wait_until_reachable(timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
@@ -211,8 +211,8 @@ async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> bool:
 async def _abandon(producer: AIOKafkaProducer) -> None:
     """Let a producer that cannot flush write nothing more, and fail what it holds, so that nobody waits for it.
 
-    `stop` does neither: it flushes, for as long as that takes. aiokafka 0.14 has no public way, so this uses its private
-    `_sender` and `_message_accumulator`; `test_what_a_replaced_producer_cannot_write_fails` fails if they change.
+    `stop` does neither: it flushes, for as long as that takes. aiokafka 0.14 has no public way, so this uses its
+    private `_sender` and `_message_accumulator`. `test_what_a_replaced_producer_cannot_write_fails` notices a change.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_S):

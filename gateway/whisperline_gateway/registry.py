@@ -101,7 +101,7 @@ class Registry:
                 await asyncio.gather(*(connection.drain() for connection in connections), return_exceptions=True)
 
     async def close(self) -> None:
-        """Write what detached sessions still hold. Those in their grace are not ended: another gateway may have them."""
+        """Write what detached sessions still hold. None is ended in its grace: another gateway may resume it."""
         self._stopping.set()
         tasks = list(self._detached.values())
         if tasks:

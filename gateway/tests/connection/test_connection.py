@@ -275,7 +275,7 @@ async def test_nothing_is_acknowledged_before_the_answer_to_resume() -> None:
         await scene.peer.until_sent(SessionResumed)
         scene.peer.say(Audio(bytes(2_000)))
         audio = await scene.log.until_kind(AudioKind.AUDIO)
-        await until(lambda: scene.log.futures[-1].done())
+        await until(scene.log.futures[-1].done)
         assert not [message for message in scene.peer.sent if isinstance(message, Ack)]
         connection.on_event(resumed(audio, 32_000, 0))
         await scene.peer.until_sent(Ack)

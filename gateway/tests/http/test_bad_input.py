@@ -20,7 +20,9 @@ LYING_HEADER = b"RIFF" + struct.pack("<I4s4sIHHIIHH", 36, b"WAVE", b"fmt ", 16, 
 SILENCE_MINUTE = bytes(16_000 * 2 * 60)
 
 
-async def raw_socket(gateway: RunningGateway, receive_buffer_bytes: int | None = None, query: str = "") -> socket.socket:
+async def raw_socket(
+    gateway: RunningGateway, receive_buffer_bytes: int | None = None, query: str = ""
+) -> socket.socket:
     """A WebSocket handshake on a plain TCP socket, for what no WebSocket library would send."""
     plain = socket.socket()
     if receive_buffer_bytes is not None:
@@ -63,7 +65,9 @@ async def answer_to(gateway: RunningGateway, frame: bytes) -> bytes:
         pytest.param({"session_id": str(uuid4()), "resume_token": "y"}, b"", "BAD_RESUME_TOKEN", id="a forged token"),
     ],
 )
-async def test_what_cannot_be_used_is_refused(start_gateway: StartGateway, query: dict[str, object], frame: bytes | str, code: str) -> None:
+async def test_what_cannot_be_used_is_refused(
+    start_gateway: StartGateway, query: dict[str, object], frame: bytes | str, code: str
+) -> None:
     """Garbage, lies, text, wrong values and forged tokens: an Error that says so, and 1008."""
     gateway = await start_gateway()
     listener = await gateway.listen(**query)
@@ -157,7 +161,9 @@ async def test_a_quiet_session_shows_the_log_that_it_lives(start_gateway: StartG
     await listener.vanish()
 
 
-async def test_a_vanished_client_that_cannot_resume_ends_its_session(start_gateway: StartGateway, scribe: Scribe) -> None:
+async def test_a_vanished_client_that_cannot_resume_ends_its_session(
+    start_gateway: StartGateway, scribe: Scribe
+) -> None:
     """Without acks there is no way back: END is written at once, after all that was received."""
     gateway = await start_gateway()
     listener = await gateway.listen()

@@ -43,7 +43,9 @@ def log_of(records: list[AudioChunk]) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 333, 3_200, 64_000])
-async def test_audio_in_any_pieces_is_stored_whole_and_acknowledged(start_gateway: StartGateway, scribe: Scribe, size: int) -> None:
+async def test_audio_in_any_pieces_is_stored_whole_and_acknowledged(
+    start_gateway: StartGateway, scribe: Scribe, size: int
+) -> None:
     """Odd pieces become whole samples; CloseStream brings the finals, then the summary, then a normal close."""
     gateway = await start_gateway()
     audio = AUDIO[:2_001] if size == 1 else AUDIO
@@ -114,8 +116,8 @@ async def test_lively_events_come_once_and_never_after_their_final(start_gateway
         partial(start, 0, "words"),
     ]
     await scribe.publish(start, *published)
-    partial = await listener.next("Results", is_final=False)
-    assert partial["channel"]["alternatives"][0]["stable_transcript"] == "wor"
+    interim = await listener.next("Results", is_final=False)
+    assert interim["channel"]["alternatives"][0]["stable_transcript"] == "wor"
     published += [final(start, 0), utterance_end(start, 900)]
     await scribe.publish(start, *published[2:], *published, finalized(start, 950))
     await listener.next("Results", from_finalize=True)
@@ -160,7 +162,9 @@ async def dropped_session(gateway: RunningGateway) -> tuple[str, Message]:
     return listener.session_id, ack
 
 
-async def test_a_dropped_client_resumes_at_another_gateway(start_gateway: StartGateway, scribe: Scribe, store: Store) -> None:
+async def test_a_dropped_client_resumes_at_another_gateway(
+    start_gateway: StartGateway, scribe: Scribe, store: Store
+) -> None:
     """It goes on from where the audio is durable, and receives what it missed, in order, however late it is stored."""
     one, two = await start_gateway(), await start_gateway(ordinal=1)
     session_id, ack = await dropped_session(one)
@@ -172,8 +176,8 @@ async def test_a_dropped_client_resumes_at_another_gateway(start_gateway: StartG
     assert resume.options.interim_results  # as the session was begun, not as this query says
     await scribe.publish(resume, resumed(resume, 32_500, 3))
     listener = await resuming
-    resumed = await listener.next("Resumed")
-    assert (resumed["sequence_id"], resumed["position"]) == (0, 32_500)
+    answer = await listener.next("Resumed")
+    assert (answer["sequence_id"], answer["position"]) == (0, 32_500)
     await scribe.publish(resume, final(resume, 3, "three"))
     await listener.send(AUDIO)  # goes on while the finals are missing
     await listener.acked(64_500)
@@ -240,7 +244,9 @@ async def test_audio_behind_the_end_is_left_to_the_client(start_gateway: StartGa
     assert not listener.all("Ack")
 
 
-async def test_a_resumption_that_is_dropped_does_not_end_the_session(start_gateway: StartGateway, scribe: Scribe) -> None:
+async def test_a_resumption_that_is_dropped_does_not_end_the_session(
+    start_gateway: StartGateway, scribe: Scribe
+) -> None:
     """A client that loses its new connection before it was answered still has its token, and its grace."""
     gateway = await start_gateway(resume_timeout_s=20)
     session_id, ack = await dropped_session(gateway)
@@ -275,7 +281,9 @@ async def test_a_newer_connection_takes_the_session_over(start_gateway: StartGat
     assert (await scribe.until(session_id, AudioKind.END)).position == 64_000
 
 
-async def test_a_session_that_is_over_gives_its_finals_and_takes_no_audio(start_gateway: StartGateway, scribe: Scribe, store: Store) -> None:
+async def test_a_session_that_is_over_gives_its_finals_and_takes_no_audio(
+    start_gateway: StartGateway, scribe: Scribe, store: Store
+) -> None:
     """A client that comes back after the end receives what it lacks; audio that is left has no session."""
     gateway = await start_gateway()
     for leave in ("CloseStream", "audio"):

@@ -6,9 +6,13 @@ Everything else is kept in order. A client for which too many of those wait is t
 
 import asyncio
 from collections import deque
+import time
 from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
+
+from whisperline_contracts import Final, Finalized, Partial
+from whisperline_runtime.tracing import Context, current_span, in_context, tracer
 
 from whisperline_gateway import errors
 from whisperline_gateway.errors import ClientDisconnectedError, ClientError, OutboxFullError
@@ -19,7 +23,7 @@ class Peer(Protocol):
     """The client's end of a connection: a WebSocket, and the protocol that is spoken on it."""
 
     async def receive(self) -> ClientMessage:
-        """Wait for the client's next message. Raises `ClientDisconnectedError`, and `ClientError` if it is unreadable."""
+        """Return the client's next message. Raises `ClientDisconnectedError`, or `ClientError` if it is unreadable."""
 
     async def send(self, message: ServerMessage) -> None:
         """Write a message. Raises `ClientDisconnectedError`."""

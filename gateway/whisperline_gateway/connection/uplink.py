@@ -9,13 +9,26 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
+from aiokafka.structs import RecordMetadata
 from whisperline_contracts import AudioChunk, AudioKind
-from whisperline_contracts.topics import MAX_AUDIO_BYTES
+from whisperline_contracts.topics import AUDIO_CHUNKS, MAX_AUDIO_BYTES
+from whisperline_runtime.tracing import (
+    Context,
+    Link,
+    Span,
+    SpanKind,
+    Status,
+    StatusCode,
+    exemplar,
+    traceparent_of,
+    tracer,
+)
 
 from whisperline_gateway import metrics
 from whisperline_gateway.protocol.pcm import PcmFormat
 
 log = logging.getLogger(__name__)
+_tracer = tracer(__name__)
 
 _CONTROL_BYTES = 512  # what a record without audio counts for: most of it is headers
 
@@ -39,12 +52,47 @@ class UplinkLimits:
     in_flight_bytes: int  # what may wait for Kafka
 
 
+@dataclass(frozen=True)
+class RecordSpans:
+    """Where the spans of a connection's records belong, which are made only while the connection's own is recorded."""
+
+    parent: Context  # the client's; an empty one makes each record the root of its trace
+    link: Link  # to the connection's span
+
+    def start(self, chunk: AudioChunk, received_ns: int) -> Span:
+        """Start the span of a record whose first sample was received at `received_ns` (since the Unix epoch)."""
+        return _tracer.start_span(
+            f"{AUDIO_CHUNKS} send",
+            self.parent,
+            SpanKind.PRODUCER,
+            {
+                "messaging.system": "kafka",
+                "messaging.destination.name": AUDIO_CHUNKS,
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "whisperline.session.id": chunk.session_id,
+                "whisperline.connection.id": chunk.connection_id,
+                "whisperline.audio.position_ms": chunk.position * 1000 // chunk.sample_rate,
+            },
+            [self.link],
+            start_time=received_ns,
+        )
+
+
+@dataclass
+class _Gathered:
+    """Audio that is gathered into the next records."""
+
+    samples: bytearray
+    received_ns: int  # when its first sample came; 0 without spans
+
+
 class RecordLog(Protocol):
     """Where records go. See `kafka.AudioLog`."""
 
     generation: int  # what was appended under one number keeps its order
 
-    async def append(self, chunk: AudioChunk) -> "asyncio.Future[object]":
+    async def append(self, chunk: AudioChunk) -> "asyncio.Future[RecordMetadata]":
         """Hand a record over; the future is done when it is durable. Raises `KafkaError`, and so does the future."""
 
 
@@ -66,6 +114,7 @@ class Uplink:
         limits: UplinkLimits,
         on_durable: Callable[[int], None],
         on_failure: Callable[[], None],
+        spans: RecordSpans | None = None,
     ) -> None:
         self.phase = UplinkPhase.OPENING
         self._log = audio_log
@@ -74,7 +123,8 @@ class Uplink:
         self._limits = limits
         self._on_durable = on_durable
         self._on_failure = on_failure
-        self._queue: deque[bytearray | AudioKind] = deque()
+        self._spans = spans
+        self._queue: deque[_Gathered | AudioKind] = deque()
         # Counts what is in the queue, and what Kafka has and has not acknowledged. Added when an item is queued,
         # subtracted when its record is durable.
         self._waiting_bytes = 0
@@ -118,10 +168,10 @@ class Uplink:
         if not self.is_running or self.phase is UplinkPhase.ENDED:
             return
         last = self._queue[-1] if self._queue else None
-        if isinstance(last, bytearray):
-            last += samples
+        if isinstance(last, _Gathered):
+            last.samples += samples
         else:
-            self._queue.append(bytearray(samples))
+            self._queue.append(_Gathered(bytearray(samples), time.time_ns() if self._spans is not None else 0))
         self._waiting_bytes += len(samples)
         self._work.set()
 
@@ -196,20 +246,22 @@ class Uplink:
         except Exception as error:  # KafkaError, or a defect: either way the records behind this one cannot be written
             self._fail(error)
 
-    async def _send_item(self, item: bytearray | AudioKind) -> None:
+    async def _send_item(self, item: _Gathered | AudioKind) -> None:
         if isinstance(item, AudioKind):
             await self._send(item, charged_bytes=_CONTROL_BYTES)
             return
         frame_bytes = PcmFormat(self._template.sample_rate, self._template.channels).frame_bytes
         limit = MAX_AUDIO_BYTES - MAX_AUDIO_BYTES % frame_bytes
-        while item and self.is_running:  # `write` may add to it meanwhile
-            piece = bytes(item[:limit])
-            del item[:limit]
-            await self._send(AudioKind.AUDIO, piece, charged_bytes=len(piece))
+        while item.samples and self.is_running:  # `write` may add to them meanwhile
+            piece = bytes(item.samples[:limit])
+            del item.samples[:limit]
+            await self._send(AudioKind.AUDIO, piece, charged_bytes=len(piece), received_ns=item.received_ns)
 
-    async def _send(self, kind: AudioKind, data: bytes = b"", charged_bytes: int = 0) -> None:
+    async def _send(
+        self, kind: AudioKind, data: bytes = b"", *, charged_bytes: int = 0, received_ns: int = 0
+    ) -> None:
         """Hand a record over to Kafka; `charged_bytes` are what it added to `_waiting_bytes`."""
-        # A new producer could overtake the one that still has our last records (see kafka.AudioLog): wait for those first.
+        # A new producer could overtake the one that still has our last records, so wait for those (see kafka.AudioLog).
         while self._generation != self._log.generation and len(self._acks):
             await self._change()
             if not self.is_running:
@@ -219,15 +271,34 @@ class Uplink:
         self._sequence += 1
         self._next_position += chunk.samples
         ticket = self._acks.add(self._next_position)
+        span = self._spans.start(chunk, received_ns) if self._spans is not None and data else None
+        if span is not None:
+            chunk = replace(chunk, traceparent=traceparent_of(span))
         began_s = time.monotonic()
-        future = await self._log.append(chunk)
 
-        def settled(done: "asyncio.Future[object]") -> None:
+        def end_span(failure: BaseException | None, stored: RecordMetadata | None) -> None:
+            if span is None:
+                return
+            if stored is not None:
+                span.set_attribute("messaging.destination.partition.id", str(stored.partition))
+                span.set_attribute("messaging.kafka.offset", stored.offset)
+            if failure is not None:
+                span.set_status(Status(StatusCode.ERROR, type(failure).__name__))
+            span.end()
+
+        try:
+            future = await self._log.append(chunk)
+        except BaseException as error:
+            end_span(error, None)
+            raise
+
+        def settled(done: "asyncio.Future[RecordMetadata]") -> None:
             failure = asyncio.CancelledError() if done.cancelled() else done.exception()
+            end_span(failure, done.result() if failure is None else None)
             if failure is not None:
                 self._fail(failure)
                 return
-            metrics.ACK_LATENCY.observe(time.monotonic() - began_s)
+            metrics.ACK_LATENCY.observe(time.monotonic() - began_s, exemplar(span) if span is not None else None)
             metrics.STORED_BYTES.inc(len(data))
             self._waiting_bytes -= charged_bytes
             if ticket == 0 and self.phase is UplinkPhase.OPENING:  # the record is START or RESUME

@@ -3,8 +3,8 @@
 - When the gateway stops, clients are asked to come back, by message and close code, before their sockets are closed.
 - A socket whose client does not read can be dropped; a plain close would wait for that client for ever.
 - A frame that breaks the WebSocket protocol (too large, not UTF-8) is answered with an error before the close. What the
-  client is still sending is read and thrown away for a while: closing at once would reset the connection, and the client
-  would never read the error.
+  client is still sending is read and thrown away for a while: closing at once would reset the connection, and the
+  client would never read the error.
 """
 
 import asyncio
@@ -96,7 +96,7 @@ def broken_frame(close_code: int, max_frame_bytes: int) -> ClientError:
         case CloseCode.INVALID_DATA:
             return ClientError("NOT_UTF8", "A text message is not UTF-8.", "Send audio in binary frames.")
         case _:
-            return ClientError("PROTOCOL", "A frame breaks the WebSocket protocol (RFC 6455).", "Use a WebSocket library.")
+            return ClientError("PROTOCOL", "A frame breaks RFC 6455.", "Use a WebSocket library.")
 
 
 class Server(uvicorn.Server):

@@ -34,7 +34,7 @@ class WebSocketPeer:
         self._protocol = protocol
 
     async def receive(self) -> ClientMessage:
-        """Wait for the client's next message. Raises `ClientDisconnectedError`, and `ClientError` if it is unreadable."""
+        """Return the client's next message. Raises `ClientDisconnectedError`, or `ClientError` if it is unreadable."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise ClientDisconnectedError

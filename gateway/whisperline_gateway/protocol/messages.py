@@ -153,7 +153,7 @@ class CloseFrame(NamedTuple):
 
 
 class ClientProtocol(Protocol):
-    """Translates for one connection. It does no I/O, and its only state is what its own messages need, such as a count."""
+    """Translates for one connection. It does no I/O, and keeps no state but what its messages need, such as a count."""
 
     path: ClassVar[str]
 

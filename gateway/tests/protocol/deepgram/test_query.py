@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_gateway.errors import ClientError
-from whisperline_gateway.protocol.pcm import PcmFormat
 from whisperline_gateway.protocol.deepgram.errors import close_code
 from whisperline_gateway.protocol.deepgram.query import parse_query
+from whisperline_gateway.protocol.pcm import PcmFormat
 
 SESSION = "0f8fad5b-d9cb-469f-a165-70867728950e"
 RAW = {"encoding": "linear16", "sample_rate": "16000"}

@@ -31,7 +31,7 @@ class DeepgramListen:
         return parse_query(query)
 
     def handshake(self, session_id: str, subprotocols: Sequence[str]) -> Handshake:
-        """Return the header that Deepgram's SDKs read. In a browser they offer "token" and their key as subprotocols."""
+        """Return the header that SDKs read. In a browser they offer "token" and their key as subprotocols."""
         return Handshake(next(iter(subprotocols), None), [(b"dg-request-id", session_id.encode())])
 
     def decode_binary(self, data: bytes) -> ClientMessage:

@@ -52,7 +52,7 @@ def encode(message: ServerMessage, sequence_id: int) -> Frame:
     return Frame(fields["type"], text)
 
 
-def _fields(message: ServerMessage) -> _Fields:
+def _fields(message: ServerMessage) -> _Fields:  # noqa: PLR0911 - one for each message
     match message:
         case Partial():
             return _partial(message)
@@ -142,7 +142,9 @@ def _final(event: Final) -> _Fields:
         "words": words,
     }
     return {
-        **_results(event.session_id, event.start_ms, event.end_ms, alternative, event.model, event.model_version),
+        **_results(
+            event.session_id, event.start_ms, event.end_ms, alternative, model=event.model, version=event.model_version
+        ),
         "is_final": True,
         "speech_final": event.reason is not SegmentEnd.MAX_LENGTH,
         "from_finalize": event.reason is SegmentEnd.FINALIZE,
@@ -163,7 +165,7 @@ def _finalized(event: Finalized) -> _Fields:
 
 
 def _results(
-    session_id: str, start_ms: int, end_ms: int, alternative: _Fields, model: str = "whisper", version: str = ""
+    session_id: str, start_ms: int, end_ms: int, alternative: _Fields, *, model: str = "whisper", version: str = ""
 ) -> _Fields:
     return {
         "type": "Results",
