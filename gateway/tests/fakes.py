@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Iterable
 
+from aiokafka.structs import RecordMetadata, TopicPartition
 from harness import PATIENCE_S
 from whisperline_contracts import AudioChunk, AudioKind, Final
+from whisperline_contracts.topics import AUDIO_CHUNKS
 from whisperline_gateway.errors import ClientDisconnectedError, ClientError
 from whisperline_gateway.protocol.messages import ClientMessage, ServerMessage
 
@@ -49,13 +51,14 @@ class FakePeer:
             raise message
         return message
 
-    async def send(self, message: ServerMessage) -> None:
+    async def send(self, message: ServerMessage) -> str:
         await asyncio.sleep(self._pause_s)
         if self._is_gone:
             raise ClientDisconnectedError
         async with self._news:
             self.sent.append(message)
             self._news.notify_all()
+        return type(message).__name__
 
     async def close(self, failure: ClientError | None) -> None:
         if not self._takes_close:
@@ -76,7 +79,7 @@ class HeldLog:
     def __init__(self, *, durable: bool = False) -> None:
         self.generation = 0
         self.chunks: list[AudioChunk] = []
-        self.futures: list[asyncio.Future[object]] = []
+        self.futures: list[asyncio.Future[RecordMetadata]] = []
         self._durable = durable
         self._news = asyncio.Condition()
 
@@ -84,13 +87,13 @@ class HeldLog:
     def kinds(self) -> list[AudioKind]:
         return [chunk.kind for chunk in self.chunks]
 
-    async def append(self, chunk: AudioChunk) -> "asyncio.Future[object]":
+    async def append(self, chunk: AudioChunk) -> "asyncio.Future[RecordMetadata]":
         async with self._news:
             self.chunks.append(chunk)
             self.futures.append(asyncio.get_running_loop().create_future())
             self._news.notify_all()
         if self._durable:
-            self.futures[-1].set_result(None)
+            self.settle()
         return self.futures[-1]
 
     async def until(self, count: int) -> None:
@@ -104,11 +107,12 @@ class HeldLog:
             await self._news.wait_for(lambda: kind in self.kinds)
         return self.chunks[self.kinds.index(kind)]
 
-    def settle(self) -> None:
-        """Make all records durable."""
-        for future in self.futures:
+    def settle(self, count: int | None = None) -> None:
+        """Make the first records durable, or all of them."""
+        for offset, future in enumerate(self.futures[:count]):
             if not future.done():
-                future.set_result(None)
+                topic = TopicPartition(AUDIO_CHUNKS, 0)
+                future.set_result(RecordMetadata(AUDIO_CHUNKS, 0, topic, offset, None, 0, 0))
 
 
 class MemoryStore:

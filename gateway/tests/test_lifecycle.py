@@ -127,7 +127,8 @@ async def test_a_session_survives_a_restart_of_kafka(start_gateway: StartGateway
 
 
 def received_bytes() -> float:
-    return metrics.RECEIVED_BYTES.collect()[0].samples[0].value
+    (metric,) = metrics.RECEIVED_BYTES.collect()
+    return float(metric.samples[0].value)
 
 
 async def send_frames(listener: Listener, count: int) -> None:

@@ -7,14 +7,17 @@ from contextlib import asynccontextmanager, suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
+from aiokafka.structs import RecordMetadata
 from whisperline_contracts import AudioChunk, Event, UnreadableMessage, decode_event
 from whisperline_contracts.topics import AUDIO_CHUNKS, MAX_MESSAGE_BYTES, TRANSCRIPTIONS, TRANSCRIPTIONS_DEAD
 from whisperline_runtime.broker import Broker
 from whisperline_runtime.process import StartupError
 from whisperline_runtime.producer import DeadLetters
 from whisperline_runtime.retry import retrying
+from whisperline_runtime.tracing import SpanKind, context_of, extract, tracer
 
 log = logging.getLogger(__name__)
+_tracer = tracer(__name__)
 
 _OUTAGE_MS = 60_000  # how long a record waits for room; what has room waits for its broker without limit
 _BATCH_BYTES = MAX_MESSAGE_BYTES // 2
@@ -52,13 +55,13 @@ class AudioLog:
                 await asyncio.gather(audio_log._replacement, return_exceptions=True)
             await _stop(audio_log._producer)
 
-    async def append(self, chunk: AudioChunk) -> "asyncio.Future[object]":
+    async def append(self, chunk: AudioChunk) -> "asyncio.Future[RecordMetadata]":
         """Hand a record over; the future is done when it is durable. Raises `KafkaError`, and so does the future."""
         producer = self._producer
         if producer is None:
             raise KafkaConnectionError("the producer is not running")
         try:
-            future: asyncio.Future[object] = await producer.send(
+            future: asyncio.Future[RecordMetadata] = await producer.send(
                 AUDIO_CHUNKS, chunk.data, key=chunk.session_id.encode(), headers=chunk.headers()
             )
         except KafkaTimeoutError:  # there was no room for the record, and nothing was lost
@@ -67,7 +70,7 @@ class AudioLog:
             self.replace_producer(producer)
             raise
 
-        def check(done: "asyncio.Future[object]") -> None:
+        def check(done: "asyncio.Future[RecordMetadata]") -> None:
             # A batch that fails leaves a hole in the producer's sequence, which no later batch gets past.
             if not done.cancelled() and done.exception() is not None:
                 self.replace_producer(producer)
@@ -162,8 +165,28 @@ class EventReader:
                 event = decode_event(record.value)
             except UnreadableMessage as error:
                 await dead_letters.send(record, error.reason)
-            else:
-                dead_letters.readable(record.partition)
+                continue
+            dead_letters.readable(record.partition)
+            traceparent = extract(record.headers)
+            if traceparent is None:
+                route(event)
+                continue
+            with _tracer.start_as_current_span(
+                f"{TRANSCRIPTIONS} process", context_of(traceparent), SpanKind.CONSUMER
+            ) as span:
+                if span.is_recording():
+                    span.set_attributes(
+                        {
+                            "messaging.system": "kafka",
+                            "messaging.destination.name": TRANSCRIPTIONS,
+                            "messaging.destination.partition.id": str(record.partition),
+                            "messaging.operation.name": "process",
+                            "messaging.operation.type": "process",
+                            "messaging.kafka.offset": record.offset,
+                            "whisperline.session.id": event.session_id,
+                            "whisperline.event.type": event.type,
+                        }
+                    )
                 route(event)
 
     async def is_reachable(self, timeout_s: float) -> bool:

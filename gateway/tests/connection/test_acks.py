@@ -20,9 +20,10 @@ def sender(outbox: Outbox, interval_s: float, position: int = 0) -> AckSender:
 
 async def next_ack(outbox: Outbox) -> Ack:
     async with asyncio.timeout(PATIENCE_S):
-        message = await outbox.next()
-    assert isinstance(message, Ack)
-    return message
+        envelope = await outbox.next()
+    assert envelope is not None
+    assert isinstance(envelope.message, Ack)
+    return envelope.message
 
 
 async def is_empty(outbox: Outbox) -> bool:

@@ -28,7 +28,7 @@ from whisperline_gateway.protocol.messages import (
 )
 from whisperline_gateway.protocol.pcm import PcmFormat
 from whisperline_gateway.protocol.tokens import SignedSession, TokenIssuer
-from whisperline_persistence import StoreRefused
+from whisperline_persistence import StoreRefusedError
 
 SECRET = b"the secret of the tests"
 PCM = PcmFormat(16_000, 1)
@@ -116,7 +116,8 @@ async def test_a_connection_without_audio_or_header_closes_normally() -> None:
     async with scene.running(pcm=None):
         scene.peer.say(CloseStream())
     assert scene.end_code() == "closed"
-    assert scene.log.chunks == scene.attached == []
+    assert scene.log.chunks == []
+    assert scene.attached == []
 
 
 async def test_a_header_that_ends_halfway_is_an_error() -> None:
@@ -384,7 +385,7 @@ async def test_a_client_that_does_not_read_is_too_slow() -> None:
 async def test_a_defect_is_told_as_one() -> None:
     """The client learns that it is not to blame; the log says more."""
     scene = Scene()
-    scene.store.error = StoreRefused("no such table")
+    scene.store.error = StoreRefusedError("no such table")
     async with scene.running() as (connection, _):
         start = await scene.log.until_kind(AudioKind.START)
         connection.on_event(final(start, 5))

@@ -23,7 +23,7 @@ from whisperline_gateway.connection.downlink import Downlink
 from whisperline_gateway.connection.outbox import Outbox
 from whisperline_gateway.errors import OutboxFullError
 from whisperline_gateway.protocol.messages import ServerMessage
-from whisperline_persistence import StoreAway, StoreRefused
+from whisperline_persistence import StoreRefusedError, StoreUnavailableError
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class Client:
 
     async def next(self) -> ServerMessage:
         async with asyncio.timeout(PATIENCE_S):
-            message = await self.outbox.next()
-        assert message is not None
-        return message
+            envelope = await self.outbox.next()
+        assert envelope is not None
+        return envelope.message
 
     async def rest(self) -> list[ServerMessage]:
         """Everything that waits; the outbox is closed then."""
         self.outbox.close()
         messages = []
-        while (message := await self.outbox.next()) is not None:
-            messages.append(message)
+        while (envelope := await self.outbox.next()) is not None:
+            messages.append(envelope.message)
         return messages
 
     @asynccontextmanager
@@ -91,7 +91,7 @@ async def test_a_replay_brings_nothing_new() -> None:
     """A transcriber that replays the log publishes events again, and late ones; the client sees each once."""
     client = Client(interim_results=True, vad_events=True)
     client.downlink.start()
-    once = [speech_started(MINE, 0, 320), final(MINE, 0), utterance_end(MINE, 900)]
+    once: list[Event] = [speech_started(MINE, 0, 320), final(MINE, 0), utterance_end(MINE, 900)]
     client.hears(*once, partial(MINE, 0, "late"), *once)
     assert await client.rest() == once
 
@@ -119,7 +119,7 @@ async def test_finals_that_did_not_come_are_read_from_the_database() -> None:
 async def test_a_database_that_is_away_is_asked_again() -> None:
     """Finals come when it is back."""
     client = Client()
-    client.store.error = StoreAway("it restarts")
+    client.store.error = StoreUnavailableError("it restarts")
     client.downlink.start()
     async with client.filling():
         client.hears(final(MINE, 1))
@@ -132,10 +132,10 @@ async def test_a_database_that_is_away_is_asked_again() -> None:
 async def test_a_database_that_refuses_is_an_error() -> None:
     """What can never be read must not be waited for."""
     client = Client()
-    client.store.error = StoreRefused("no such table")
+    client.store.error = StoreRefusedError("no such table")
     client.downlink.start()
     client.hears(final(MINE, 1))
-    with pytest.raises(StoreRefused):
+    with pytest.raises(StoreRefusedError):
         await client.downlink.fill_gaps()
 
 

@@ -15,9 +15,9 @@ def message(text: object) -> UnknownMessage:
 async def drained(outbox: Outbox) -> list[str]:
     outbox.close()
     texts = []
-    while (waiting := await outbox.next()) is not None:
-        assert isinstance(waiting, UnknownMessage)
-        texts.append(waiting.text)
+    while (envelope := await outbox.next()) is not None:
+        assert isinstance(envelope.message, UnknownMessage)
+        texts.append(envelope.message.text)
     return texts
 
 
@@ -89,4 +89,6 @@ async def test_a_writer_waits_for_the_next_message() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     outbox.put(message(1))
-    assert await waiting == message(1)
+    envelope = await waiting
+    assert envelope is not None
+    assert envelope.message == message(1)

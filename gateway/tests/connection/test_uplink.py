@@ -63,20 +63,21 @@ async def test_the_phases_of_an_uplink() -> None:
     uplink = new_uplink(log)
     opening = asyncio.create_task(uplink.open(AudioKind.START))
     await log.until(1)
-    assert uplink.phase is UplinkPhase.OPENING
+    phases = [uplink.phase]
     log.settle()
     assert await opening
-    assert uplink.phase is UplinkPhase.FLOWING
+    phases.append(uplink.phase)
     uplink.end()
     uplink.end()
     uplink.write(bytes(2))
     uplink.finalize()
-    assert uplink.phase is UplinkPhase.ENDED
+    phases.append(uplink.phase)
     await log.until(2)
     log.settle()
     assert await uplink.drain()
     assert log.kinds == [AudioKind.START, AudioKind.END]
     await uplink.close()
+    assert phases == [UplinkPhase.OPENING, UplinkPhase.FLOWING, UplinkPhase.ENDED]
     assert uplink.phase is UplinkPhase.CLOSED
     assert not await uplink.drain()
 
@@ -87,7 +88,7 @@ async def test_what_is_queued_before_the_start_is_durable_does_not_hold_it_up(lo
     opening = asyncio.create_task(uplink.open(AudioKind.START))
     await log.until(1)
     uplink.finalize()
-    log.futures[0].set_result(None)
+    log.settle(1)
     async with asyncio.timeout(PATIENCE_S):
         assert await opening
     await log.until(2)
@@ -209,7 +210,7 @@ async def test_an_uplink_that_is_closed_reports_nothing_more(log: HeldLog) -> No
         uplink.write(bytes(2))
         uplink.finalize()
         await log.until(3)
-    log.futures[1].set_result(None)
+    log.settle(2)
     log.futures[2].set_exception(KafkaTimeoutError())
     await asyncio.sleep(0)
     assert (reports.positions, reports.failures) == ([], 0)

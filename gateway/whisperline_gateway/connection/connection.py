@@ -10,13 +10,17 @@ from datetime import UTC, datetime
 from enum import Enum
 from uuid import uuid4
 
+from opentelemetry import trace
 from whisperline_contracts import AudioChunk, AudioKind, Event, Resumed, SessionEnd
+from whisperline_runtime import tracing
+from whisperline_runtime.logs import bind
+from whisperline_runtime.tracing import Link, Span, SpanKind, Status, StatusCode
 
 from whisperline_gateway import errors, metrics
 from whisperline_gateway.connection.acks import AckSender
 from whisperline_gateway.connection.downlink import Downlink, FinalStore
 from whisperline_gateway.connection.outbox import Outbox, Peer, SocketWriter
-from whisperline_gateway.connection.uplink import RecordLog, Uplink, UplinkLimits, UplinkPhase
+from whisperline_gateway.connection.uplink import RecordLog, RecordSpans, Uplink, UplinkLimits, UplinkPhase
 from whisperline_gateway.errors import (
     ClientDisconnectedError,
     ClientError,
@@ -40,6 +44,7 @@ from whisperline_gateway.protocol.wav import WavParser
 from whisperline_gateway.settings import Settings
 
 log = logging.getLogger(__name__)
+_tracer = tracing.tracer(__name__)
 
 _FLUSH_S = 2.0  # when the gateway stops, for audio that Kafka is about to acknowledge
 
@@ -94,7 +99,7 @@ class Connection:
         self._peer = peer
         self._request = request
         self._services = services
-        self._traceparent = traceparent
+        self._trace_context = tracing.context_of(traceparent)  # the client's
         self._secret = settings.token_secret.get_secret_value().encode()
         self._client_id = request.client_id or str(uuid4())
         self._options = request.options
@@ -136,24 +141,22 @@ class Connection:
 
     async def run(self) -> None:
         """Serve the client to the end. The socket is closed then, and no task of the connection is left."""
+        write_timeout_s = self._services.settings.write_timeout_s
         try:
-            async with SocketWriter(self._peer, self._outbox, self._services.settings.write_timeout_s) as writer:
-                ending = await self._serve(writer)
-                self._interruption.cancel()  # nobody waits for it any more
-                await self._leave_session(ending)
-                self._set_phase(Phase.OVER)
-                if self._acks is not None:
-                    self._acks.stop()
-                metrics.DROPPED_PARTIALS.inc(self._outbox.dropped_partials)
-                if isinstance(ending, ClientDisconnectedError):
-                    log.info("session %s connection %s: disconnected", self.session_id, self.connection_id)
-                    metrics.VANISHED.inc()
-                    return
-                how = "closed" if ending is None else ending.code
-                log.info("session %s connection %s: %s", self.session_id, self.connection_id, how)
-                if ending is not None:
-                    metrics.ERRORS.labels(self._peer.error_code(ending)).inc()
-                await writer.close(ending)
+            with (
+                bind(session_id=self.session_id, connection_id=self.connection_id),
+                _tracer.start_as_current_span("listen", self._trace_context, SpanKind.SERVER) as span,
+            ):
+                async with SocketWriter(self._peer, self._outbox, write_timeout_s) as writer:
+                    ending = await self._serve(writer)
+                    self._interruption.cancel()  # nobody waits for it any more
+                    await self._leave_session(ending)
+                    self._set_phase(Phase.OVER)
+                    if self._acks is not None:
+                        self._acks.stop()
+                    self._report(ending, span)
+                    if not isinstance(ending, ClientDisconnectedError):
+                        await writer.close(ending)
         finally:
             if self._uplink is not None:
                 await self._uplink.close()
@@ -244,9 +247,28 @@ class Connection:
                 return error
             if isinstance(error, OutboxFullError):
                 return errors.slow_client(self._services.settings.write_timeout_s)
-            log.error("session %s failed", self.session_id, exc_info=error)
+            log.error("the connection failed", exc_info=error)
             return errors.internal()
         return None
+
+    def _report(self, ending: ClientError | ClientDisconnectedError | None, span: Span) -> None:
+        """Tell the log, the metrics and the trace how the connection ended."""
+        metrics.DROPPED_PARTIALS.inc(self._outbox.dropped_partials)
+        if isinstance(ending, ClientDisconnectedError):
+            metrics.VANISHED.inc()
+            how = "disconnected"
+        elif ending is not None:
+            metrics.ERRORS.labels(self._peer.error_code(ending)).inc()
+            how = ending.code
+        else:
+            how = "closed"
+        log.info("the connection is over: %s", how)
+        if span.is_recording():
+            span.set_attribute("whisperline.session.id", self.session_id)
+            span.set_attribute("whisperline.connection.id", self.connection_id)
+            span.set_attribute("whisperline.connection.end", how)
+            if isinstance(ending, ClientError) and ending.retriable:
+                span.set_status(Status(StatusCode.ERROR, how))
 
     async def _open(self, pcm: PcmFormat) -> Uplink:
         """Write START or RESUME, and tell the client when it is durable."""
@@ -262,15 +284,20 @@ class Connection:
             reply_partition=settings.ordinal,
             channels=pcm.channels,
             options=self._options,
-            traceparent=self._traceparent,
+            # Of records without audio. Each record with audio has its own, if spans are made.
+            traceparent=tracing.current_traceparent(),
         )
         limits = UplinkLimits(settings.flush_ms / 1000, settings.heartbeat_s, settings.in_flight_bytes)
+        spans = None
+        if tracing.is_on():
+            spans = RecordSpans(self._trace_context, Link(trace.get_current_span().get_span_context()))
         uplink = Uplink(
             self._services.audio_log,
             template,
             limits,
             self._on_durable,
             lambda: self.interrupt(errors.not_durable()),
+            spans=spans,
         )
         self._uplink = uplink
         await self._services.attach(self)
@@ -396,7 +423,7 @@ class Connection:
                 async with asyncio.timeout(_FLUSH_S):
                     await uplink.drain()
             except TimeoutError:
-                log.warning("session %s: its last audio was not acknowledged in time", self.session_id)
+                log.warning("the last audio was not acknowledged in time")
             if self._acks is not None:
                 self._acks.flush()
             return

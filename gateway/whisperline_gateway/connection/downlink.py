@@ -16,6 +16,7 @@ from whisperline_contracts import (
     UtteranceEnd,
 )
 from whisperline_persistence import StoreError
+from whisperline_runtime.tracing import exemplar
 
 from whisperline_gateway import metrics
 from whisperline_gateway.connection.outbox import Outbox
@@ -83,7 +84,7 @@ class Downlink:
         match event:
             case Final() if self._started:
                 if event.segment_index >= self._finals.expected:
-                    metrics.FINAL_LATENCY.observe(max(0.0, time.time() - event.time_ms / 1000))
+                    metrics.FINAL_LATENCY.observe(max(0.0, time.time() - event.time_ms / 1000), exemplar())
                 self._send_final(event)
             case Final():
                 self._finals.announce(event.segment_index + 1)

@@ -5,18 +5,21 @@ Everything else is kept in order. A client for which too many of those wait is t
 """
 
 import asyncio
-from collections import deque
 import time
+from collections import deque
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
+from opentelemetry import trace
 from whisperline_contracts import Final, Finalized, Partial
-from whisperline_runtime.tracing import Context, current_span, in_context, tracer
+from whisperline_runtime.tracing import Context, Status, StatusCode, tracer
 
 from whisperline_gateway import errors
 from whisperline_gateway.errors import ClientDisconnectedError, ClientError, OutboxFullError
 from whisperline_gateway.protocol.messages import ClientMessage, ServerMessage
+
+_tracer = tracer(__name__)
 
 
 class Peer(Protocol):
@@ -25,8 +28,8 @@ class Peer(Protocol):
     async def receive(self) -> ClientMessage:
         """Return the client's next message. Raises `ClientDisconnectedError`, or `ClientError` if it is unreadable."""
 
-    async def send(self, message: ServerMessage) -> None:
-        """Write a message. Raises `ClientDisconnectedError`."""
+    async def send(self, message: ServerMessage) -> str:
+        """Write a message; return what the protocol calls its type. Raises `ClientDisconnectedError`."""
 
     async def close(self, failure: ClientError | None) -> None:
         """Close normally, or because of `failure`. Does nothing if the client was faster."""
@@ -38,15 +41,31 @@ class Peer(Protocol):
         """Return what the protocol calls an error."""
 
 
+class Envelope(NamedTuple):
+    """A message that waits, and for text of a segment that is traced the context of its event."""
+
+    message: ServerMessage
+    context: Context | None = None
+    queued_ns: int = 0  # since the Unix epoch
+
+    @classmethod
+    def of(cls, message: ServerMessage) -> "Envelope":
+        """Return a message with the current span's context, if that is recorded and the message is text."""
+        span = trace.get_current_span()
+        if span.is_recording() and isinstance(message, Partial | Final | Finalized):
+            return cls(message, trace.set_span_in_context(span), time.time_ns())
+        return cls(message)
+
+
 class Outbox:
     """Holds the messages of one connection, from any of its tasks to its `SocketWriter`."""
 
     def __init__(self, limit: int = 256) -> None:
         self.dropped_partials = 0
         self._limit = limit
-        self._messages: deque[ServerMessage] = deque()
-        self._partial: ServerMessage | None = None
-        self._ack: ServerMessage | None = None
+        self._messages: deque[Envelope] = deque()
+        self._partial: Envelope | None = None
+        self._ack: Envelope | None = None
         self._closed = False
         self._changed = asyncio.Event()
         self._has_space = asyncio.Event()  # set while at most half the limit waits
@@ -58,7 +77,7 @@ class Outbox:
             return
         if len(self._messages) >= self._limit:
             raise OutboxFullError
-        self._messages.append(message)
+        self._messages.append(Envelope.of(message))
         self._changed.set()
         if len(self._messages) > self._limit // 2:
             self._has_space.clear()
@@ -66,7 +85,7 @@ class Outbox:
     def put_last(self, message: ServerMessage) -> None:
         """Add a message behind everything that waits, an Ack too. Raises `OutboxFullError`."""
         if self._ack is not None:
-            self.put(self._ack)
+            self.put(self._ack.message)
             self._ack = None
         self.put(message)
 
@@ -78,7 +97,7 @@ class Outbox:
         """Add a partial, in place of the one that waits."""
         if self._partial is not None:
             self.dropped_partials += 1
-        self._partial = message
+        self._partial = Envelope.of(message)
         self._changed.set()
 
     def drop_partial(self) -> None:
@@ -87,7 +106,7 @@ class Outbox:
 
     def put_ack(self, message: ServerMessage) -> None:
         """Add an Ack, in place of the one that waits."""
-        self._ack = message
+        self._ack = Envelope(message)
         self._changed.set()
 
     def close(self) -> None:
@@ -95,7 +114,7 @@ class Outbox:
         self._closed = True
         self._changed.set()
 
-    async def next(self) -> ServerMessage | None:
+    async def next(self) -> Envelope | None:
         """Return the next message to write, or None when the outbox is closed and empty."""
         while True:
             if self._messages:
@@ -153,9 +172,19 @@ class SocketWriter:
             self._peer.abort()
 
     async def _write(self) -> None:
-        while (message := await self._outbox.next()) is not None:
+        while (envelope := await self._outbox.next()) is not None:
+            span = None
+            if envelope.context is not None:
+                span = _tracer.start_span("send", envelope.context, start_time=envelope.queued_ns)
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    await self._peer.send(message)
+                    kind = await self._peer.send(envelope.message)
+                if span is not None:
+                    span.update_name(f"send {kind}")
             except TimeoutError:
+                if span is not None:
+                    span.set_status(Status(StatusCode.ERROR, "the client does not read"))
                 raise errors.slow_client(self._timeout_s) from None
+            finally:
+                if span is not None:
+                    span.end()

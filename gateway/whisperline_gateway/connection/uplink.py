@@ -114,6 +114,7 @@ class Uplink:
         limits: UplinkLimits,
         on_durable: Callable[[int], None],
         on_failure: Callable[[], None],
+        *,
         spans: RecordSpans | None = None,
     ) -> None:
         self.phase = UplinkPhase.OPENING
@@ -257,9 +258,7 @@ class Uplink:
             del item.samples[:limit]
             await self._send(AudioKind.AUDIO, piece, charged_bytes=len(piece), received_ns=item.received_ns)
 
-    async def _send(
-        self, kind: AudioKind, data: bytes = b"", *, charged_bytes: int = 0, received_ns: int = 0
-    ) -> None:
+    async def _send(self, kind: AudioKind, data: bytes = b"", *, charged_bytes: int = 0, received_ns: int = 0) -> None:
         """Hand a record over to Kafka; `charged_bytes` are what it added to `_waiting_bytes`."""
         # A new producer could overtake the one that still has our last records, so wait for those (see kafka.AudioLog).
         while self._generation != self._log.generation and len(self._acks):

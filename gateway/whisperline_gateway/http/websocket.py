@@ -44,14 +44,15 @@ class WebSocketPeer:
         metrics.RECEIVED_BYTES.inc(len(data))
         return self._protocol.decode_binary(data)
 
-    async def send(self, message: ServerMessage) -> None:
-        """Write a message. Raises `ClientDisconnectedError`."""
+    async def send(self, message: ServerMessage) -> str:
+        """Write a message; return what the protocol calls its type. Raises `ClientDisconnectedError`."""
         frame = self._protocol.encode(message)
         try:
             await self._socket.send_text(frame.text)
         except (WebSocketDisconnect, RuntimeError) as error:  # what starlette raises depends on who closed
             raise ClientDisconnectedError from error
         metrics.SENT.labels(frame.type).inc()
+        return frame.type
 
     async def close(self, failure: ClientError | None) -> None:
         """Send the close frame. Does nothing if the client was faster."""

@@ -12,7 +12,7 @@ from whisperline_contracts import Final, Finalized, Partial, SegmentEnd, Word
 from whisperline_gateway import errors
 from whisperline_gateway.errors import ClientError, RestartingError, SupersededError
 from whisperline_gateway.http.server import broken_frame
-from whisperline_gateway.protocol.deepgram import DeepgramListen
+from whisperline_gateway.protocol.deepgram.listen import DeepgramListen
 from whisperline_gateway.protocol.messages import (
     Ack,
     Audio,
