@@ -1,14 +1,18 @@
-"""In-memory parts for unit tests: a client, and a log in which records become durable when the test says so."""
+"""In-memory parts for unit tests: a client, a log in which records are durable when the test says so, a connection."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from aiokafka.structs import RecordMetadata, TopicPartition
-from harness import PATIENCE_S
-from whisperline_contracts import AudioChunk, AudioKind, Final
+from harness import PATIENCE_S, settings
+from whisperline_contracts import AudioChunk, AudioKind, Final, StreamOptions
 from whisperline_contracts.topics import AUDIO_CHUNKS
+from whisperline_gateway.connection.connection import Connection, Services
+from whisperline_gateway.connection.uplink import Uplink, UplinkPhase
 from whisperline_gateway.errors import ClientDisconnectedError, ClientError
-from whisperline_gateway.protocol.messages import ClientMessage, ServerMessage
+from whisperline_gateway.protocol.messages import ClientMessage, Open, Resume, ServerMessage
+from whisperline_gateway.protocol.pcm import PcmFormat
 
 
 class FakePeer:
@@ -131,3 +135,56 @@ class MemoryStore:
         if self.error is not None:
             raise self.error
         return [self._finals[index] for index in sorted(self._finals) if first_index <= index < (end_index or 2**31)]
+
+
+PCM = PcmFormat(16_000, 1)
+
+
+class Scene:
+    """One connection, its client, its log, and what it asked of the registry."""
+
+    def __init__(self, *, durable: bool = True, acks: bool = False, **changes: object) -> None:
+        self.log = HeldLog(durable=durable)
+        self.peer = FakePeer()
+        self.store = MemoryStore()
+        self.attached: list[Connection] = []
+        self.detached: list[tuple[UplinkPhase, float]] = []
+        self._uplinks: list[Uplink] = []
+        config = settings(flush_ms=0, ack_interval_ms=0, resume_grace_s=30, **changes)
+        self._services = Services(config, self.log, self.store, self._attach, self._detach)
+        self._acks = acks
+
+    async def _attach(self, connection: Connection) -> None:
+        self.attached.append(connection)
+
+    def _detach(self, session_id: str, uplink: Uplink, grace_s: float) -> None:
+        self.detached.append((uplink.phase, grace_s))
+        self._uplinks.append(uplink)
+
+    def connect(
+        self, *, pcm: PcmFormat | None = PCM, resume: Resume | None = None, traceparent: str | None = None
+    ) -> Connection:
+        options = StreamOptions(interim_results=True)
+        request = Open(pcm, options, client_id="o", acks=self._acks, vad_events=False, resume=resume)
+        return Connection(self.peer, "s", request, self._services, traceparent)
+
+    @asynccontextmanager
+    async def running(
+        self, *, pcm: PcmFormat | None = PCM, resume: Resume | None = None, traceparent: str | None = None
+    ) -> AsyncIterator[tuple[Connection, "asyncio.Task[None]"]]:
+        """A connection that runs; at the end it must have ended, and left no uplink open that is not detached."""
+        connection = self.connect(pcm=pcm, resume=resume, traceparent=traceparent)
+        task = asyncio.create_task(connection.run())
+        try:
+            yield connection, task
+            async with asyncio.timeout(PATIENCE_S):
+                await task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            for uplink in self._uplinks:
+                await uplink.close()
+
+    def end_code(self) -> str:
+        failure = self.peer.closed_with
+        return "closed" if failure is None and self.peer.is_closed else failure.code if failure else "dropped"

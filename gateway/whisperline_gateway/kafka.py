@@ -17,7 +17,7 @@ from whisperline_runtime.retry import retrying
 from whisperline_runtime.tracing import SpanKind, context_of, extract, tracer
 
 log = logging.getLogger(__name__)
-_tracer = tracer(__name__)
+TRACER = tracer(__name__)
 
 _OUTAGE_MS = 60_000  # how long a record waits for room; what has room waits for its broker without limit
 _BATCH_BYTES = MAX_MESSAGE_BYTES // 2
@@ -171,7 +171,7 @@ class EventReader:
             if traceparent is None:
                 route(event)
                 continue
-            with _tracer.start_as_current_span(
+            with TRACER.start_as_current_span(
                 f"{TRANSCRIPTIONS} process", context_of(traceparent), SpanKind.CONSUMER
             ) as span:
                 if span.is_recording():

@@ -3,15 +3,12 @@
 import asyncio
 import struct
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
-from fakes import FakePeer, HeldLog, MemoryStore
-from harness import PATIENCE_S, end_at, final, resumed, session_end, settings, until
+from fakes import Scene
+from harness import PATIENCE_S, end_at, final, resumed, session_end, until
 from whisperline_contracts import AudioKind, StreamOptions
-from whisperline_gateway.connection.connection import Connection, Services
-from whisperline_gateway.connection.uplink import Uplink, UplinkPhase
+from whisperline_gateway.connection.uplink import UplinkPhase
 from whisperline_gateway.errors import ClientDisconnectedError, ClientError, RestartingError, SupersededError
 from whisperline_gateway.protocol.messages import (
     Ack,
@@ -19,68 +16,17 @@ from whisperline_gateway.protocol.messages import (
     CloseStream,
     Finalize,
     KeepAlive,
-    Open,
     Resume,
     SessionResumed,
     SessionStarted,
     Summary,
     UnknownMessage,
 )
-from whisperline_gateway.protocol.pcm import PcmFormat
 from whisperline_gateway.protocol.tokens import SignedSession, TokenIssuer
 from whisperline_persistence import StoreRefusedError
 
 SECRET = b"the secret of the tests"
-PCM = PcmFormat(16_000, 1)
 WAV_HEADER = b"RIFF" + struct.pack("<I4s4sIHHIIHH4sI", 0, b"WAVE", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", 0)
-
-
-class Scene:
-    """One connection, its client, its log, and what it asked of the registry."""
-
-    def __init__(self, *, durable: bool = True, acks: bool = False, **changes: object) -> None:
-        self.log = HeldLog(durable=durable)
-        self.peer = FakePeer()
-        self.store = MemoryStore()
-        self.attached: list[Connection] = []
-        self.detached: list[tuple[UplinkPhase, float]] = []
-        self._uplinks: list[Uplink] = []
-        config = settings(flush_ms=0, ack_interval_ms=0, resume_grace_s=30, **changes)
-        self._services = Services(config, self.log, self.store, self._attach, self._detach)
-        self._acks = acks
-
-    async def _attach(self, connection: Connection) -> None:
-        self.attached.append(connection)
-
-    def _detach(self, session_id: str, uplink: Uplink, grace_s: float) -> None:
-        self.detached.append((uplink.phase, grace_s))
-        self._uplinks.append(uplink)
-
-    def connect(self, *, pcm: PcmFormat | None = PCM, resume: Resume | None = None) -> Connection:
-        options = StreamOptions(interim_results=True)
-        request = Open(pcm, options, client_id="o", acks=self._acks, vad_events=False, resume=resume)
-        return Connection(self.peer, "s", request, self._services)
-
-    @asynccontextmanager
-    async def running(
-        self, *, pcm: PcmFormat | None = PCM, resume: Resume | None = None
-    ) -> AsyncIterator[tuple[Connection, "asyncio.Task[None]"]]:
-        """A connection that runs; at the end it must have ended, and left no uplink open that is not detached."""
-        connection = self.connect(pcm=pcm, resume=resume)
-        task = asyncio.create_task(connection.run())
-        try:
-            yield connection, task
-            async with asyncio.timeout(PATIENCE_S):
-                await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            for uplink in self._uplinks:
-                await uplink.close()
-
-    def end_code(self) -> str:
-        failure = self.peer.closed_with
-        return "closed" if failure is None and self.peer.is_closed else failure.code if failure else "dropped"
 
 
 def token(position: int = 32_000, secret: bytes = SECRET) -> Resume:

@@ -44,7 +44,7 @@ from whisperline_gateway.protocol.wav import WavParser
 from whisperline_gateway.settings import Settings
 
 log = logging.getLogger(__name__)
-_tracer = tracing.tracer(__name__)
+TRACER = tracing.tracer(__name__)
 
 _FLUSH_S = 2.0  # when the gateway stops, for audio that Kafka is about to acknowledge
 
@@ -145,7 +145,7 @@ class Connection:
         try:
             with (
                 bind(session_id=self.session_id, connection_id=self.connection_id),
-                _tracer.start_as_current_span("listen", self._trace_context, SpanKind.SERVER) as span,
+                TRACER.start_as_current_span("listen", self._trace_context, SpanKind.SERVER) as span,
             ):
                 async with SocketWriter(self._peer, self._outbox, write_timeout_s) as writer:
                     ending = await self._serve(writer)

@@ -19,7 +19,7 @@ from whisperline_gateway import errors
 from whisperline_gateway.errors import ClientDisconnectedError, ClientError, OutboxFullError
 from whisperline_gateway.protocol.messages import ClientMessage, ServerMessage
 
-_tracer = tracer(__name__)
+TRACER = tracer(__name__)
 
 
 class Peer(Protocol):
@@ -175,7 +175,7 @@ class SocketWriter:
         while (envelope := await self._outbox.next()) is not None:
             span = None
             if envelope.context is not None:
-                span = _tracer.start_span("send", envelope.context, start_time=envelope.queued_ns)
+                span = TRACER.start_span("send", envelope.context, start_time=envelope.queued_ns)
             try:
                 async with asyncio.timeout(self._timeout_s):
                     kind = await self._peer.send(envelope.message)

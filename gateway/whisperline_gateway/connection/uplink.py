@@ -28,7 +28,7 @@ from whisperline_gateway import metrics
 from whisperline_gateway.protocol.pcm import PcmFormat
 
 log = logging.getLogger(__name__)
-_tracer = tracer(__name__)
+TRACER = tracer(__name__)
 
 _CONTROL_BYTES = 512  # what a record without audio counts for: most of it is headers
 
@@ -61,7 +61,7 @@ class RecordSpans:
 
     def start(self, chunk: AudioChunk, received_ns: int) -> Span:
         """Start the span of a record whose first sample was received at `received_ns` (since the Unix epoch)."""
-        return _tracer.start_span(
+        return TRACER.start_span(
             f"{AUDIO_CHUNKS} send",
             self.parent,
             SpanKind.PRODUCER,
