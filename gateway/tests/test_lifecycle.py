@@ -56,6 +56,8 @@ async def test_a_shutdown_asks_every_client_to_come_back(start_gateway: StartGat
     resumable, final_only = await one.listen(acks="true"), await one.listen()
     await resumable.send(bytes(6_400))
     await final_only.send(bytes(6_400))
+    for listener in (resumable, final_only):
+        await scribe.stored(listener.session_id, 3_200)
     stopping = asyncio.create_task(one.stop())
     assert await resumable.closed() == (1012, "RESTARTING")
     end = await scribe.until(final_only.session_id, AudioKind.END)
@@ -89,7 +91,10 @@ async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(
         TRANSCRIPTIONS_DEAD, bootstrap_servers=stack.kafka_bootstrap, auto_offset_reset="earliest"
     )
     async with consumer, asyncio.timeout(20):
-        letter, too_big = await consumer.getone(), await consumer.getone()
+        while (letter := await consumer.getone()).key != start.session_id.encode():
+            pass  # other tests leave letters, too
+        while (too_big := await consumer.getone()).value is not None:
+            pass
     headers = dict(letter.headers)
     assert letter.value == b'{"schema": "2.0"}'
     assert b"schema version 2.0" in headers["dead_letter.reason"]
@@ -244,14 +249,13 @@ async def test_a_release_that_reads_no_event_stops_by_itself(
     assert "3 records in a row cannot be used" in output
 
 
-@pytest.mark.parametrize("url", ["not a url", "postgresql://host:port:port/"])
-async def test_a_database_url_that_is_none_is_named_at_start(url: str) -> None:
+async def test_a_database_url_that_is_none_is_named_at_start() -> None:
     """It is not taken for a database that is away; the value, which may hold a password, is not shown."""
     program = await run_program(
-        WHISPERLINE_GATEWAY_DATABASE_URL=url,
+        WHISPERLINE_GATEWAY_DATABASE_URL="secret, and not a URL",
         WHISPERLINE_GATEWAY_TOKEN_SECRET="the secret of the tests",  # noqa: S106
     )
     output = await output_of(program)
     assert program.returncode == 2
     assert output.startswith("WHISPERLINE_GATEWAY_DATABASE_URL: ")
-    assert url not in output
+    assert "secret, and not a URL" not in output

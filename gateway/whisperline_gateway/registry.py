@@ -112,11 +112,14 @@ class Registry:
 
     async def _keep(self, uplink: Uplink, grace_s: float) -> None:
         try:
-            try:
-                async with asyncio.timeout(grace_s):
-                    await self._stopping.wait()
-            except TimeoutError:
+            if grace_s == 0:
                 uplink.end()
+            else:
+                try:
+                    async with asyncio.timeout(grace_s):
+                        await self._stopping.wait()
+                except TimeoutError:
+                    uplink.end()
             async with asyncio.timeout(self._settings.durable_timeout_s):
                 await uplink.drain()
         except TimeoutError:

@@ -122,7 +122,7 @@ async def test_a_client_that_sends_nothing_is_closed(start_gateway: StartGateway
 
 async def test_keep_alive_keeps_a_silent_connection(start_gateway: StartGateway) -> None:
     """A client that has nothing to say may stay as long as it says so."""
-    gateway = await start_gateway(idle_timeout_s=1)
+    gateway = await start_gateway(idle_timeout_s=2)
     listener, silent = await gateway.listen(acks="true"), await gateway.listen(acks="true")
     await listener.next("SessionStarted")
 
@@ -175,13 +175,13 @@ async def test_a_vanished_client_that_cannot_resume_ends_its_session(
 
 async def test_a_vanished_client_that_may_resume_has_its_grace(start_gateway: StartGateway, scribe: Scribe) -> None:
     """With acks END is written when the grace is over, unless the client has come back."""
-    gateway = await start_gateway(resume_grace_s=2, resume_timeout_s=0.1)
-    listener = await gateway.listen(acks="true")
+    patient, hasty = await start_gateway(), await start_gateway(ordinal=1, resume_grace_s=0.1, resume_timeout_s=0.1)
+    listener = await patient.listen(acks="true")
     await listener.send(bytes(6_400))
     ack = await listener.acked(3_200)
     session_id = listener.session_id
     await listener.vanish()
-    again = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
+    again = await hasty.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
     await again.next("Resumed")
     await again.vanish()
     end = await scribe.until(session_id, AudioKind.END)

@@ -11,6 +11,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.status import WS_1008_POLICY_VIOLATION
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from whisperline_runtime import tracing
 from whisperline_runtime.probes import Probes
 
 from whisperline_gateway.gateway import Gateway
@@ -37,6 +38,8 @@ def create_app(gateway: Gateway, probes: Probes) -> FastAPI:
     app = FastAPI(title="Whisperline gateway", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(KnownHosts, listening_on=gateway.settings.host, allowed=gateway.settings.allowed_origins)
     app.add_middleware(SecurityHeaders)
+    if tracing.is_on():
+        app.add_middleware(HttpSpans)
 
     def add_socket(protocol: type[ClientProtocol]) -> None:
         async def serve(socket: WebSocket) -> None:
@@ -98,6 +101,24 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class HttpSpans:
+    """Makes a span for each HTTP request, except probes. Sockets have the span of their connection instead."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        # Imported here, so that a gateway without traces does not load it. Without `exclude_spans` it would make a span
+        # for each chunk of a response.
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware  # noqa: PLC0415
+
+        self._app = app
+        self._traced: ASGIApp = OpenTelemetryMiddleware(
+            app, excluded_urls="/health/,/metrics", exclude_spans=["receive", "send"]
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        await (self._traced if scope["type"] == "http" else self._app)(scope, receive, send)
 
 
 def is_host_allowed(host: str | None, listening_on: str, allowed: tuple[str, ...]) -> bool:
