@@ -39,6 +39,11 @@ class Settings(ConsumerSettings):
     drain_timeout_s: float = Field(default=8, gt=0, description="at SIGTERM, time for sessions that cannot be resumed")
     token_lifetime_s: float = Field(default=86_400, gt=0, description="how long a resume token is valid")
 
+    @property
+    def token_key(self) -> bytes:
+        """Return the key that signs resume tokens."""
+        return self.token_secret.get_secret_value().encode()
+
     def finals_limit_s(self, priority: str) -> float:
         """Return how long to wait without news for the end of a session of a priority."""
         return self.file_finals_timeout_s if priority == "file" else self.finals_timeout_s

@@ -11,7 +11,7 @@ from enum import Enum
 from uuid import uuid4
 
 from opentelemetry import trace
-from whisperline_contracts import AudioChunk, AudioKind, Event, Resumed, SessionEnd
+from whisperline_contracts import AudioChunk, AudioKind, Event, Resumed, SessionEnd, StreamOptions
 from whisperline_runtime import tracing
 from whisperline_runtime.logs import bind
 from whisperline_runtime.tracing import Link, Span, SpanKind, Status, StatusCode
@@ -79,6 +79,16 @@ class Services:
     detach: Callable[[str, Uplink, float], None]
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """What a session is given once, by its first query, and what a resumed one therefore has from its token."""
+
+    client_id: str
+    options: StreamOptions
+    pcm: PcmFormat | None  # None: the header of a WAV file says it
+    position: int  # where this connection's audio begins, as far as is known
+
+
 class Connection:
     """Serves one client: reads its messages into an `Uplink`, and writes what its `Downlink` has to send.
 
@@ -100,29 +110,26 @@ class Connection:
         self._request = request
         self._services = services
         self._trace_context = tracing.context_of(traceparent)  # the client's
-        self._secret = settings.token_secret.get_secret_value().encode()
-        self._client_id = request.client_id or str(uuid4())
-        self._options = request.options
-        self._position = 0
-        pcm = request.pcm
-        if request.resume is not None:
+        if request.resume is None:
+            origin = _Origin(request.client_id or str(uuid4()), request.options, request.pcm, 0)
+        else:
             token = verify(
                 request.resume.token,
-                self._secret,
+                settings.token_key,
                 session_id=session_id,
                 now_s=time.time(),
                 lifetime_s=settings.token_lifetime_s,
             )
-            self._client_id, self._options = token.session.client_id, token.session.options
-            self._position = token.position
             pcm = PcmFormat(token.session.sample_rate, token.session.channels)
-        self._parser: AudioParser = RawParser(pcm) if pcm else WavParser()
+            origin = _Origin(token.session.client_id, token.session.options, pcm, token.position)
+        self._origin = origin
+        # A resumed session goes on as raw audio, even if it began as a WAV file.
+        self._parser: AudioParser = RawParser(origin.pcm) if origin.pcm is not None else WavParser()
 
-        self._phase = Phase.OPENING if pcm else Phase.HEADER
+        self._phase = Phase.OPENING if origin.pcm is not None else Phase.HEADER
         self._phase_since_s = time.monotonic()
         self._reading_since_s = math.inf  # infinite while the reader is busy with a message: see `_watch_silence`
-        self._closing: Closing | None = None
-        self._close_requested = asyncio.Event()
+        self._closing: asyncio.Future[Closing] = asyncio.get_running_loop().create_future()
         self._header_over = asyncio.Event()  # the header is complete, or the client closed before it was
         self._opened = asyncio.Event()
         self._interruption: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -135,7 +142,7 @@ class Connection:
             self.connection_id,
             self._outbox,
             services.store,
-            interim_results=self._options.interim_results,
+            interim_results=origin.options.interim_results,
             vad_events=request.vad_events,
         )
 
@@ -219,15 +226,16 @@ class Connection:
                         beside.append(group.create_task(self._repeat_resume(uplink), name=f"session {self.session_id}"))
                 self._set_phase(Phase.STREAMING)
                 self._opened.set()
-                await self._close_requested.wait()
-                if self._closing is Closing.GATEWAY and (self._uplink is None or self._request.acks):
+                await asyncio.wait([self._closing])  # unlike a bare `await`, this does not cancel it with the task
+                closing = self._closing.result()
+                if closing is Closing.GATEWAY and (self._uplink is None or self._request.acks):
                     raise RestartingError
                 self._set_phase(Phase.FINISHING)
-                if self._closing is Closing.CLIENT:
+                if closing is Closing.CLIENT:
                     self._parser.finish()
                 if self._uplink is not None:
                     await self._finish(self._uplink)
-                if self._closing is Closing.GATEWAY:
+                if closing is Closing.GATEWAY:
                     raise RestartingError
                 ended = self._downlink.ended
                 self._outbox.put_last(
@@ -276,14 +284,14 @@ class Connection:
         template = AudioChunk(
             session_id=self.session_id,
             connection_id=self.connection_id,
-            client_id=self._client_id,
+            client_id=self._origin.client_id,
             kind=AudioKind.AUDIO,
             sequence=0,
-            position=self._position,
+            position=self._origin.position,
             sample_rate=pcm.sample_rate,
             reply_partition=settings.ordinal,
             channels=pcm.channels,
-            options=self._options,
+            options=self._origin.options,
             # Of records without audio. Each record with audio has its own, if spans are made.
             traceparent=tracing.current_traceparent(),
         )
@@ -304,27 +312,26 @@ class Connection:
         kind = AudioKind.RESUME if resume else AudioKind.START
         metrics.SESSIONS.labels(kind.value).inc()
         await self._durable(uplink.open(kind))
+        position = self._origin.position
         if resume is not None:
             # Audio may have become durable that was never acknowledged. Only the transcriber knows.
             durable = await self._downlink.durable_position(pcm.sample_rate, settings.resume_timeout_s)
-            self._position = max(self._position, durable)
-            uplink.rebase(self._position)
+            position = max(position, durable)
+            uplink.rebase(position)
         session = SignedSession(
             session_id=self.session_id,
-            client_id=self._client_id,
+            client_id=self._origin.client_id,
             sample_rate=pcm.sample_rate,
             channels=pcm.channels,
-            options=self._options,
+            options=self._origin.options,
         )
-        issuer = TokenIssuer(session, self._secret)
+        issuer = TokenIssuer(session, settings.token_key)
         if self._request.acks:
             interval_s = settings.ack_interval_ms / 1000
-            self._acks = AckSender(self._outbox, issuer, pcm.sample_rate, self._position, interval_s)
-        token = issuer.issue(self._position, time.time())
+            self._acks = AckSender(self._outbox, issuer, pcm.sample_rate, position, interval_s)
+        token = issuer.issue(position, time.time())
         if resume is not None:
-            self._outbox.put(
-                SessionResumed(self.session_id, self.connection_id, token, self._position, pcm.sample_rate)
-            )
+            self._outbox.put(SessionResumed(self.session_id, self.connection_id, token, position, pcm.sample_rate))
         elif self._request.acks:
             self._outbox.put(SessionStarted(self.session_id, self.connection_id, token))
         self._downlink.start(resume.finals_from if resume is not None else 0)
@@ -346,7 +353,7 @@ class Connection:
             match message:
                 case UnknownMessage():
                     self._outbox.put(message)
-                case _ if self._closing is not None:
+                case _ if self._closing.done():
                     continue  # the stream is over: whatever the client still sends is ignored
                 case Audio():
                     await self._take_audio(message.data)
@@ -383,7 +390,7 @@ class Connection:
         One sleeping task costs less than a timer for each message: there are 50 a second.
         """
         timeout_s = left_s = self._services.settings.idle_timeout_s
-        while self._closing is None:
+        while not self._closing.done():
             if left_s <= 0:
                 raise errors.silent_client(timeout_s)
             await asyncio.sleep(left_s)
@@ -399,7 +406,7 @@ class Connection:
         await self._durable(uplink.drain())
         if self._acks is not None:
             self._acks.flush()
-        timeout_s = self._services.settings.finals_limit_s(self._options.priority)
+        timeout_s = self._services.settings.finals_limit_s(self._origin.options.priority)
         if not await self._downlink.wait_for_end(timeout_s):
             raise errors.late_finals(timeout_s)
         if not self._is_in_session(uplink.position):
@@ -416,7 +423,8 @@ class Connection:
             return
         has_token = self._request.acks and (self._opened.is_set() or self._request.resume is not None)
         may_return = isinstance(ending, ClientDisconnectedError) or (ending is not None and ending.retriable)
-        is_resumable = has_token and may_return and self._closing is not Closing.CLIENT
+        has_closed = self._closing.done() and self._closing.result() is Closing.CLIENT
+        is_resumable = has_token and may_return and not has_closed
         if is_resumable and isinstance(ending, RestartingError):
             # The client resumes at another gateway, from the last Ack: make it as late as possible.
             try:
@@ -431,10 +439,9 @@ class Connection:
         self._services.detach(self.session_id, uplink, self._services.settings.resume_grace_s if is_resumable else 0)
 
     def _request_close(self, by: Closing) -> None:
-        if self._closing is None:
-            self._closing = by
+        if not self._closing.done():
+            self._closing.set_result(by)
             self._header_over.set()
-            self._close_requested.set()
 
     def _set_phase(self, phase: Phase) -> None:
         self._phase = phase
