@@ -121,7 +121,7 @@ class Registry:
                 except TimeoutError:
                     uplink.end()
             async with asyncio.timeout(self._settings.durable_timeout_s):
-                await uplink.drain()
+                await uplink.flush()
         except TimeoutError:
             log.warning("connection %s: its last records could not be stored", uplink.connection_id)
         finally:

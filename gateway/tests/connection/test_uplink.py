@@ -74,12 +74,12 @@ async def test_the_phases_of_an_uplink() -> None:
     phases.append(uplink.phase)
     await log.until(2)
     log.settle()
-    assert await uplink.drain()
+    assert await uplink.flush()
     assert log.kinds == [AudioKind.START, AudioKind.END]
     await uplink.close()
     assert phases == [UplinkPhase.OPENING, UplinkPhase.FLOWING, UplinkPhase.ENDED]
     assert uplink.phase is UplinkPhase.CLOSED
-    assert not await uplink.drain()
+    assert not await uplink.flush()
 
 
 async def test_what_is_queued_before_the_start_is_durable_does_not_hold_it_up(log: HeldLog) -> None:
@@ -108,7 +108,7 @@ async def test_audio_goes_on_where_the_transcriber_says(log: HeldLog) -> None:
     uplink.write(bytes(20))
     await log.until(2)
     log.settle()
-    assert await uplink.drain()
+    assert await uplink.flush()
     assert [(chunk.kind, chunk.position, chunk.sequence) for chunk in log.chunks] == [
         (AudioKind.RESUME, 100, 0), (AudioKind.AUDIO, 250, 1),
     ]  # fmt: skip
@@ -137,7 +137,7 @@ async def test_a_quiet_uplink_shows_that_it_lives(log: HeldLog) -> None:
         uplink.end()
         await log.until_kind(AudioKind.END)
         log.settle()
-        assert await uplink.drain()
+        assert await uplink.flush()
         assert log.kinds[-1] is AudioKind.END
 
 
@@ -154,7 +154,7 @@ async def test_a_flood_of_finalize_waits_for_space(log: HeldLog) -> None:
         await log.until(8)
         log.settle()
         async with asyncio.timeout(PATIENCE_S):
-            assert await uplink.drain()
+            assert await uplink.flush()
         assert uplink.has_space
         assert log.kinds == [AudioKind.START, *[AudioKind.FINALIZE, AudioKind.AUDIO] * 3, AudioKind.FINALIZE]
 
@@ -197,7 +197,7 @@ async def test_what_the_failed_producer_loses_is_followed_by_nothing(log: HeldLo
         uplink.write(bytes(2))
         log.futures[1].set_exception(KafkaTimeoutError())
         async with asyncio.timeout(PATIENCE_S):
-            assert not await uplink.drain()
+            assert not await uplink.flush()
         assert len(log.chunks) == 2
         assert uplink.phase is UplinkPhase.FAILED
         assert reports.failures == 1

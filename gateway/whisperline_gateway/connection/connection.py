@@ -403,7 +403,7 @@ class Connection:
         """Bring the session to its end: write END, and wait until its last final is sent. Raises `ClientError`."""
         if self._downlink.ended is None:
             uplink.end()
-        await self._durable(uplink.drain())
+        await self._durable(uplink.flush())
         if self._acks is not None:
             self._acks.flush()
         timeout_s = self._services.settings.finals_limit_s(self._origin.options.priority)
@@ -429,7 +429,7 @@ class Connection:
             # The client resumes at another gateway, from the last Ack: make it as late as possible.
             try:
                 async with asyncio.timeout(_FLUSH_S):
-                    await uplink.drain()
+                    await uplink.flush()
             except TimeoutError:
                 log.warning("the last audio was not acknowledged in time")
             if self._acks is not None:

@@ -126,12 +126,12 @@ class Uplink:
         self._on_failure = on_failure
         self._spans = spans
         self._queue: deque[_Gathered | AudioKind] = deque()
-        # Counts what is in the queue, and what Kafka has and has not acknowledged. Added when an item is queued,
-        # subtracted when its record is durable.
+        # Counts what is in the queue or handed to Kafka, and not durable: added when an item is queued, subtracted when
+        # its record is durable. Heartbeats are not queued, and do not count.
         self._waiting_bytes = 0
         self._sequence = 0
         self._next_position = template.position  # of the next record
-        self._acks = AckTracker(template.position)
+        self._tracker = AckTracker(template.position)
         self._work = asyncio.Event()
         self._changed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
@@ -139,7 +139,7 @@ class Uplink:
     @property
     def position(self) -> int:
         """Return where the durable audio ends, in samples a channel."""
-        return self._acks.position
+        return self._tracker.position
 
     @property
     def connection_id(self) -> str:
@@ -162,7 +162,7 @@ class Uplink:
     def rebase(self, position: int) -> None:
         """Continue from `position`, the end of the session's durable audio. Only before the first audio is written."""
         self._next_position = position
-        self._acks.rebase(position)
+        self._tracker.rebase(position)
 
     def write(self, samples: bytes) -> None:
         """Queue whole samples. Before writing more, the caller must wait for space unless `has_space`."""
@@ -201,9 +201,9 @@ class Uplink:
         if self.is_running:
             self.phase = UplinkPhase.ENDED
 
-    async def drain(self) -> bool:
+    async def flush(self) -> bool:
         """Wait until everything in the queue is durable; return False if it will never be."""
-        while (self._queue or len(self._acks)) and self.is_running:
+        while (self._queue or len(self._tracker)) and self.is_running:
             await self._change()
         return self.is_running
 
@@ -241,7 +241,7 @@ class Uplink:
                     await asyncio.sleep(self._limits.flush_s)
                 self._work.clear()
                 while self._queue and self.is_running:
-                    # The item stays at the head while it is sent: `drain` must not take the queue for empty.
+                    # The item stays at the head while it is sent: `flush` must not take the queue for empty.
                     await self._send_item(self._queue[0])
                     self._queue.popleft()
         except Exception as error:  # KafkaError, or a defect: either way the records behind this one cannot be written
@@ -249,19 +249,19 @@ class Uplink:
 
     async def _send_item(self, item: _Gathered | AudioKind) -> None:
         if isinstance(item, AudioKind):
-            await self._send(item, charged_bytes=_CONTROL_BYTES)
+            await self._send(item)
             return
         frame_bytes = PcmFormat(self._template.sample_rate, self._template.channels).frame_bytes
         limit = MAX_AUDIO_BYTES - MAX_AUDIO_BYTES % frame_bytes
         while item.samples and self.is_running:  # `write` may add to them meanwhile
             piece = bytes(item.samples[:limit])
             del item.samples[:limit]
-            await self._send(AudioKind.AUDIO, piece, charged_bytes=len(piece), received_ns=item.received_ns)
+            await self._send(AudioKind.AUDIO, piece, received_ns=item.received_ns)
 
-    async def _send(self, kind: AudioKind, data: bytes = b"", *, charged_bytes: int = 0, received_ns: int = 0) -> None:
-        """Hand a record over to Kafka; `charged_bytes` are what it added to `_waiting_bytes`."""
+    async def _send(self, kind: AudioKind, data: bytes = b"", *, received_ns: int = 0) -> None:
+        """Hand a record over to Kafka. What happens when it is durable, or lost, is `settled`."""
         # A new producer could overtake the one that still has our last records, so wait for those (see kafka.AudioLog).
-        while self._generation != self._log.generation and len(self._acks):
+        while self._generation != self._log.generation and len(self._tracker):
             await self._change()
             if not self.is_running:
                 return
@@ -269,7 +269,7 @@ class Uplink:
         chunk = replace(self._template, kind=kind, sequence=self._sequence, position=self._next_position, data=data)
         self._sequence += 1
         self._next_position += chunk.samples
-        ticket = self._acks.add(self._next_position)
+        ticket = self._tracker.add(self._next_position)
         span = self._spans.start(chunk, received_ns) if self._spans is not None and data else None
         if span is not None:
             chunk = replace(chunk, traceparent=traceparent_of(span))
@@ -299,13 +299,13 @@ class Uplink:
                 return
             metrics.ACK_LATENCY.observe(time.monotonic() - began_s, exemplar(span) if span is not None else None)
             metrics.STORED_BYTES.inc(len(data))
-            self._waiting_bytes -= charged_bytes
+            self._waiting_bytes -= _CONTROL_BYTES if kind is not AudioKind.AUDIO else len(data)
             if ticket == 0 and self.phase is UplinkPhase.OPENING:  # the record is START or RESUME
                 self.phase = UplinkPhase.FLOWING
-            has_moved = self._acks.settle(ticket)
+            has_moved = self._tracker.settle(ticket)
             self._changed.set()
             if has_moved and self.is_running:
-                self._on_durable(self._acks.position)
+                self._on_durable(self._tracker.position)
 
         future.add_done_callback(settled)
 
