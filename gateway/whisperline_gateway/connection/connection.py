@@ -355,33 +355,27 @@ class Connection:
                     self._outbox.put(message)
                 case _ if self._closing.done():
                     continue  # the stream is over: whatever the client still sends is ignored
-                case Audio():
-                    await self._take_audio(message.data)
+                case CloseStream():
+                    self._request_close(Closing.CLIENT)
                 case Finalize() if self._phase is not Phase.HEADER:
                     await self._opened.wait()
                     if self._uplink is not None:
                         self._uplink.finalize()
-                        await self._wait_for_space(self._uplink)
-                case CloseStream():
-                    self._request_close(Closing.CLIENT)
-
-    async def _take_audio(self, data: bytes) -> None:
-        samples = self._parser.parse(data)
-        if self._parser.format is None:
-            return
-        self._header_over.set()
-        await self._opened.wait()
-        if not samples or self._uplink is None:
-            return
-        # Less than 1 ms after the end of the session is a matter of rounding.
-        if self._downlink.ended is not None and len(samples) > self._parser.format.bytes_per_s // 1000:
-            raise errors.session_over()
-        self._uplink.write(samples)
-        await self._wait_for_space(self._uplink)
-
-    async def _wait_for_space(self, uplink: Uplink) -> None:
-        if not uplink.has_space:
-            await self._durable(uplink.wait_for_space())
+                case Audio():
+                    samples = self._parser.parse(message.data)
+                    pcm = self._parser.format
+                    if pcm is None:
+                        continue
+                    self._header_over.set()
+                    await self._opened.wait()
+                    # Less than 1 ms after the end of the session is a matter of rounding.
+                    if self._downlink.ended is not None and len(samples) > pcm.bytes_per_s // 1000:
+                        raise errors.session_over()
+                    if self._uplink is not None:
+                        self._uplink.write(samples)
+            # Without space the socket is not read, and the client feels it.
+            if self._uplink is not None and self._opened.is_set() and not self._uplink.has_space:
+                await self._durable(self._uplink.wait_for_space())
 
     async def _watch_silence(self) -> None:
         """Raise `ClientError` when the client is silent while it is its turn to send something.

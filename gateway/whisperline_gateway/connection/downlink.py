@@ -98,8 +98,18 @@ class Downlink:
                 self._finals.announce(event.segment_count)
                 if not self.answer.done():
                     self.answer.set_result(event)
-            case _ if self._started:
-                self._send_if_new(event)
+            # A replay of the log may bring the rest again, or late: it is sent only if it is new.
+            case Partial() if self._started and self._interim_results and event.segment_index >= self._finals.expected:
+                self._outbox.put_partial(event)
+            case SpeechStarted() if self._started and event.segment_index > self._last_speech_index:
+                self._last_speech_index = event.segment_index
+                if self._vad_events and event.segment_index >= self._finals.expected:
+                    self._outbox.put(event)
+            case UtteranceEnd() if self._started and event.last_word_end_ms > self._last_word_end_ms:
+                self._last_word_end_ms = event.last_word_end_ms
+                self._outbox.put(event)
+            case Finalized() if self._started:
+                self._outbox.put(event)
         self._check_gap()
 
     async def durable_position(self, sample_rate: int, timeout_s: float) -> int:
@@ -159,21 +169,6 @@ class Downlink:
         for final in self._finals.offer(event):
             self._outbox.drop_partial()
             self._outbox.put(final)
-
-    def _send_if_new(self, event: Event) -> None:
-        """Send an event that a replay of the log may bring again, or bring late, only if it is new."""
-        match event:
-            case Partial() if self._interim_results and event.segment_index >= self._finals.expected:
-                self._outbox.put_partial(event)
-            case SpeechStarted() if self._vad_events and event.segment_index > self._last_speech_index:
-                self._last_speech_index = event.segment_index
-                if event.segment_index >= self._finals.expected:
-                    self._outbox.put(event)
-            case UtteranceEnd() if event.last_word_end_ms > self._last_word_end_ms:
-                self._last_word_end_ms = event.last_word_end_ms
-                self._outbox.put(event)
-            case Finalized():
-                self._outbox.put(event)
 
 
 class FinalOrder:

@@ -166,7 +166,7 @@ class Uplink:
 
     def write(self, samples: bytes) -> None:
         """Queue whole samples. Before writing more, the caller must wait for space unless `has_space`."""
-        if not self.is_running or self.phase is UplinkPhase.ENDED:
+        if not samples or not self.is_running or self.phase is UplinkPhase.ENDED:
             return
         last = self._queue[-1] if self._queue else None
         if isinstance(last, _Gathered):

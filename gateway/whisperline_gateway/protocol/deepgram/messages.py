@@ -59,7 +59,15 @@ def _fields(message: ServerMessage) -> _Fields:  # noqa: PLR0911 - one for each 
         case Final():
             return _final(message)
         case Finalized():
-            return _finalized(message)
+            # A client that has sent Finalize waits for an answer: without speech it gets an empty result.
+            empty: _Fields = {"transcript": "", "confidence": 0.0, "words": []}
+            return {
+                **_results(message.session_id, message.position_ms, message.position_ms, empty),
+                "is_final": True,
+                "speech_final": True,
+                "from_finalize": True,
+                "segment_index": None,
+            }
         case SpeechStarted():
             return {"type": "SpeechStarted", "channel": _CHANNEL_INDEX, "timestamp": message.start_ms / 1000}
         case UtteranceEnd():
@@ -89,7 +97,18 @@ def _fields(message: ServerMessage) -> _Fields:  # noqa: PLR0911 - one for each 
                 "position_ms": message.position * 1000 // message.sample_rate,
             }
         case Summary():
-            return _metadata(message)
+            created = message.created.astimezone(UTC).isoformat(timespec="milliseconds")
+            return {
+                "type": "Metadata",
+                "transaction_key": "deprecated",
+                "request_id": message.session_id,
+                "session_id": message.session_id,
+                "sha256": "",
+                "created": created.replace("+00:00", "Z"),
+                "duration": message.duration_ms / 1000,
+                "channels": message.channels,
+                "segment_count": message.segment_count,
+            }
         case UnknownMessage():
             return {
                 "type": "Error",
@@ -152,18 +171,6 @@ def _final(event: Final) -> _Fields:
     }
 
 
-def _finalized(event: Finalized) -> _Fields:
-    # A client that has sent Finalize waits for an answer: without speech it gets an empty result.
-    alternative: _Fields = {"transcript": "", "confidence": 0.0, "words": []}
-    return {
-        **_results(event.session_id, event.position_ms, event.position_ms, alternative),
-        "is_final": True,
-        "speech_final": True,
-        "from_finalize": True,
-        "segment_index": None,
-    }
-
-
 def _results(
     session_id: str, start_ms: int, end_ms: int, alternative: _Fields, *, model: str = "whisper", version: str = ""
 ) -> _Fields:
@@ -178,18 +185,4 @@ def _results(
             "model_uuid": str(uuid5(NAMESPACE_OID, f"whisperline:{model}:{version}")),
             "model_info": {"name": model, "version": version, "arch": "whisper"},
         },
-    }
-
-
-def _metadata(summary: Summary) -> _Fields:
-    return {
-        "type": "Metadata",
-        "transaction_key": "deprecated",
-        "request_id": summary.session_id,
-        "session_id": summary.session_id,
-        "sha256": "",
-        "created": summary.created.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        "duration": summary.duration_ms / 1000,
-        "channels": summary.channels,
-        "segment_count": summary.segment_count,
     }
