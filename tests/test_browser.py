@@ -131,7 +131,7 @@ async def test_the_microphone(stack: Stack, demo_clip: Path, figure: Callable[[s
 async def test_a_dropped_file(stack: Stack, demo_clip: Path) -> None:
     """A file that is dropped on the page is transcribed, and the session closes by itself."""
     async with _page(stack.gateway_urls[0]) as page:
-        await page.get_by_label("Files as fast as they go").check()
+        await page.get_by_label("Send files as fast as possible").check()
         await page.evaluate(DROP, _file(demo_clip))
         await expect(page.get_by_role("status")).to_contain_text("Done", timeout=LIMIT_MS)
         assert await _spoken(page) in SENTENCES
@@ -162,7 +162,7 @@ async def test_a_refused_microphone(stack: Stack) -> None:
     """A microphone that is refused is explained, in words that say what to do."""
     async with _page(stack.gateway_urls[0], "--use-fake-device-for-media-stream", "--deny-permission-prompts") as page:
         await page.get_by_role("button", name="Start microphone").click()
-        await expect(page.get_by_role("alert")).to_contain_text("The microphone was refused. Allow it")
+        await expect(page.get_by_role("alert")).to_contain_text("The browser blocked the microphone. Allow it")
         await expect(page.get_by_role("button", name="Start microphone")).to_be_enabled()
 
 
