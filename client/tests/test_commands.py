@@ -1,4 +1,6 @@
+import asyncio
 import json
+import signal
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import typer
+from loopback import LoopbackGateway, serving
 from rich.console import Console
 from typer.testing import CliRunner
 from whisperline_client import commands, events, terminal
@@ -14,14 +17,14 @@ CLI = CliRunner()
 
 
 def test_a_missing_file() -> None:
-    """A file that is not there is one line of error and status 1."""
+    """For a file that is not there the command prints one line of error and exits with 1."""
     result = CLI.invoke(commands.app, ["stream", "nowhere.wav"])
     assert result.exit_code == 1
     assert "no such file" in result.output
 
 
 def test_a_wrong_url(tmp_path: Path) -> None:
-    """A wrong URL is an error that shows a right one."""
+    """The error about a wrong URL shows a right one."""
     result = CLI.invoke(commands.app, ["stream", str(_silence(tmp_path)), "--url", "ftp://a"])
     assert result.exit_code == 1
     assert "ws://127.0.0.1:8080" in result.output
@@ -58,6 +61,26 @@ EVENTS: list[events.Event] = [
     events.Final(0, 61_200, 63_000, "Ask not.", (), 0.9, True, False, delay_s=0.425),
     events.Closed("s", 63_000, 1, 2),
 ]
+
+
+async def test_ctrl_c_ends_the_audio_and_not_the_session(gateway: LoopbackGateway, tmp_path: Path) -> None:
+    """After Ctrl-C the command sends no more audio, waits for the last finals, and succeeds."""
+    soundfile.write(tmp_path / "long.wav", [0.0] * 16_000 * 120, 16_000)
+    program = "from whisperline_client.commands import main; main()"
+    async with serving(gateway) as url, asyncio.timeout(30):
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, "stream", str(tmp_path / "long.wav"), "--json", "--url", url),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert command.stdout is not None
+        kinds = []
+        async for line in command.stdout:
+            kinds.append(json.loads(line)["type"])
+            if kinds[-1] == "Ack" and kinds.count("Ack") == 1:
+                command.send_signal(signal.SIGINT)
+        assert await command.wait() == 0
+    assert kinds[-1] == "Closed"
+    assert gateway.controls == ["CloseStream"]
 
 
 class _Events:
