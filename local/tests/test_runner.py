@@ -10,7 +10,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from whisperline_local.errors import StepFailed
-from whisperline_local.process import run_tool, spawn, tell_nobody, terminate
+from whisperline_local.process import ignore_step, run_tool, spawn, terminate
 from whisperline_local.runner import Runner, State
 from whisperline_local.service import Service
 
@@ -45,20 +45,18 @@ class Runners:
     """Makes runners that are stopped at the end of the test."""
 
     def __init__(self, folder: Path, reports: Reports) -> None:
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._folder = folder
         self._reports = reports
         self._made: list[Runner] = []
 
     def __call__(self, service: Service, *needs: Runner) -> Runner:
         log = self._folder / f"{service.name}.log"
-        self._made.append(Runner(service, log, needs, self._reports, self.failure))
+        self._made.append(Runner(service, log, needs, self._reports))
         return self._made[-1]
 
     async def stop(self) -> None:
         for runner in reversed(self._made):
             await runner.stop()
-        self.failure.cancel()
 
 
 @pytest_asyncio.fixture
@@ -126,7 +124,7 @@ async def test_a_first_start_that_fails_is_told_with_its_log(make: Runners) -> N
     runner = make(Service("broken", ("sh", "-c", "echo out of luck; exit 7"), ready=never, hint="Buy a clover."))
     runner.launch()
     with pytest.raises(StepFailed, match=r"(?s)broken: exited with 7.*out of luck.*Buy a clover"):
-        await make.failure
+        await runner.until_failed()
     assert runner.state is State.FAILED
 
 
@@ -157,7 +155,7 @@ async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_p
 async def test_a_tool_that_fails_is_told(tmp_path: Path) -> None:
     """The error holds what the tool wrote."""
     with pytest.raises(StepFailed, match=r"(?s)digging: sh exited with 3.*hit a rock"):
-        await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", tell_nobody)
+        await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", ignore_step)
 
 
 async def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_settings_come_from_the_environment(clean_environment: pytest.MonkeyPatc
     clean_environment.setenv("WHISPERLINE_LOCAL_SERVICE_ENV", '{"gateway": {"A": "1"}}')
     settings = LocalSettings()
     assert settings.state == tmp_path
-    assert settings.port("kafka_port") == 19092
+    assert settings.ports.kafka == 19092
     gateway = next(service for service in all_services(settings) if service.name == "gateway")
     assert gateway.env["A"] == "1"
 

@@ -32,7 +32,7 @@ def settings(tmp_path: Path) -> LocalSettings:
 
 def processes_of(settings: LocalSettings) -> list[psutil.Process]:
     """Return the living processes that name the state folder or have a port of this stack in their command."""
-    marks = (str(settings.state), f"--port={settings.port('postgres_port')}")
+    marks = (str(settings.state), f"--port={settings.ports.postgres}")
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = " ".join(process.info["cmdline"] or ())
@@ -105,7 +105,7 @@ async def test_a_second_stack_on_the_same_folder_is_refused(settings: LocalSetti
 
 async def test_a_taken_port_stops_the_start_before_anything_runs(settings: LocalSettings) -> None:
     """Nothing is started, and the folder is free again."""
-    with socket.create_server(("127.0.0.1", settings.port("postgres_port"))):
+    with socket.create_server(("127.0.0.1", settings.ports.postgres)):
         with pytest.raises(PortTaken, match="WHISPERLINE_LOCAL_POSTGRES_PORT"):
             await Stack(settings, ["postgres"]).__aenter__()
         assert processes_of(settings) == []
