@@ -128,6 +128,53 @@ async def test_a_first_start_that_fails_is_told_with_its_log(make: Runners) -> N
     assert runner.state is State.FAILED
 
 
+async def test_a_process_that_dies_while_it_is_set_up_is_told_at_once(make: Runners) -> None:
+    """The step that runs when a process is ready is not waited for when that process is dead."""
+
+    async def endless() -> None:
+        runner.kill()
+        await asyncio.Event().wait()
+
+    runner = make(Service("fragile", FOREVER, on_ready=endless))
+    runner.launch()
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StepFailed, match="fragile: exited with -9"):
+            await runner.wait_healthy()
+
+
+async def test_a_process_that_does_not_become_ready_in_time_fails_to_start(make: Runners) -> None:
+    """The error says how long the service had."""
+    runner = make(Service("slow", FOREVER, ready=never, start_limit_s=0.1))
+    runner.launch()
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StepFailed, match="slow: not ready after"):
+            await runner.wait_healthy()
+
+
+async def test_a_preparation_that_fails_is_told_to_those_who_wait(make: Runners) -> None:
+    """Those who wait for the service get the error of its preparation."""
+
+    async def prepare(_report_step: object) -> None:
+        raise StepFailed("digging", "hit a rock")
+
+    runner = make(Service("deep", FOREVER, prepare=prepare))
+    runner.launch()
+    with pytest.raises(StepFailed, match="digging: hit a rock"):
+        await runner.wait_healthy()
+    assert runner.state is State.FAILED
+
+
+async def test_waiting_for_a_service_that_is_stopped_ends(make: Runners) -> None:
+    """Nobody waits for ever for a service that nothing supervises any more."""
+    runner = make(Service("slow", FOREVER, ready=never))
+    runner.launch()
+    waiting = asyncio.create_task(runner.wait_healthy())
+    await runner.stop()
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StepFailed, match="ended before it was healthy"):
+            await waiting
+
+
 async def test_a_command_that_ends_well_is_done(make: Runners) -> None:
     """A service that runs once stays healthy for those that need it, and is not restarted."""
     runner = make(Service("once", ("true",), once=True))
@@ -149,7 +196,7 @@ async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_p
         await asyncio.sleep(0.01)
     assert not await terminate(process, signal.SIGTERM, 0.1)
     assert process.returncode == -signal.SIGKILL
-    assert not _lives(int(log.read_text()))
+    assert not lives(int(log.read_text()))
 
 
 async def test_a_tool_that_fails_is_told(tmp_path: Path) -> None:
@@ -184,7 +231,7 @@ async def never(_pid: int) -> bool:
     return False
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -58,6 +58,36 @@ def test_replicas_have_names_and_ports_of_their_own(tmp_path: Path) -> None:
     assert first["WHISPERLINE_GATEWAY_TOKEN_SECRET"] == second["WHISPERLINE_GATEWAY_TOKEN_SECRET"]
 
 
+def test_each_process_is_told_apart_in_traces(clean_environment: pytest.MonkeyPatch) -> None:
+    """Each kind of process has its own service name and each replica its own id; our processes get the collector."""
+    clean_environment.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=laptop")
+    settings = LocalSettings(gateways=2, otel_endpoint="http://127.0.0.1:4317")
+    env = {each.name: each.env for each in all_services(settings)}
+    assert {name: env[name]["OTEL_SERVICE_NAME"] for name in env.keys() - {"kafka", "postgres"}} == {
+        "gateway": "whisperline-gateway",
+        "gateway-1": "whisperline-gateway",
+        "transcriber": "whisperline-transcriber",
+        "persistence": "whisperline-persistence",
+        "migrate": "whisperline-persistence",
+        "triton": "whisperline-triton",
+    }
+    attributes = "deployment.environment.name=laptop,service.instance.id=gateway-1"
+    assert env["gateway-1"]["OTEL_RESOURCE_ATTRIBUTES"] == attributes
+    assert env["triton"]["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://127.0.0.1:4317"
+
+
+def test_the_collector_of_the_environment_is_left_alone(clean_environment: pytest.MonkeyPatch) -> None:
+    """Without a setting, no service overrides the endpoint that it inherits."""
+    assert all("OTEL_EXPORTER_OTLP_ENDPOINT" not in each.env for each in all_services(LocalSettings()))
+
+
+def test_the_setting_that_moves_a_port_exists(tmp_path: Path) -> None:
+    """The error about a taken port names a setting that can be set, and that moves this very port."""
+    moved = LocalSettings(state_dir=tmp_path)
+    for use in [use for service in all_services(moved) for use in service.ports]:
+        assert LocalSettings.model_fields[use.setting].default == use.port
+
+
 def test_secrets_are_kept_and_readable_by_the_owner_alone(tmp_path: Path) -> None:
     """A second look at the same state folder finds the same passwords."""
     settings = LocalSettings(state_dir=tmp_path)

