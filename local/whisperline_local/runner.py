@@ -110,6 +110,10 @@ class Runner:
         if not self.healthy:
             raise self.error or StepFailed(self.service.name, "ended before it was healthy", log=self.log)
 
+    async def until_healthy(self) -> None:
+        """Wait until the service is healthy, whoever stops and starts it in the meantime."""
+        await self._until(lambda: self.healthy)
+
     async def until_failed(self) -> None:
         """Wait until the supervision fails, and raise why. This does not return."""
         await self._until(lambda: self.error is not None)
@@ -126,7 +130,7 @@ class Runner:
             self._enter(State.PREPARING)
             await self.service.prepare(lambda step: self._enter(State.PREPARING, step))
             while True:
-                healthy_s = await self._run_once()
+                healthy_s = await self._run_process()
                 if self.service.once:
                     return
                 attempt = 0 if healthy_s > STABLE_S else attempt
@@ -141,7 +145,7 @@ class Runner:
             self.error = error
             self._enter(State.FAILED, str(error).partition("\n")[0])
 
-    async def _run_once(self) -> float:
+    async def _run_process(self) -> float:
         """Run one process from the wait for its needs to its death. Returns for how many seconds it was up.
 
         Raises `StepFailed` if it does not become healthy and no process of this service ever was.
@@ -173,10 +177,6 @@ class Runner:
         self.healthy = False
         await destroy_group(process)
         return time.monotonic() - started_s
-
-    async def until_healthy(self) -> None:
-        """Wait until the service is healthy, whoever stops and starts it in the meantime."""
-        await self._until(lambda: self.healthy)
 
     async def _until_started(self, process: asyncio.subprocess.Process) -> None:
         """Wait until the new process is healthy. Raises `StepFailed` if it dies first or takes too long."""
