@@ -13,8 +13,8 @@ from whisperline_local.state_folder import Secrets
 
 # Poetry leaves it to the first run to compile packages, which this variable would forbid: seconds at every start.
 PYTHON_ENV = {"PYTHONDONTWRITEBYTECODE": ""}
-GATEWAY_READY_PATH = "/health/ready"
-CONSUMER_READY_PATH = "/ready"  # of transcriber and persistence
+READY_PATH = "/health/ready"
+TRANSCRIBER_READY_PATH = "/ready"  # becomes READY_PATH when the transcriber runs on whisperline_runtime
 
 
 def application_services(settings: LocalSettings, secrets: Secrets) -> tuple[Service, ...]:
@@ -63,7 +63,7 @@ def persistence_service(settings: LocalSettings, secrets: Secrets) -> Service:
         env=persistence_env(settings, secrets),
         after=("migrate", "kafka"),
         ports=(PortUse("persistence", port, "persistence_metrics_port"),),
-        ready=lambda _pid: probes.http_ok(port, CONSUMER_READY_PATH),
+        ready=lambda _pid: probes.http_ok(port, READY_PATH),
     )
 
 
@@ -85,7 +85,7 @@ def transcriber_service(settings: LocalSettings, ordinal: int) -> Service:
         after=("kafka", "triton"),
         ports=(PortUse(name, port, "transcriber_metrics_port"),),
         prepare=partial(voice_activity_model, settings),
-        ready=lambda _pid: probes.http_ok(port, CONSUMER_READY_PATH),
+        ready=lambda _pid: probes.http_ok(port, TRANSCRIBER_READY_PATH),
         stop_limit_s=20.0,
     )
 
@@ -109,6 +109,6 @@ def gateway_service(settings: LocalSettings, secrets: Secrets, ordinal: int) -> 
         },
         after=("kafka", "migrate"),
         ports=(PortUse(name, port, "gateway_port", settings.gateway_host),),
-        ready=lambda _pid: probes.http_ok(port, GATEWAY_READY_PATH),
+        ready=lambda _pid: probes.http_ok(port, READY_PATH),
         stop_limit_s=20.0,
     )
