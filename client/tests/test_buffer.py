@@ -33,7 +33,7 @@ def test_only_acknowledged_audio_is_forgotten(data: bytes, acknowledged: list[in
 
 
 def test_audio_outside_the_window() -> None:
-    """What was acknowledged, or has not come yet, cannot be read."""
+    """Audio that was acknowledged, or has not been appended yet, cannot be read."""
     audio = UnackedAudio(2, 100)
     audio.append(bytes(20))
     audio.acknowledge(4)
@@ -66,7 +66,7 @@ def test_delays(chunks: list[int], data: st.DataObject) -> None:
 
 
 def test_a_time_that_was_not_appended() -> None:
-    """The delay of audio that has not come is not known."""
+    """The delay of audio that has not been appended is not known."""
     times = CaptureTimes(16_000)
     times.record(1600, 1.0)
     assert times.delay_s(200, 2.0) is None

@@ -98,7 +98,7 @@ class _Events:
 
 
 async def test_what_stays_on_a_terminal() -> None:
-    """Finals stay with their time and delay, partials do not; a lost connection is told."""
+    """Finals stay with their time and delay, partials do not; a lost connection is reported."""
     console = Console(record=True, width=80, force_terminal=False)
     closed = await terminal.show(_Events(), console)
     text = console.export_text()
@@ -117,7 +117,7 @@ async def test_json() -> None:
 
 
 def test_a_partial_shows_what_is_stable() -> None:
-    """The stable beginning and the tail of a partial differ in style, and no character is lost."""
+    """The stable beginning of a partial and its tail differ in style, and no character is lost."""
     text = terminal.partial_text(events.Partial(0, 0, 1, "ask not what", "ask not"))
     assert text.plain.endswith("ask not what")
     assert {str(span.style) for span in text.spans} >= {terminal.STABLE, terminal.UNSTABLE}

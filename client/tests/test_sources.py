@@ -56,7 +56,7 @@ def test_files_that_cannot_be_streamed(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_chunks(data: bytes, size: int) -> None:
-    """Cutting audio anew keeps every byte, and every chunk but the last has the size."""
+    """Cutting audio into chunks keeps every byte, and every chunk but the last has the size asked for."""
 
     async def chunks() -> list[bytes]:
         return [chunk async for chunk in rechunk(once(data), size)]

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt to connect, and when to give up. No I/O."""
+"""The waits between attempts to connect, and the deadline for giving up. No I/O."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the client remembers of its session while connections come and go. No I/O."""
+"""The state of a session that outlives its connections. No I/O."""
 
 from dataclasses import replace
 

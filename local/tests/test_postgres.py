@@ -1,4 +1,4 @@
-"""Where PostgreSQL's folders are, and who may reach them."""
+"""PostgreSQL's folders: their place, and the users that can reach them."""
 
 from pathlib import Path
 

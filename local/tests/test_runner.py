@@ -86,7 +86,7 @@ async def test_a_killed_process_is_restarted(make: Runners) -> None:
 
 
 async def test_a_process_that_stays_unready_is_killed_and_restarted(make: Runners, reports: Reports) -> None:
-    """What still runs but does not answer any more is replaced."""
+    """A process that runs but does not answer any more is replaced."""
     sick: set[int] = set()
 
     async def ready(pid: int) -> bool:
@@ -119,7 +119,7 @@ async def test_a_service_waits_for_what_it_needs(make: Runners) -> None:
     await healthy(second)
 
 
-async def test_a_first_start_that_fails_is_told_with_its_log(make: Runners) -> None:
+async def test_a_first_start_that_fails_is_reported_with_its_log(make: Runners) -> None:
     """The error names the step, the exit code, the last lines of the log and what to do."""
     runner = make(Service("broken", ("sh", "-c", "echo out of luck; exit 7"), ready=never, hint="Buy a clover."))
     runner.launch()
@@ -128,8 +128,8 @@ async def test_a_first_start_that_fails_is_told_with_its_log(make: Runners) -> N
     assert runner.state is State.FAILED
 
 
-async def test_a_process_that_dies_while_it_is_set_up_is_told_at_once(make: Runners) -> None:
-    """The step that runs when a process is ready is not waited for when that process is dead."""
+async def test_a_process_that_dies_in_on_ready_is_noticed_at_once(make: Runners) -> None:
+    """A dead process ends the wait for its `on_ready`."""
 
     async def endless() -> None:
         runner.kill()
@@ -151,8 +151,8 @@ async def test_a_process_that_does_not_become_ready_in_time_fails_to_start(make:
             await runner.wait_healthy()
 
 
-async def test_a_preparation_that_fails_is_told_to_those_who_wait(make: Runners) -> None:
-    """Those who wait for the service get the error of its preparation."""
+async def test_a_preparation_that_fails_ends_the_wait_for_its_service(make: Runners) -> None:
+    """`wait_healthy` raises the error of the preparation."""
 
     async def prepare(_report_step: object) -> None:
         raise StepFailed("digging", "hit a rock")
@@ -165,7 +165,7 @@ async def test_a_preparation_that_fails_is_told_to_those_who_wait(make: Runners)
 
 
 async def test_waiting_for_a_service_that_is_stopped_ends(make: Runners) -> None:
-    """Nobody waits for ever for a service that nothing supervises any more."""
+    """`wait_healthy` fails when nothing supervises the service any more."""
     runner = make(Service("slow", FOREVER, ready=never))
     runner.launch()
     waiting = asyncio.create_task(runner.wait_healthy())
@@ -199,7 +199,7 @@ async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_p
     assert not lives(int(log.read_text()))
 
 
-async def test_a_tool_that_fails_is_told(tmp_path: Path) -> None:
+async def test_a_tool_that_fails_is_reported(tmp_path: Path) -> None:
     """The error holds what the tool wrote."""
     with pytest.raises(StepFailed, match=r"(?s)digging: sh exited with 3.*hit a rock"):
         await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", ignore_step)

@@ -33,7 +33,7 @@ class Ports:
 
 
 class LocalSettings(BaseSettings):
-    """What runs, where it listens, and where its state lies. The README of `local/` has the table."""
+    """The services to run, their addresses, and the folders for their state. The README of `local/` has the table."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
