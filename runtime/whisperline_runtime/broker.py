@@ -52,10 +52,13 @@ class Broker:
         """
         errors: list[Exception] = []
         for host, port, _ in collect_hosts(self.bootstrap):
-            error = await self._try(host, port)
-            if error is None:
+            try:
+                connection = await create_conn(host, port, request_timeout_ms=_CONNECT_MS, **self._security())
+            except (OSError, KafkaError) as error:
+                errors.append(error)
+            else:
+                connection.close()
                 return
-            errors.append(error)
         refusal = next((error for error in errors if isinstance(error, _REFUSALS)), None)
         if refusal is not None:
             user = f", user {self.username}, {self.mechanism}" if self.username else ""
@@ -76,14 +79,6 @@ class Broker:
                 f"Kafka at {self.bootstrap} did not answer within {limit_s:g} s: "
                 "check the address, and that the broker is up"
             ) from None
-
-    async def _try(self, host: str, port: int) -> Exception | None:
-        try:
-            connection = await create_conn(host, port, request_timeout_ms=_CONNECT_MS, **self._security())
-        except (OSError, KafkaError) as error:
-            return error
-        connection.close()
-        return None
 
     def _security(self) -> dict[str, Any]:
         options: dict[str, Any] = {"security_protocol": self.protocol}
