@@ -82,10 +82,11 @@ class Stream:
         self._audio_ended = False
         self._audio_error: AudioError | None = None
         self._finalize_wanted = False
+        # The events carry no data: whoever is woken looks at the state above, which may have changed again.
         self._has_work = asyncio.Event()  # there is audio to send, or a Finalize, or the audio has ended
         self._has_space = asyncio.Event()  # the buffer may have space again
         self._events: asyncio.Queue[events.Event | WhisperlineError | None] = asyncio.Queue(EVENT_LIMIT)
-        self._exhausted = False
+        self._exhausted = False  # the last item of the queue has been taken
         self._reading: asyncio.Task[None] | None = None
         self._delivering: asyncio.Task[None] | None = None
 
@@ -114,6 +115,7 @@ class Stream:
     async def __aexit__(
         self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        # Without a task group: it would wrap what the caller's own block raises in an exception group.
         tasks = [task for task in (self._reading, self._delivering) if task is not None]
         for task in tasks:
             task.cancel()
@@ -133,6 +135,7 @@ class Stream:
         """Move audio from the source into the buffer, as far as there is space."""
         try:
             async for data in self._audio:
+                # First append, then wait: the time of capture is now, and `end_audio` cannot lose this chunk.
                 self._session.append_audio(data, time.monotonic())
                 self._has_work.set()
                 while not self._session.buffer.has_space:
@@ -150,6 +153,7 @@ class Stream:
         """Go from gateway to gateway until the session is closed; the last item in the queue says how it ended."""
         outage = self._session.outage
         try:
+            # Any gateway can resume the session, so the next one is as good as the one that was lost.
             for url in cycle(self._client.urls):
                 try:
                     await self._converse(url)
@@ -166,7 +170,7 @@ class Stream:
             await self._events.put(None)
         except WhisperlineError as error:
             await self._events.put(error)
-        except Exception as error:
+        except Exception as error:  # a mistake of ours; without an item in the queue the caller would wait for ever
             log.exception("the stream failed")
             await self._events.put(StreamError(f"{type(error).__name__}: {error}"))
 
@@ -192,7 +196,7 @@ class Stream:
                             self._limit_silence(silence)
                         await self._deliver_event(message)
                     if sender is not None:
-                        sender.cancel()
+                        sender.cancel()  # the session is closed, whatever it still wanted to send
             except TimeoutError:
                 if sender is None:
                     raise ConnectionLost(f"the gateway did not open the session in {START_TIMEOUT_S:g} s") from None
@@ -214,7 +218,7 @@ class Stream:
         """Send the audio from `position` on, `Finalize` when it is asked for, and `CloseStream` at the end."""
         with suppress(ConnectionClosed):  # the receiver reads what came before the close, and reports it
             while True:
-                self._has_work.clear()
+                self._has_work.clear()  # before the look at what there is, so that nothing is missed in between
                 if data := self._session.buffer.read(position, MAX_FRAME_BYTES):
                     await socket.send(data)
                     position += len(data) // self._session.options.frame_bytes
@@ -229,6 +233,7 @@ class Stream:
                             await self._has_work.wait()
                     except TimeoutError:
                         await send_control(socket, "KeepAlive")
+            # Only now, when all audio from before the failure has been sent.
             if self._audio_error is not None:
                 raise self._audio_error
             await send_control(socket, "CloseStream")

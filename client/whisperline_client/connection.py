@@ -72,6 +72,7 @@ async def receive(socket: ClientConnection) -> AsyncIterator[events.Message]:
         frame = closed.rcvd
         code = frame.code if frame is not None else ABNORMAL_CLOSURE
         reason = (frame.reason if frame is not None else "") or "no reason given"
+        # A normal closure without a summary counts as a loss, because finals may be missing.
         if summarised and code == NORMAL_CLOSURE:
             return
         if fault is not None:

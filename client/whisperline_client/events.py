@@ -165,7 +165,7 @@ def _flag(fields: Json, name: str) -> bool:
 
 def _of_type(fields: Json, name: str, kind: type[T]) -> T:
     value = fields[name]
-    if type(value) is not kind:
+    if type(value) is not kind:  # isinstance would take True for an int
         raise TypeError(f"{name} is {value!r}")
     return value
 
@@ -176,6 +176,7 @@ def _ms(seconds: float) -> int:
 
 def _results(message: Json) -> Message:
     best = message["channel"]["alternatives"][0]
+    # A `Finalize` that found no open segment is answered by a final without a segment.
     if message["is_final"] and message["segment_index"] is None:
         return Finalized()
     index = _count(message, "segment_index")

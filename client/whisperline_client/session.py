@@ -25,6 +25,7 @@ class SessionState:
     def query(self) -> dict[str, str]:
         """Return the query of the next connection, which opens the session or resumes it."""
         query = self.options.query()
+        # Without a session id this connection opens the session.
         if self.session_id is not None and self._resume_token is not None:
             query |= {"session_id": self.session_id, "resume_token": self._resume_token}
             query["finals_from"] = str(self.next_segment_index)
@@ -45,6 +46,7 @@ class SessionState:
                 self.session_id, self._resume_token = message.session_id, message.resume_token
                 self.outage.session_open = True
             case events.Ack():
+                # An acknowledgement of nothing new is no progress: the outage goes on counting.
                 if message.position > self.buffer.start:
                     self.outage.note_progress()
                 self._resume_token = message.resume_token
@@ -69,5 +71,6 @@ class SessionState:
             return None
         self.next_segment_index += 1
         self.outage.note_progress()
+        # The silence that closed the segment is not a part of the delay.
         spoken_ms = final.words[-1].end_ms if final.words else final.end_ms
         return replace(final, delay_s=self._times.delay_s(spoken_ms, now_s))

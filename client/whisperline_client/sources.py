@@ -97,6 +97,7 @@ async def pace(
     async for chunk in rechunk(audio, chunk_bytes):
         sent_bytes += len(chunk)
         if speed is not None:
+            # From the beginning, not from the chunk before: small delays would add up.
             due_s = began_s + sent_bytes / bytes_per_s / speed + (jitter_s() if jitter_s else 0)
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         yield chunk
@@ -157,7 +158,7 @@ class CaptureQueue:
         """Append a block. PortAudio calls this in its own thread, and reuses the memory of `data`."""
 
         def append(block: bytes) -> None:
-            if self._blocks.full():
+            if self._blocks.full():  # the network has been away for longer than the queue lasts
                 self._overflowed = True
             else:
                 self._blocks.put_nowait(block)

@@ -79,6 +79,7 @@ def transcriber_service(settings: LocalSettings, ordinal: int) -> Service:
             **trace_env(settings, "transcriber", name),
             "WHISPERLINE_TRANSCRIBER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "WHISPERLINE_TRANSCRIBER_TRITON_URL": f"{HOST}:{settings.ports.triton_grpc}",
+            # Where `prepare` puts it: the path must be known before it is fetched.
             "WHISPERLINE_TRANSCRIBER_VAD_MODEL": str(settings.cache / SILERO.folder / SILERO.members[0]),
             "WHISPERLINE_TRANSCRIBER_METRICS_PORT": str(port),
         },

@@ -74,6 +74,7 @@ async def fetch(archive: Archive, settings: LocalSettings, report_step: ReportSt
     folder = settings.cache / archive.folder
     if folder.is_dir():
         return folder
+    # In a folder of its own until it is checked, so that the cache never holds an unfinished or wrong archive.
     with scratch_folder(settings.cache) as scratch:
         download = scratch / "download"
         download.mkdir()

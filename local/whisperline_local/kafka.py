@@ -30,7 +30,7 @@ JAVA_HINT = (
     f"dnf install java-17-openjdk-headless), or name one with {ENV_PREFIX}JAVA."
 )
 TOPICS_LIMIT_S = 20.0
-CHATTY_LOGGERS = (
+CHATTY_LOGGERS = (  # at INFO they would fill the log of every start
     "state.change.logger",
     "kafka.cluster.Partition",
     "kafka.log.LogManager",
@@ -168,6 +168,7 @@ def server_properties(settings: LocalSettings, data: Path) -> str:
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         "message.max.bytes": MAX_MESSAGE_BYTES,
+        # There is one broker: everything that is replicated by default must have one copy.
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 8,
         "transaction.state.log.replication.factor": 1,
@@ -175,7 +176,7 @@ def server_properties(settings: LocalSettings, data: Path) -> str:
         "transaction.state.log.num.partitions": 4,
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,
-        "group.initial.rebalance.delay.ms": 0,
+        "group.initial.rebalance.delay.ms": 0,  # the default waits 3 s for more members
         "num.network.threads": 2,
         "num.io.threads": 4,
         "background.threads": 2,

@@ -60,7 +60,7 @@ async def terminate(process: asyncio.subprocess.Process, how: signal.Signals, li
     """
     obeyed = True
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it may die at this moment
             process.send_signal(how)
         try:
             async with asyncio.timeout(limit_s):

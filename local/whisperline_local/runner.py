@@ -94,7 +94,7 @@ class Runner:
 
     async def stop(self) -> None:
         """End the supervision and stop the process, by force after its deadline."""
-        await self.release()
+        await self.release()  # first, or the supervision would restart what is stopped here
         self.healthy = False
         if self._process is not None and self.state is not State.DONE:
             self._enter(State.STOPPING)
@@ -141,7 +141,7 @@ class Runner:
                 self._enter(State.RESTARTING, f"{ending}; again in {delay_s} s")
                 self.restarts += 1
                 await asyncio.sleep(delay_s)
-        except Exception as error:
+        except Exception as error:  # whatever it is, those who wait for this service must hear of it
             self.error = error
             self._enter(State.FAILED, str(error).partition("\n")[0])
 
@@ -167,6 +167,7 @@ class Runner:
             await self._until_started(process)
         except StepFailed:
             await destroy_group(process)
+            # A first start that fails is a mistake that somebody must mend; a later one may work the next time.
             if not self._was_healthy:
                 raise
             return 0.0
@@ -175,7 +176,7 @@ class Runner:
         started_s = time.monotonic()
         await self._until_dead_or_unready(process)
         self.healthy = False
-        await destroy_group(process)
+        await destroy_group(process)  # children may survive their parent, and hold its ports
         return time.monotonic() - started_s
 
     async def _until_started(self, process: asyncio.subprocess.Process) -> None:
@@ -217,6 +218,7 @@ class Runner:
                     await process.wait()
             if process.returncode is not None:
                 return
+            # Unready for a moment is not a reason to kill: a process may wait for another that is being restarted.
             if await self.service.ready(process.pid):
                 last_ready_s = time.monotonic()
                 self._enter_healthy(process, State.HEALTHY)
@@ -239,5 +241,6 @@ class Runner:
             self._wake_waiters()
 
     def _wake_waiters(self) -> None:
+        # A new event for each change, so that those who wait again wait for the next change.
         self._changed.set()
         self._changed = asyncio.Event()

@@ -125,19 +125,21 @@ class Stack:
     async def __aenter__(self) -> Self:
         self._lock = take_state_folder(self.settings.state)
         try:
+            # Before anything starts: a service that cannot bind its port would fail late and say less.
             check_ports(port for service in self.services for port in service.ports)
             by_name = {service.name: service for service in self.services}
             for name in (name for wave in self._order for name in wave):
                 needs = [self._runners[need] for need in by_name[name].after]
                 log = fresh_log(self.settings.logs, name)
                 self._runners[name] = Runner(by_name[name], log, needs, self._note_state)
+            # All at once: each waits for its needs by itself, and preparations need not wait at all.
             for runner in self._runners.values():
                 runner.launch()
             with first_error_of_tasks():
                 async with asyncio.TaskGroup() as tasks:
                     for runner in self._runners.values():
                         tasks.create_task(runner.wait_healthy())
-        except BaseException:
+        except BaseException:  # Ctrl-C too: `__aexit__` does not run when entering fails
             await self._stop_all()
             raise
         return self

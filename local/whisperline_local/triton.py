@@ -48,7 +48,7 @@ def triton_service(settings: LocalSettings) -> Service:
             str(server / "bin/tritonserver"),
             f"--model-repository={model_repository(settings)}",
             f"--backend-directory={server / 'backends'}",
-            "--model-control-mode=explicit",
+            "--model-control-mode=explicit",  # lets a rollout load and unload versions by request
             *(f"--load-model={model}" for model in MODELS),
             "--disable-auto-complete-config",  # it is complete, and asking the stub for it would start the stub twice
             f"--exit-timeout-secs={EXIT_LIMIT_S}",
@@ -112,6 +112,7 @@ async def fetch_server(settings: LocalSettings, report_step: ReportStep = ignore
     server = await fetch(TRITON, settings, report_step) / SERVER
     stub = server / "backends/python" / STUB
     if not stub.exists():
+        # Another process may be doing the same: each copies to a name of its own, and renames it.
         unfinished = stub.with_name(f"{STUB}.{os.getpid()}")
         shutil.copy(server / "python_backend_stubs" / PYTHON / STUB, unfinished)
         unfinished.rename(stub)
