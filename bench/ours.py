@@ -72,7 +72,7 @@ class Server:
 
     async def metrics(self) -> dict[str, float]:
         """What Triton's metrics endpoint says, by name and labels."""
-        port = self.stack.settings.port("triton_metrics_port")
+        port = self.stack.settings.ports.triton_metrics
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
         rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
@@ -88,7 +88,7 @@ async def serving(windows_s: tuple[int, ...] | None = None) -> AsyncIterator[Ser
             await export_model(own)
             repository = _with_windows(exported_repository(own), Path(scratch) / "models", windows_s)
             own = own.model_copy(update={"model_repository": repository})
-        address = f"127.0.0.1:{own.port('triton_grpc_port')}"
+        address = f"127.0.0.1:{own.ports.triton_grpc}"
         async with (
             Stack(own, services=["triton"]) as stack,
             triton.InferenceServerClient(address, channel_args=CHANNEL) as client,

@@ -35,7 +35,7 @@ async def serve(repository: Path, state: Path) -> None:
     settings = local_settings(state, model_repository=repository)
     async with Stack(settings, ["triton"]):
         number = Repository(repository).routing().default
-        with Server(f"127.0.0.1:{settings.port('triton_grpc_port')}") as server:
+        with Server(f"127.0.0.1:{settings.ports.triton_grpc}") as server:
             seconds = await asyncio.to_thread(server.check, number)
     sys.stdout.write(f"version {number} answers in {seconds:.2f} s\n")
 

@@ -33,7 +33,7 @@ class Server:
     """A running Triton, and what its probe finds."""
 
     def __init__(self, stack: Stack, processes: Path) -> None:
-        self.port = stack.settings.port("triton_http_port")
+        self.port = stack.settings.ports.triton_http
         pid = stack.pid("triton")
         assert pid is not None
         self.children = psutil.Process(pid).children()

@@ -49,7 +49,7 @@ class Place:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.stack.settings.port('triton_grpc_port')}"
+        return f"127.0.0.1:{self.stack.settings.ports.triton_grpc}"
 
     @property
     def where(self) -> tuple[str, ...]:

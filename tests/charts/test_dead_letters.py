@@ -22,7 +22,7 @@ async def test_the_reasons_of_dead_letters_are_printed(tmp_path: Path) -> None:
     """With where each record came from."""
     settings = local_settings(tmp_path, port_offset=PORT_OFFSET)
     async with Stack(settings, ["kafka"]):
-        bootstrap = f"127.0.0.1:{settings.port('kafka_port')}"
+        bootstrap = f"127.0.0.1:{settings.ports.kafka}"
         letters = [DeadLetter(f"reason {number}", AUDIO_CHUNKS, 3, number, "transcriber") for number in range(3)]
         async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
             for letter in letters:

@@ -1,4 +1,4 @@
-"""How the start of the stack looks in a terminal: one line per service while it changes, plain lines otherwise."""
+"""Show the stack in a terminal: its start as it goes on, and the table of `whisperline-local status`."""
 
 import time
 from types import TracebackType
@@ -23,7 +23,10 @@ AT_REST = frozenset({State.HEALTHY, State.DONE, State.FAILED, State.STOPPED})
 
 
 class Progress:
-    """Shows the states reported to it, live between `async with` and its end, then one line for each change."""
+    """Shows the states reported to it: in a live table inside its `with` block, as one line for each change after it.
+
+    A console that is not a terminal gets lines all the time.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -32,7 +35,7 @@ class Progress:
         self._live: Live | None = None
 
     def __call__(self, name: str, state: State, detail: str) -> None:
-        """Take note of a service's new state."""
+        """Show a service's new state."""
         at_s = time.monotonic() - self._started_s
         self._rows[name] = (state, detail, at_s)
         if self._live is not None:
@@ -61,3 +64,19 @@ class Progress:
             mark = f"[{STYLES.get(state, 'white')}]✓[/]" if state in AT_REST else Spinner("dots")
             table.add_row(mark, name, f"[{STYLES.get(state, 'cyan')}]{state}[/]", f"[dim]{at_s:.1f} s[/]", detail)
         return table
+
+
+def status_table(status: dict[str, list[dict[str, object]]]) -> Table:
+    """Return the table of a stack's status file."""
+    table = Table("service", "state", "process", "restarts", "ports", "log")
+    for row in status["services"]:
+        state = State(str(row["state"]))
+        table.add_row(
+            str(row["name"]),
+            f"[{STYLES.get(state, 'cyan')}]{state}[/]",
+            str(row["pid"] or ""),
+            str(row["restarts"]),
+            " ".join(map(str, row["ports"])) if isinstance(row["ports"], list) else "",
+            str(row["log"]),
+        )
+    return table
