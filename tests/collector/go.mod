@@ -1,5 +1,6 @@
 module github.com/whisperline/whisperline/tests/collector
 
+// The tail sampler is older than the rest: what its later versions need was not to be had when this was written.
 go 1.26.0
 
 require (

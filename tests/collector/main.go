@@ -1,4 +1,5 @@
-// A collector with the components that compose/collector.yaml names and no others: the contrib image holds the same ones.
+// A collector with the components that compose/collector.yaml names, and no others: the image of the contrib distribution
+// holds the same ones.
 package main
 
 import (
@@ -47,7 +48,7 @@ func factories() (otelcol.Factories, error) {
 
 func main() {
 	command := otelcol.NewCommand(otelcol.CollectorSettings{
-		BuildInfo: component.BuildInfo{Command: "otelcol", Description: "The collector of Whisperline's tests", Version: "0"},
+		BuildInfo: component.BuildInfo{Command: "otelcol", Description: "The collector that Whisperline tests its configuration with", Version: "0"},
 		Factories: factories,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
 			ProviderFactories: []confmap.ProviderFactory{
