@@ -50,7 +50,7 @@ def of_model() -> dict[str, Metric]:
     for name, kind in re.findall(r'\("(\w+)", "[^"]+", kinds\.(\w+)\)', text):
         (labels,) = {
             frozenset(re.findall(r"(\w+)=", given))
-            for given in re.findall(rf'_(?:histogram|metric)\("{name}"(.*)\)\.', text)
+            for given in re.findall(rf'(?:histogram|metric)\("{name}"(.*)\)\.', text)
         }
         found[f"whisper_{name}"] = Metric(f"whisper_{name}", kind.lower(), labels | everywhere)
     return found
