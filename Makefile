@@ -12,7 +12,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test test-containers test-cluster test-terraform check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -29,6 +29,9 @@ test: .venv/.installed ## Every test that this machine can run
 
 test-cluster: .venv/.installed .tools/cluster/.installed ## The charts on a real API server (Go 1.26; builds it for ten minutes, once)
 	@WHISPERLINE_CLUSTER=$(CURDIR)/.tools/cluster $(RUN)/python -m pytest -m cluster tests/charts $(PYTEST_ARGS)
+
+test-otelcol: .venv/.installed .tools/collector/.installed ## The collector's configuration in a real collector (Go 1.26; builds it for three minutes, once)
+	@$(RUN)/python -m pytest tests/collector $(PYTEST_ARGS)
 
 test-containers: .venv/.installed ## The real images and compose.yaml, in a Docker engine of the tests' own (as root)
 	@$(RUN)/python -m pytest tests/containers -m containers -s -v $(PYTEST_ARGS)
@@ -105,6 +108,12 @@ $(POETRY):
 	@command -v go >/dev/null || { echo "step 'go' failed: go is not on the PATH; install Go 1.26"; exit 1; }
 	@echo "building kube-apiserver and etcd into .tools/cluster (ten minutes the first time)"
 	@bash $< .tools/cluster || { echo "step 'cluster' failed: see above; is a module proxy in reach of go?"; exit 1; }
+	@touch $@
+
+.tools/collector/.installed: tests/collector/build.sh tests/collector/main.go tests/collector/go.mod tests/collector/go.sum
+	@command -v go >/dev/null || { echo "step 'go' failed: go is not on the PATH; install Go 1.26"; exit 1; }
+	@echo "building the OpenTelemetry collector into .tools/collector (three minutes the first time)"
+	@bash $< .tools/collector || { echo "step 'collector' failed: see above; is a module proxy in reach of go?"; exit 1; }
 	@touch $@
 
 .tools/promtool:

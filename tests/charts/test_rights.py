@@ -21,8 +21,6 @@ from rendering import of_kind, render
 from secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
 from streams import local_settings
 from websockets.asyncio.client import connect
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.create_topics import create_topics
 from whisperline_contracts.topics import (
     AUDIO_CHUNKS,
     AUDIO_CHUNKS_DEAD,
@@ -36,6 +34,8 @@ from whisperline_local.assets import SILERO, fetch
 from whisperline_local.kafka import fetch_broker
 from whisperline_local.probes import http_ok
 from whisperline_persistence import Store
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.create_topics import create_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
