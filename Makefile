@@ -12,7 +12,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test test-containers test-cluster test-terraform check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test test-containers test-cluster test-terraform check lock parity bench-latency bench-footprint bench-code bench-serving bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,12 @@ parity: .venv/.installed .tools/oracle/.installed ## Compare with transformers o
 
 bench-latency: .venv/.installed ## From the end of speech to the final, alone and beside other streams
 	@$(RUN)/python bench/latency.py
+
+bench-footprint: .venv/.installed ## Start-up, memory and CPU of each process (PEER=../other measures another checkout in turn)
+	@$(RUN)/python bench/footprint.py $(PEER:%=--peer %) $(ROUNDS:%=--rounds %)
+
+bench-code: .venv/.installed ## The shape of the code: lengths, private helpers, comments, imports (PEER=../other beside it)
+	@$(RUN)/python bench/code.py $(PEER:%=--peer %)
 
 bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
 	@$(RUN)/python bench/serving.py $(PART)

@@ -106,28 +106,27 @@ async def main() -> None:
     for number in range(chosen.rounds):
         for checkout in checkouts if number % 2 == 0 else reversed(checkouts):
             say(f"round {number + 1} of {chosen.rounds}: {checkout.name}")
-            checkout.rounds.append(await measure(checkout, warm_up, speech))
+            checkout.rounds.append(await measure(checkout, warm_up, speech, chosen.seconds))
     write("footprint", report(checkouts, chosen.seconds, chosen.rounds))
 
 
-async def measure(checkout: Checkout, warm_up: Sequence[Pcm], speech: Sequence[Pcm]) -> Figures:
+async def measure(checkout: Checkout, warm_up: Sequence[Pcm], speech: Sequence[Pcm], speech_s: float) -> Figures:
     """Start a checkout's stack, stream to it, and return the figures of the round."""
     async with running(checkout) as stack:
         await asyncio.gather(*(stream(samples) for samples in warm_up))
         parts = stack.processes()
         memory: dict[tuple[str, str], list[float]] = {}
         cpu_s = {part: sum(map(cpu_seconds, processes)) for part, processes in parts.items()}
-        began_s = time.monotonic()
         streams = asyncio.gather(*(stream(samples) for samples in speech))
         while not (await asyncio.wait({streams}, timeout=SAMPLE_EVERY_S))[0]:
             for part, processes in parts.items():
                 for measure_name, value in memory_mb(processes).items():
                     memory.setdefault((measure_name, part), []).append(value)
-        wall_s = time.monotonic() - began_s
         figures: Figures = {("start", name): seconds for name, seconds in stack.started_s.items()}
         figures |= {key: statistics.median(values) for key, values in memory.items()}
         for part, processes in parts.items():
-            figures["cpu", part] = 100 * (sum(map(cpu_seconds, processes)) - cpu_s[part]) / wall_s
+            # Over the length of the speech and not of the round: late finals must not make the same work look cheaper.
+            figures["cpu", part] = 100 * (sum(map(cpu_seconds, processes)) - cpu_s[part]) / speech_s
         for measure_name in ("pss", "cpu"):  # RSS counts shared pages once for each process: no sum
             figures[measure_name, ALL] = sum(value for (name, _), value in figures.items() if name == measure_name)
         finals = [final for got in streams.result() for final in got]
@@ -260,7 +259,8 @@ def report(checkouts: Sequence[Checkout], seconds: float, rounds: int) -> list[s
         f"{STREAMS} live streams of real English speech, {seconds:.0f} s after {WARM_UP_S:.0f} s of warm-up; tiny.en "
         f"on the CPU. Medians of {rounds} rounds, with the least and the most in brackets. The columns are commits.",
         "Start-up is from the birth of a process until the supervisor finds it ready, or for `everything` from the "
-        "command to the last of them. PSS shares a page out among the processes that map it.",
+        "command to the last of them. PSS shares a page out among the processes that map it. CPU "
+        "is the processor time that the speech and its finals took, over the length of the speech.",
     ]
     return [
         *heading("What each process costs", command, *notes),
