@@ -28,7 +28,7 @@ import numpy as np
 import psutil
 import soundfile
 from clips import CHECKOUT, SAMPLE_RATE, SPEECH_DIR, Pcm, recorded_clips
-from report import heading, say, table, write
+from report import heading, name_of, say, table, write
 from whisperline_client import Client, Closed, Final, ListenOptions, pace
 from whisperline_local import LocalSettings
 from whisperline_local.assets import demo_speech
@@ -56,9 +56,8 @@ class Checkout:
 
     @property
     def name(self) -> str:
-        """The commit, with a plus sign when files were changed since."""
-        command = ["git", "-C", str(self.path), "describe", "--always", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        """The commit."""
+        return name_of(self.path)
 
     @property
     def program(self) -> Path:

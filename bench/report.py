@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -61,6 +62,12 @@ def processor() -> str:
     """The processor's name as the system gives it."""
     rows = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     return next((value.strip() for key, _, value in rows if key.strip() == "model name"), platform.machine())
+
+
+def name_of(checkout: Path) -> str:
+    """Return the commit of a checkout, with a plus sign when files were changed since."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def verdict(value: float, *, least: float | None = None, most: float | None = None) -> str:
