@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 from pydantic_settings import SettingsConfigDict
-from whisperline_contracts.settings import DeployableSettings, WrongSettings
+from whisperline_runtime.errors import SettingsError
+from whisperline_runtime.settings import ProcessSettings
 
 
-class Settings(DeployableSettings):
+class Settings(ProcessSettings):
     """A deployable with a secret of its own."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_EXAMPLE_")
@@ -103,7 +104,7 @@ def test_without_a_named_authority_those_of_the_machine_are_trusted(environment:
 def test_a_wrong_combination_is_named(environment: pytest.MonkeyPatch, variables: dict[str, str], line: str) -> None:
     """The one line says which setting is wrong, and never what was in it."""
     tell(environment, variables)
-    with pytest.raises(WrongSettings) as told:
+    with pytest.raises(SettingsError) as told:
         Settings.read()
     assert str(told.value).startswith(f"WHISPERLINE_EXAMPLE_{line}")
     assert "\n" not in str(told.value)
@@ -139,7 +140,7 @@ def test_other_files_of_the_folder_are_not_looked_at(environment: pytest.MonkeyP
 def test_a_folder_that_is_not_there_is_named(environment: pytest.MonkeyPatch) -> None:
     """A mistyped folder is told, instead of the secrets that would be missing."""
     environment.setenv("WHISPERLINE_SECRETS_DIR", "/no/such/folder")
-    with pytest.raises(WrongSettings, match=r"^WHISPERLINE_SECRETS_DIR: there is no folder /no/such/folder$"):
+    with pytest.raises(SettingsError, match=r"^WHISPERLINE_SECRETS_DIR: there is no folder /no/such/folder$"):
         Settings.read()
 
 
@@ -147,7 +148,7 @@ def test_a_file_that_is_no_text_is_told(environment: pytest.MonkeyPatch, tmp_pat
     """The line names the setting and what is wrong with its file."""
     environment.delenv("WHISPERLINE_EXAMPLE_DATABASE_URL")
     (tmp_path / "whisperline_example_database_url").write_bytes(b"\xff")
-    with pytest.raises(WrongSettings, match=r'(?s)"database_url".*utf-8'):
+    with pytest.raises(SettingsError, match=r'(?s)"database_url".*utf-8'):
         Settings.read()
 
 
@@ -155,7 +156,7 @@ def test_what_is_missing_is_named(environment: pytest.MonkeyPatch) -> None:
     """Every wrong setting has a line."""
     environment.delenv("WHISPERLINE_EXAMPLE_DATABASE_URL")
     tell(environment, {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"})
-    with pytest.raises(WrongSettings) as told:
+    with pytest.raises(SettingsError) as told:
         Settings.read()
     assert [line.partition(":")[0].removeprefix("WHISPERLINE_EXAMPLE_") for line in str(told.value).splitlines()] == [
         "KAFKA_SASL_MECHANISM",

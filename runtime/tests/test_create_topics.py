@@ -12,10 +12,11 @@ import pytest_asyncio
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import InvalidReplicationFactorError
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.create_topics import PartitionsDiffer, create_topics
 from whisperline_contracts.topics import Topic
 from whisperline_local import LocalSettings, Stack
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.create_topics import create_topics
+from whisperline_runtime.errors import PartitionsDifferError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -50,11 +51,11 @@ def a_topic(count: int, **more: object) -> Topic:
 
 
 async def command(broker: Broker, **settings: str) -> tuple[int | None, str]:
-    """Run `python -m whisperline_contracts`; return its exit code and what it said."""
+    """Run `python -m whisperline_runtime`; return its exit code and what it said."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERLINE_")}
     chosen = {"kafka_bootstrap": broker.bootstrap, **settings}
     running = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "whisperline_contracts"),
+        *(sys.executable, "-m", "whisperline_runtime"),
         env={**inherited, **{f"WHISPERLINE_TOPICS_{name.upper()}": value for name, value in chosen.items()}},
         stderr=asyncio.subprocess.PIPE,
     )
@@ -97,7 +98,7 @@ async def test_a_keyed_topic_keeps_its_partitions(broker: Broker, admin: AIOKafk
     """Neither more nor fewer: nothing at all is changed, and the reason is told."""
     topic, other = a_topic(4, keyed=True), a_topic(1)
     await create_topics(broker, [topic])
-    with pytest.raises(PartitionsDiffer, match=f"has 4 partitions, not {count}, and keeps them"):
+    with pytest.raises(PartitionsDifferError, match=f"has 4 partitions, not {count}, and keeps them"):
         await create_topics(broker, [other, Topic(topic.name, count, keyed=True)])
     assert await partitions(admin, [topic, other]) == [4, 0]
 
