@@ -54,7 +54,7 @@ bench-footprint: .venv/.installed ## Start-up, memory and CPU of each process (P
 	@$(RUN)/python bench/footprint.py $(PEER:%=--peer %) $(ROUNDS:%=--rounds %)
 
 bench-code: .venv/.installed ## The shape of the code: lengths, private helpers, comments, imports (PEER=../other beside it)
-	@$(RUN)/python bench/code.py $(PEER:%=--peer %)
+	@$(RUN)/python bench/code_shape.py $(PEER:%=--peer %)
 
 bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
 	@$(RUN)/python bench/serving.py $(PART)

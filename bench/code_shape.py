@@ -2,7 +2,7 @@
 
     make bench-code                        # this checkout
     make bench-code PEER=../other          # another one beside it, in the first column
-    python bench/code.py --list gateway    # the places behind a package's numbers: helpers used once, and riddles
+    python bench/code_shape.py --list gateway    # the places behind a package's numbers: helpers used once, and riddles
 
 The numbers are those that our style compares itself with other codebases by: a sign to steer by, not a limit. A
 function's length goes from `def` to its last line, docstring included; methods and nested functions count. A function
