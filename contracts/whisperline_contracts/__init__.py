@@ -1,4 +1,4 @@
-"""What Whisperline's deployables share: messages and topics here, in modules beside it Kafka and settings.
+"""The messages and topics that Whisperline's processes share.
 
 Errors:
 

@@ -1,4 +1,4 @@
-"""What the topic `audio_chunks` holds: the key is the session id, the value the audio bytes as they came.
+"""Read and write the records of the topic `audio_chunks`: the key is the session id, the value the audio bytes.
 
 Everything else is in the headers, each a UTF-8 string, so that a record can be routed without touching its
 audio. A session is one key and so one ordered partition: the order of its records is the truth about it.
@@ -23,7 +23,7 @@ MAX_CHANNELS = 8
 
 
 class AudioKind(StrEnum):
-    """What a record of `audio_chunks` is for.
+    """The purpose of a record of `audio_chunks`.
 
     START opens the session. AUDIO carries samples (or none, to show that the connection lives). FINALIZE closes
     the open segment now. RESUME names a new connection, and with it a new reply partition. END closes the session.
@@ -37,12 +37,12 @@ class AudioKind(StrEnum):
 
 
 class StreamOptions(BaseModel):
-    """What the client asked of its session. Every record carries it, so that a replay may begin anywhere."""
+    """The client's options for its session. Every record carries them, so that a replay may begin anywhere."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     language: str | None = Field(default="en", pattern=r"^[a-z]{2,3}$")  # None: detect
-    interim_results: bool = True  # whether partials are wanted
+    interim_results: bool = True  # the client wants partials
     priority: Literal["live", "file"] = "live"
     endpointing_ms: int = Field(default=500, ge=100, le=5_000)  # silence that closes a segment
     utterance_end_ms: int | None = Field(default=None, ge=1_000, le=10_000)  # silence that ends an utterance
@@ -73,7 +73,7 @@ class AudioChunk:
 
     @property
     def samples(self) -> int:
-        """How many samples a channel `data` holds."""
+        """Return the number of samples of each channel in `data`."""
         return len(self.data) // (BYTES_PER_SAMPLE * self.channels)
 
     def headers(self) -> list[Header]:
@@ -99,37 +99,46 @@ class AudioChunk:
     @classmethod
     def from_record(cls, headers: Iterable[Header], value: bytes | None) -> "AudioChunk":
         """Read a record. Raises `UnreadableMessage`, with a reason for people, if any part of it is wrong."""
-        fields = _decode_headers(headers)
+        try:
+            fields = _Headers((name, value.decode()) for name, value in headers)
+        except (UnicodeDecodeError, AttributeError) as error:
+            raise UnreadableMessage(f"a header is not UTF-8 text: {error}") from error
         check_version(fields["schema"])
+        if fields["kind"] not in set(AudioKind):
+            raise UnreadableMessage(f"kind {fields['kind'][:32]!r} is not known")
+        try:
+            options = StreamOptions.model_validate_json(fields["options"])
+        except ValidationError as error:
+            raise UnreadableMessage(f"header 'options' is wrong: {error.errors()[0]['msg']}") from error
         chunk = cls(
             session_id=_name(fields, "session_id"),
             connection_id=_name(fields, "connection_id"),
             client_id=_name(fields, "client_id"),
-            kind=_kind(fields["kind"]),
+            kind=AudioKind(fields["kind"]),
             sequence=_integer(fields, "sequence", 0),
             position=_integer(fields, "position", 0),
             sample_rate=_integer(fields, "sample_rate", MIN_SAMPLE_RATE, MAX_SAMPLE_RATE),
             reply_partition=_integer(fields, "reply_partition", 0),
             channels=_integer(fields, "channels", 1, MAX_CHANNELS),
             encoding=fields["encoding"],
-            options=_options(fields["options"]),
+            options=options,
             traceparent=fields.get("traceparent"),
             data=value or b"",
         )
-        _check_audio(chunk)
+        if chunk.encoding != "linear16":
+            raise UnreadableMessage(f"encoding {chunk.encoding[:32]!r} is not known")
+        if len(chunk.data) > MAX_AUDIO_BYTES:
+            raise UnreadableMessage(f"{len(chunk.data)} bytes of audio in one record; the limit is {MAX_AUDIO_BYTES}")
+        if len(chunk.data) % (BYTES_PER_SAMPLE * chunk.channels):
+            raise UnreadableMessage(f"{len(chunk.data)} bytes are no whole number of {chunk.channels}-channel samples")
+        if chunk.data and chunk.kind is not AudioKind.AUDIO:
+            raise UnreadableMessage(f"a record of kind {chunk.kind} must not carry audio")
         return chunk
 
 
 class _Headers(dict[str, str]):
     def __missing__(self, name: str) -> str:
         raise UnreadableMessage(f"header {name!r} is missing")
-
-
-def _decode_headers(headers: Iterable[Header]) -> _Headers:
-    try:
-        return _Headers((name, value.decode()) for name, value in headers)
-    except (UnicodeDecodeError, AttributeError) as error:
-        raise UnreadableMessage(f"a header is not UTF-8 text: {error}") from error
 
 
 def _name(fields: _Headers, name: str) -> str:
@@ -144,28 +153,3 @@ def _integer(fields: _Headers, name: str, low: int, high: int = 2**62) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 19 and low <= int(text) <= high):
         raise UnreadableMessage(f"header {name!r} is {text[:32]!r}, not a whole number from {low} to {high}")
     return int(text)
-
-
-def _kind(text: str) -> AudioKind:
-    try:
-        return AudioKind(text)
-    except ValueError:
-        raise UnreadableMessage(f"kind {text[:32]!r} is not known") from None
-
-
-def _options(text: str) -> StreamOptions:
-    try:
-        return StreamOptions.model_validate_json(text)
-    except ValidationError as error:
-        raise UnreadableMessage(f"header 'options' is wrong: {error.errors()[0]['msg']}") from error
-
-
-def _check_audio(chunk: AudioChunk) -> None:
-    if chunk.encoding != "linear16":
-        raise UnreadableMessage(f"encoding {chunk.encoding[:32]!r} is not known")
-    if len(chunk.data) > MAX_AUDIO_BYTES:
-        raise UnreadableMessage(f"{len(chunk.data)} bytes of audio in one record; the limit is {MAX_AUDIO_BYTES}")
-    if len(chunk.data) % (BYTES_PER_SAMPLE * chunk.channels):
-        raise UnreadableMessage(f"{len(chunk.data)} bytes are no whole number of {chunk.channels}-channel samples")
-    if chunk.data and chunk.kind is not AudioKind.AUDIO:
-        raise UnreadableMessage(f"a record of kind {chunk.kind} must not carry audio")

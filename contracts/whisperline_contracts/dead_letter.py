@@ -1,4 +1,4 @@
-"""What the dead-letter topics hold: the record as it came, and in the headers why and from where."""
+"""Describe the records of the dead-letter topics: the record as it came, with reason and origin in its headers."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class DeadLetter:
     consumer: str  # the group that could not read it
 
     def headers(self, original: tuple[Header, ...]) -> list[Header]:
-        """Return the headers of the dead letter: those of the record itself, then why and from where."""
+        """Return the headers of the dead letter: those of the record itself, then its reason and origin."""
         origin = {
             "dead_letter.reason": self.reason,
             "dead_letter.topic": self.topic,

@@ -1,8 +1,8 @@
-"""What the topic `transcriptions` holds: one JSON event a record, the key is the session id.
+"""Read and write the records of the topic `transcriptions`: one JSON event each; the key is the session id.
 
 Times are milliseconds from the start of the session's audio; `time_ms` is when the event was made, in
 milliseconds since the Unix epoch. A final is identified by `(session_id, segment_index)`: the first one written
-is the only one that counts, and whoever writes it again writes the same.
+is the only one that counts, and a process that writes it again writes the same.
 """
 
 from enum import StrEnum
@@ -15,7 +15,7 @@ from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, che
 
 
 class SegmentEnd(StrEnum):
-    """Why a segment was closed."""
+    """The reason why a segment was closed."""
 
     SILENCE = "silence"
     FINALIZE = "finalize"
@@ -56,7 +56,7 @@ class SessionStart(_Event):
 
 
 class SpeechStarted(_Event):
-    """Speech was found; the segment that it opens is `segment_index`."""
+    """Speech was found, and segment `segment_index` has opened."""
 
     type: Literal["speech_started"] = "speech_started"
     segment_index: int
@@ -64,7 +64,7 @@ class SpeechStarted(_Event):
 
 
 class Partial(_Event):
-    """What an open segment says so far. `stable_text` will not change before the final, `text` begins with it."""
+    """The text of an open segment so far. It begins with `stable_text`, which will not change before the final."""
 
     type: Literal["partial"] = "partial"
     segment_index: int
@@ -75,7 +75,7 @@ class Partial(_Event):
 
 
 class Final(_Event):
-    """What a closed segment says. An empty `text` means that it held no words."""
+    """The text of a closed segment. An empty `text` means that the segment held no words."""
 
     type: Literal["final"] = "final"
     segment_index: int

@@ -1,4 +1,4 @@
-"""What the compacted topic `session_progress` holds: the key is the session id, the value how far a session is.
+"""Read and write the compacted topic `session_progress`: the key is the session id, the value how far a session is.
 
 This topic decides what was transcribed. A transcriber writes a record here *before* it publishes the final
 that the record carries, reads it back, and publishes only if its record was the first with that `revision`:
@@ -19,7 +19,7 @@ from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, che
 
 
 class Progress(BaseModel):
-    """How far a session is: everything before sample `base` (at 16 kHz) is done, in `next_segment_index` finals."""
+    """A session's progress: everything before sample `base` (at 16 kHz) is done, in `next_segment_index` finals."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -41,7 +41,7 @@ class Progress(BaseModel):
     end: SessionEnd | None = None  # set when the session is over
 
     def follows(self, before: Self | None) -> bool:
-        """Whether this record counts, given the last one that counted."""
+        """Return True if this record counts, given the last one that counted."""
         return before is None or self.revision == before.revision + 1
 
 

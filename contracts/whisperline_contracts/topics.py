@@ -1,4 +1,4 @@
-"""Kafka topics: names, partitions and settings, in one place.
+"""Name every Kafka topic, with its partitions and settings.
 
 `audio_chunks` and `session_progress` have the same partitions, and a session has the same partition number in
 both: whoever owns a session's audio owns its progress. `transcriptions` has a partition for each gateway

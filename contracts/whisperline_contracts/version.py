@@ -1,4 +1,4 @@
-"""The version that every message carries, and the one error that reading a message raises.
+"""Check the version that every message carries; define the one error that reading a message raises.
 
 A newer minor version only adds: readers take what they know and ignore the rest. A newer major version
 changes meaning: readers refuse it, and the record goes to the dead letters.

@@ -124,10 +124,10 @@ async def test_the_process_stores_tells_and_stops(stack: Stack, store: Store, ev
     """It becomes ready, stores, counts what it stored, and ends with 0 on SIGTERM within its deadline."""
     session_id = uuid.uuid4().hex
     async with process(**settings_of(stack)) as running:
-        await eventually(lambda: _is(answer("/ready"), 200))
+        await eventually(lambda: _is(answer("/health/ready"), 200))
         await publish(stack, a_final(session_id, 0))
         await eventually(lambda: store.finals(session_id))
-        assert await answer("/live") == 200
+        assert await answer("/health/live") == 200
         assert await answer("/other") == 404
         async with httpx.AsyncClient() as client:
             metrics = (await client.get(PROBES + "/metrics")).text
@@ -148,7 +148,7 @@ async def test_a_killed_process_loses_nothing(stack: Stack, store: Store, eventu
     finals = [a_final(session_id, index) for index in range(50)]
     async with await psycopg.AsyncConnection.connect(stack.database_url) as holding:
         async with process(**settings_of(stack)) as first:
-            await eventually(lambda: _is(answer("/ready"), 200))
+            await eventually(lambda: _is(answer("/health/ready"), 200))
             await holding.execute("LOCK TABLE words IN ACCESS EXCLUSIVE MODE")
             await publish(stack, *finals)
             await eventually(lambda: waits_for_a_lock(stack))
@@ -164,18 +164,18 @@ async def test_a_stop_while_the_database_is_away_is_quick(stack: Stack, store: S
     """Told to stop with a batch that it cannot store, it leaves it in the log, for the next process."""
     session_id = uuid.uuid4().hex
     async with process(**settings_of(stack), shutdown_ms="1000") as first:
-        await eventually(lambda: _is(answer("/ready"), 200))
+        await eventually(lambda: _is(answer("/health/ready"), 200))
         await stack.stop("postgres")
         try:
             await publish(stack, a_final(session_id, 0))
-            await eventually(lambda: _is(answer("/ready"), 503))
-            assert await answer("/live") == 200
+            await eventually(lambda: _is(answer("/health/ready"), 503))
+            assert await answer("/health/live") == 200
             first.send_signal(signal.SIGTERM)
             code, errors = await ended(first)
         finally:
             await stack.start("postgres")
     assert code == 0
-    assert "it will be read again" in errors
+    assert "the next process does again" in errors
     async with process(**settings_of(stack)):
         await eventually(lambda: store.finals(session_id))
 
@@ -185,9 +185,9 @@ async def test_a_process_whose_kafka_is_away_stops_when_told(stack: Stack) -> No
     settings = {**settings_of(stack), "kafka_bootstrap": "127.0.0.1:1"}
     async with process(**settings) as running:
         assert running.stderr is not None
-        while b"Kafka is away" not in await asyncio.wait_for(running.stderr.readline(), 30):
+        while b"reaching Kafka failed" not in await asyncio.wait_for(running.stderr.readline(), 30):
             pass
-        assert await answer("/ready") == 503
+        assert await answer("/health/ready") == 503
         running.send_signal(signal.SIGTERM)
         code, _ = await ended(running)
         assert code == 0

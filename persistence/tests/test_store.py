@@ -19,7 +19,7 @@ from whisperline_contracts import (
     Word,
 )
 from whisperline_local import Stack
-from whisperline_persistence import Store, StoreAway, StoredSession, StoreRefused
+from whisperline_persistence import Store, StoredSession, StoreRefusedError, StoreUnavailableError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
@@ -242,7 +242,7 @@ async def test_nul_in_speech_is_replaced(store: Store) -> None:
 async def test_what_the_database_cannot_hold_is_refused(store: Store, changes: dict[str, object]) -> None:
     """A value out of range is refused, and nothing of its batch is stored."""
     session_id = new_id()
-    with pytest.raises(StoreRefused) as refusal:
+    with pytest.raises(StoreRefusedError) as refusal:
         await store.write([a_final(session_id, 0), a_final(session_id, 1).model_copy(update=changes)])
     assert not refusal.value.retriable
     assert await store.session(session_id) is None
@@ -278,7 +278,7 @@ async def test_a_deleted_session_takes_its_rows_along(stack: Stack, store: Store
 async def test_a_database_that_is_not_there_is_away() -> None:
     """A store opens without its database; what is asked of it then fails, and may be asked again."""
     async with Store.open("postgresql://nobody@127.0.0.1:1/nothing") as store:
-        with pytest.raises(StoreAway) as away:
+        with pytest.raises(StoreUnavailableError) as away:
             await store.ping()
     assert away.value.retriable
 
@@ -289,7 +289,7 @@ async def test_a_database_that_hangs_is_away(stack: Stack) -> None:
     async with Store.open(stack.database_url, answer_s=0.5) as store:
         async with await psycopg.AsyncConnection.connect(stack.database_url) as holding:
             await holding.execute("LOCK TABLE words IN ACCESS EXCLUSIVE MODE")
-            with pytest.raises(StoreAway):
+            with pytest.raises(StoreUnavailableError):
                 await store.write([a_final(session_id, 0)])
             await holding.rollback()
         assert await store.finals(session_id) == []

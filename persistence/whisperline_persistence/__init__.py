@@ -1,14 +1,28 @@
-"""Stores transcripts: the schema and its migrations, the consumer that fills it, and the only SQL there is.
+"""Store transcripts: the schema and its migrations, the consumer that fills it, and the only SQL there is.
 
 Errors:
 
-    StoreError          the database did not do what it was asked
-    ├── StoreAway       it did not answer, or not in time: the same request may succeed later
-    └── StoreRefused    it will never take these rows
+    StoreError                    the database did not do what it was asked
+    ├── StoreUnavailableError     it did not answer, or not in time: the same request may succeed later
+    └── StoreRefusedError         it will never take these rows
 """
 
 from whisperline_persistence.database_url import DatabaseUrl
 from whisperline_persistence.migrate import migrate
-from whisperline_persistence.store import Store, StoreAway, StoredSession, StoreError, StoreRefused
+from whisperline_persistence.store import (
+    Store,
+    StoredSession,
+    StoreError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
 
-__all__ = ["DatabaseUrl", "Store", "StoreAway", "StoreError", "StoreRefused", "StoredSession", "migrate"]
+__all__ = [
+    "DatabaseUrl",
+    "Store",
+    "StoreError",
+    "StoreRefusedError",
+    "StoreUnavailableError",
+    "StoredSession",
+    "migrate",
+]

@@ -1,4 +1,4 @@
-"""Brings a database's schema to this release's version. Safe when several processes do it at once.
+"""Bring a database's schema to this release's version. Several processes may do it at once.
 
 The migrations lie in `migrations/versions`, are plain SQL, and run through Alembic, each run in one transaction.
 """
@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import psycopg
+import stamina
+from alembic import command
 from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import NullPool, create_engine
-
-from whisperline_persistence.backoff import delays_s
+from whisperline_runtime.retry import INITIAL_S, LONGEST_S
 
 log = logging.getLogger(__name__)
 
@@ -25,45 +25,39 @@ def migrate(database_url: str, wait_s: float = 60.0) -> str:
     """Migrate the database to the newest version and return that version.
 
     Waits up to `wait_s` for the database to answer and for another migration to finish.
-    Raises `TimeoutError` if that is not long enough, and `psycopg.Error` or what Alembic raises if it fails.
+    Raises `TimeoutError` if that is not long enough, and `psycopg.Error` or Alembic's errors if it fails.
     """
-    deadline = time.monotonic() + wait_s
-    with _connect(database_url, deadline) as connection:
-        _lock(connection, deadline)
+    deadline_s = time.monotonic() + wait_s
+    with _connect(database_url, wait_s) as connection:
+        # Asked for again and again instead of waited for: a session that waits for a lock holds a snapshot, and
+        # CREATE INDEX CONCURRENTLY in the migration it waits for would wait for that snapshot, for ever.
+        while connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone() != (True,):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError("another migration of this database did not finish in time")
+            time.sleep(0.1)
         return _upgrade(database_url)
 
 
-def _connect(database_url: str, deadline: float) -> psycopg.Connection:
-    for delay_s in delays_s(cap_s=2.0):
-        try:
-            return psycopg.connect(database_url, autocommit=True, connect_timeout=5)
-        except psycopg.OperationalError as error:
-            if time.monotonic() + delay_s > deadline:
-                raise TimeoutError(f"the database did not answer in time: {error}") from error
-            log.info("waiting for the database: %s", error)
-            time.sleep(delay_s)
-    raise AssertionError("delays_s never ends")
-
-
-def _lock(connection: psycopg.Connection, deadline: float) -> None:
-    # Asked for again and again instead of waited for: a session that waits for a lock holds a snapshot, and
-    # CREATE INDEX CONCURRENTLY in the migration it waits for would wait for that snapshot, for ever.
-    while connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone() != (True,):
-        if time.monotonic() > deadline:
-            raise TimeoutError("another migration of this database did not finish in time")
-        time.sleep(0.1)
+def _connect(database_url: str, wait_s: float) -> psycopg.Connection:
+    attempts = stamina.retry_context(
+        on=psycopg.OperationalError, attempts=None, timeout=wait_s, wait_initial=INITIAL_S, wait_max=LONGEST_S
+    )
+    try:
+        for attempt in attempts:
+            with attempt:
+                if attempt.num == 2:
+                    log.info("waiting for the database")
+                return psycopg.connect(database_url, autocommit=True, connect_timeout=5)
+    except psycopg.OperationalError as error:
+        raise TimeoutError(f"the database did not answer in time: {error}") from error
+    raise AssertionError("an attempt returns or raises")
 
 
 def _upgrade(database_url: str) -> str:
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
-    scripts = ScriptDirectory.from_config(config)
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool)
-    with (
-        EnvironmentContext(config, scripts, fn=lambda now, _: scripts._upgrade_revs("head", now)) as environment,
-        engine.connect() as connection,
-    ):
-        environment.configure(connection=connection)
-        with environment.begin_transaction():
-            environment.run_migrations()
-    return scripts.get_current_head() or "none"
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection  # env.py runs the migrations on it
+        command.upgrade(config, "head")
+    return ScriptDirectory.from_config(config).get_current_head() or "none"

@@ -1,8 +1,8 @@
-"""The transcripts in PostgreSQL: what is written there and what is read, and the only SQL there is.
+"""Write and read the transcripts in PostgreSQL: the only SQL there is.
 
 Writing the same events again, in any order and any division into batches, changes nothing: the first write of a
-final counts, with its words; of a session's start and of its end, the earliest counts. So whoever writes may
-deliver at least once.
+final counts, with its words; of a session's start and of its end, the earliest counts. So a writer may deliver at
+least once.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from psycopg.rows import class_row
 from psycopg_pool import AsyncConnectionPool
 from pydantic.dataclasses import dataclass
 from whisperline_contracts import Event, Final, SessionEnd, SessionStart, StreamOptions
+from whisperline_runtime import tracing
 
 _CONNECT_S = 5
 _WAITING_REQUESTS = 256  # requests that may wait for a connection; one more is refused at once
@@ -25,24 +26,24 @@ _AnyOf = TypeVar("_AnyOf", bound=StoredEvent)
 
 
 class StoreError(Exception):
-    """The database did not do what it was asked. `retriable`: whether the same request may succeed later."""
+    """The database did not do what it was asked. If `retriable`, the same request may succeed later."""
 
     retriable = False
 
 
-class StoreAway(StoreError):
+class StoreUnavailableError(StoreError):
     """The database did not answer, or not in time."""
 
     retriable = True
 
 
-class StoreRefused(StoreError):
+class StoreRefusedError(StoreError):
     """The database will never take these rows: a value is out of range, malformed, or too long."""
 
 
 @dataclass(frozen=True)
 class StoredSession:
-    """One session. What its start or its end tells is None until that event was stored."""
+    """One session. The fields of its start, and those of its end, are None until that event is stored."""
 
     session_id: str
     client_id: str  # the owner
@@ -73,9 +74,20 @@ class Store:
 
         A database that takes longer than `answer_s` for one request counts as away.
         """
+        if tracing.is_on():
+            from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor  # noqa: PLC0415 - for traces alone
+
+            if not PsycopgInstrumentor().is_instrumented_by_opentelemetry:
+                PsycopgInstrumentor().instrument()  # a span for each statement: its SQL, never its values
+        answer_ms = int(answer_s * 1000)
         pool = AsyncConnectionPool(
             database_url,
-            kwargs=_connection_options(answer_s),
+            kwargs={
+                "connect_timeout": _CONNECT_S,
+                "application_name": "whisperline",
+                "options": f"-c statement_timeout={answer_ms}",  # the server gives a request up when we have
+                "tcp_user_timeout": answer_ms,
+            },
             min_size=1,
             max_size=max_connections,
             max_waiting=_WAITING_REQUESTS,
@@ -91,10 +103,10 @@ class Store:
             await pool.close(timeout=_CONNECT_S)
 
     async def write(self, events: Iterable[Event]) -> int:
-        """Store starts, finals and ends, all or none, in one transaction; other events are passed over.
+        """Store starts, finals and ends, all or none, in one transaction; skip other events.
 
-        Returns how many finals were not stored before. An end of reason "unknown" tells nothing about a session
-        and is passed over too. PostgreSQL's text holds no NUL: in what was said it becomes U+FFFD.
+        Return the number of finals that were not stored before. An end with the reason "unknown" says nothing about
+        its session and is skipped too. PostgreSQL's text holds no NUL: in spoken text it becomes U+FFFD.
         """
         statements = _write_statements(list(events))
         if not statements:
@@ -118,7 +130,7 @@ class Store:
             return await cursor.fetchone()
 
     async def ping(self) -> None:
-        """Ask whether the database answers and has this release's tables."""
+        """Return if the database answers and has this release's tables."""
         async with self._connection() as connection:
             await connection.execute("SELECT 1 FROM sessions, segments, words LIMIT 0")
 
@@ -129,68 +141,48 @@ class Store:
                 yield connection
 
 
-def _connection_options(answer_s: float) -> dict[str, Any]:
-    answer_ms = int(answer_s * 1000)
-    return {
-        "connect_timeout": _CONNECT_S,
-        "application_name": "whisperline",
-        "options": f"-c statement_timeout={answer_ms}",  # the server gives a request up when we have
-        "tcp_user_timeout": answer_ms,
-    }
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
+    """Raise psycopg's errors as `StoreError`s."""
     try:
         yield
     except psycopg.Error as error:
-        raise (StoreRefused if _is_refusal(error) else StoreAway)(_reason(error)) from error
+        # The primary message alone: the details that may follow it quote rows, and so what people said.
+        reason = f"{type(error).__name__}: {error.diag.message_primary or error}"
+        if isinstance(error, psycopg.errors.ForeignKeyViolation):
+            refused = False  # the session was deleted while we wrote: the next attempt writes it anew
+        elif error.sqlstate is not None and error.sqlstate.startswith("54"):
+            refused = True  # program limit exceeded, such as a value too long for its index
+        else:
+            refused = isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+        raise (StoreRefusedError if refused else StoreUnavailableError)(reason) from error
     except TimeoutError as error:
-        raise StoreAway("the database did not answer in time") from error
-
-
-def _is_refusal(error: psycopg.Error) -> bool:
-    if isinstance(error, psycopg.errors.ForeignKeyViolation):
-        return False  # the session was deleted while we wrote: the next attempt writes it anew
-    if error.sqlstate is not None and error.sqlstate.startswith("54"):
-        return True  # program limit exceeded, such as a value too long for its index
-    return isinstance(error, psycopg.DataError | psycopg.IntegrityError)
-
-
-def _reason(error: psycopg.Error) -> str:
-    # The primary message alone: the details that may follow it quote rows, and so what people said.
-    return f"{type(error).__name__}: {error.diag.message_primary or error}"
+        raise StoreUnavailableError("the database did not answer in time") from error
 
 
 def _write_statements(events: Sequence[Event]) -> list[tuple[str, tuple[str]]]:
-    """Return the SQL that stores `events`, with its rows; if it stores finals, the last tells how many are new."""
+    """Return the SQL that stores `events`, with its rows; if it stores finals, the last statement counts the new."""
     starts = _earliest(event for event in events if isinstance(event, SessionStart))
     ends = _earliest(event for event in events if isinstance(event, SessionEnd) and event.reason != "unknown")
-    finals = _first_finals(event for event in events if isinstance(event, Final))
+    first: dict[tuple[str, int], Final] = {}
+    for event in events:
+        if isinstance(event, Final):
+            first.setdefault((event.session_id, event.segment_index), _without_nul(event))
+    finals = list(first.values())
     stored: list[StoredEvent] = [*finals, *ends, *starts]
-    given: tuple[tuple[str, Sequence[StoredEvent]], ...] = (
-        (_INSERT_SESSIONS, _by_session(stored)),
+    statements: tuple[tuple[str, Sequence[StoredEvent]], ...] = (
+        (_INSERT_SESSIONS, list({event.session_id: event for event in stored}.values())),
         (_UPDATE_STARTS, starts),
         (_UPDATE_ENDS, ends),
         (_INSERT_FINALS, finals),
     )
-    return [(sql, (_rows(of),)) for sql, of in given if of]
+    return [(sql, (f"[{','.join(row.model_dump_json() for row in rows)}]",)) for sql, rows in statements if rows]
 
 
 def _earliest(events: Iterable[_AnyOf]) -> list[_AnyOf]:
-    return _by_session(sorted(events, key=lambda event: event.time_ms, reverse=True))
-
-
-def _by_session(events: Iterable[_AnyOf]) -> list[_AnyOf]:
-    """Return the last event of each session."""
-    return list({event.session_id: event for event in events}.values())
-
-
-def _first_finals(finals: Iterable[Final]) -> list[Final]:
-    first: dict[tuple[str, int], Final] = {}
-    for final in finals:
-        first.setdefault((final.session_id, final.segment_index), _without_nul(final))
-    return list(first.values())
+    """Return the earliest event of each session."""
+    latest_first = sorted(events, key=lambda event: event.time_ms, reverse=True)
+    return list({event.session_id: event for event in latest_first}.values())
 
 
 def _without_nul(final: Final) -> Final:
@@ -198,10 +190,6 @@ def _without_nul(final: Final) -> Final:
         return final
     words = tuple(word.model_copy(update={"word": word.word.replace("\0", "\ufffd")}) for word in final.words)
     return final.model_copy(update={"text": final.text.replace("\0", "\ufffd"), "words": words})
-
-
-def _rows(events: Iterable[StoredEvent]) -> str:
-    return f"[{','.join(event.model_dump_json() for event in events)}]"
 
 
 # Rows are inserted in the order of their keys, so that two writers of the same rows wait for each other instead

@@ -77,14 +77,31 @@ async def test_a_record_is_copied_with_its_reason_and_origin(broker: Broker, pro
     }
 
 
-async def test_a_record_with_no_room_beside_it_is_pointed_to(broker: Broker, producer: DurableProducer) -> None:
-    """The letter has the reason and the origin, and not the record."""
-    largest = b"x" * (MAX_MESSAGE_BYTES - 200)
-    record = await written(broker, producer, largest, b"session")
-    await letters_of(producer).send(record, "r" * 300)
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [
+        (b"k", b"x" * (MAX_MESSAGE_BYTES - 10), []),
+        (b"k" * (MAX_MESSAGE_BYTES - 10), None, []),
+        (b"k", None, [("large", b"x" * (MAX_MESSAGE_BYTES - 10))]),
+        (None, None, []),
+    ],
+    ids=["large value", "large key", "large headers", "neither key nor value"],
+)
+async def test_every_record_can_be_put_aside(
+    broker: Broker,
+    producer: DurableProducer,
+    key: bytes | None,
+    value: bytes | None,
+    headers: list[tuple[str, bytes]],
+) -> None:
+    """Where the reason has no room beside the record, the letter points to the record instead."""
+    record = ConsumerRecord(TRANSCRIPTIONS, 3, 7, 0, 0, key, value, 0, 0, 0, headers)
+    await letters_of(producer).send(record, "no good")
     letter = await last_letter(broker)
+    told = dict(letter.headers)
     assert (letter.key, letter.value) == (b"", None)
-    assert dict(letter.headers)["dead_letter.offset"] == str(record.offset).encode()
+    assert (told["dead_letter.partition"], told["dead_letter.offset"]) == (b"3", b"7")
+    assert told["dead_letter.reason"] == b"no good"
 
 
 async def test_too_many_in_a_row_stop_the_process(broker: Broker, producer: DurableProducer) -> None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.conn import collect_hosts, create_conn  # not in aiokafka's documented API: see test_private_members
 from aiokafka.errors import (
     IllegalSaslStateError,
@@ -20,6 +22,7 @@ from whisperline_runtime.errors import BrokerRefusedError, StartupError
 from whisperline_runtime.retry import retrying
 
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer)
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 # Errors that no waiting cures. aiokafka's own clients take them for a broker that is away, and try for ever.
@@ -49,10 +52,13 @@ class Broker:
         """
         errors: list[Exception] = []
         for host, port, _ in collect_hosts(self.bootstrap):
-            error = await self._try(host, port)
-            if error is None:
+            try:
+                connection = await create_conn(host, port, request_timeout_ms=_CONNECT_MS, **self._security())
+            except (OSError, KafkaError) as error:
+                errors.append(error)
+            else:
+                connection.close()
                 return
-            errors.append(error)
         refusal = next((error for error in errors if isinstance(error, _REFUSALS)), None)
         if refusal is not None:
             user = f", user {self.username}, {self.mechanism}" if self.username else ""
@@ -74,14 +80,6 @@ class Broker:
                 "check the address, and that the broker is up"
             ) from None
 
-    async def _try(self, host: str, port: int) -> Exception | None:
-        try:
-            connection = await create_conn(host, port, request_timeout_ms=_CONNECT_MS, **self._security())
-        except (OSError, KafkaError) as error:
-            return error
-        connection.close()
-        return None
-
     def _security(self) -> dict[str, Any]:
         options: dict[str, Any] = {"security_protocol": self.protocol}
         if self.protocol.endswith("SSL"):
@@ -91,6 +89,22 @@ class Broker:
             options["sasl_plain_username"] = self.username
             options["sasl_plain_password"] = self.password.get_secret_value() if self.password else None
         return options
+
+
+async def start_client(new: Callable[[], Client]) -> Client:
+    """Start the client that `new` makes, and a new one again while Kafka is away; the caller stops it.
+
+    Waits as long as it takes: bound it with `asyncio.timeout`. A client that failed to start cannot be started again.
+    """
+    async for attempt in retrying(KafkaError, what="starting a Kafka client"):
+        with attempt:
+            client = new()
+            try:
+                await client.start()
+            except BaseException:
+                await client.stop()
+                raise
+    return client
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.errors import (
@@ -35,48 +35,39 @@ async def create_topics(broker: Broker, wanted: Iterable[Topic]) -> None:
     async for attempt in retrying((KafkaConnectionError, NodeNotReadyError), what="reaching Kafka"):
         with attempt:
             await broker.reach()
-            async with _admin(broker) as admin:
-                while missing := _missing(topics, await _partitions(admin)):
-                    for topic, present in missing:
-                        await (_grow(admin, topic, present) if present else _create(admin, topic))
+            admin = AIOKafkaAdminClient(**broker.client_options())
+            try:
+                await admin.start()
+                while not await _advance(admin, topics):  # noqa: ASYNC110 - what a broker does sets no event here
                     await asyncio.sleep(_SETTLE_S)
+            finally:
+                await admin.close()
 
 
-def _missing(wanted: Iterable[Topic], partitions: Mapping[str, int]) -> list[tuple[Topic, int]]:
-    """Return the topics that need work, each with its number of partitions today, 0 if it is not there."""
-    present = [(topic, partitions.get(topic.name, 0)) for topic in wanted]
-    for topic, count in present:
+async def _advance(admin: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> bool:
+    """Create and grow what Kafka lacks of `wanted`; return True if it lacked nothing."""
+    present = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+    for topic in wanted:
+        count = present.get(topic.name, 0)
         if topic.keyed and count not in (0, topic.partitions):
             raise PartitionsDifferError(
                 f"{topic.name} has {count} partitions, not {topic.partitions}, and keeps them: with another number "
                 "the sessions that are under way would move to partitions whose transcribers do not know them"
             )
-    return [(topic, count) for topic, count in present if count < topic.partitions]
-
-
-@asynccontextmanager
-async def _admin(broker: Broker) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**broker.client_options())
-    try:
-        await admin.start()
-        yield admin
-    finally:
-        await admin.close()
-
-
-async def _partitions(admin: AIOKafkaAdminClient) -> dict[str, int]:
-    return {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-
-
-async def _create(admin: AIOKafkaAdminClient, topic: Topic) -> None:
-    new = NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
-    for name, code, *message in (await admin.create_topics([new])).topic_errors:
-        if code not in (0, TopicAlreadyExistsError.errno):
-            raise for_code(code)(f"{name}: {message}")
-    log.info("created %s with %d partitions", topic.name, topic.partitions)
-
-
-async def _grow(admin: AIOKafkaAdminClient, topic: Topic, present: int) -> None:
-    with suppress(InvalidPartitionsError):  # another process was quicker
-        await admin.create_partitions({topic.name: NewPartitions(topic.partitions)})
-        log.info("raised the partitions of %s from %d to %d", topic.name, present, topic.partitions)
+    complete = True
+    for topic in wanted:
+        count = present.get(topic.name, 0)
+        if count >= topic.partitions:
+            continue
+        complete = False
+        if count:
+            with suppress(InvalidPartitionsError):  # another process was quicker
+                await admin.create_partitions({topic.name: NewPartitions(topic.partitions)})
+                log.info("raised the partitions of %s from %d to %d", topic.name, count, topic.partitions)
+            continue
+        new = NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
+        for name, code, *message in (await admin.create_topics([new])).topic_errors:
+            if code not in (0, TopicAlreadyExistsError.errno):
+                raise for_code(code)(f"{name}: {message}")
+        log.info("created %s with %d partitions", topic.name, topic.partitions)
+    return complete

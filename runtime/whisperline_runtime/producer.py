@@ -13,7 +13,7 @@ from prometheus_client import Counter
 from whisperline_contracts import DeadLetter
 from whisperline_contracts.topics import MAX_MESSAGE_BYTES
 
-from whisperline_runtime.broker import Broker
+from whisperline_runtime.broker import Broker, start_client
 from whisperline_runtime.errors import TooManyDeadLettersError
 from whisperline_runtime.retry import retrying
 
@@ -31,21 +31,22 @@ class DurableProducer:
     """An idempotent producer, with acknowledgements of all replicas, that does not give up."""
 
     def __init__(self, broker: Broker, client_id: str) -> None:
-        self._producer = AIOKafkaProducer(
-            **broker.client_options(),
-            client_id=client_id,
-            acks="all",
-            enable_idempotence=True,
-            max_request_size=MAX_MESSAGE_BYTES,
-            request_timeout_ms=30_000,
-        )
+        self._broker = broker
+        self._client_id = client_id
+        self._producer: AIOKafkaProducer
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._producer.start()
-        except BaseException:
-            await self._producer.stop()
-            raise
+        """Connect, however long that takes."""
+        self._producer = await start_client(
+            lambda: AIOKafkaProducer(
+                **self._broker.client_options(),
+                client_id=self._client_id,
+                acks="all",
+                enable_idempotence=True,
+                max_request_size=MAX_MESSAGE_BYTES,
+                request_timeout_ms=30_000,
+            )
+        )
         return self
 
     async def __aexit__(

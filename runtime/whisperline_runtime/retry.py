@@ -4,7 +4,7 @@ import logging
 from collections.abc import AsyncIterable, Callable
 
 import stamina
-from stamina.instrumentation import RetryDetails, set_on_retry_hooks
+from stamina.instrumentation import set_on_retry_hooks
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,4 @@ def retrying(
     )
 
 
-def _silence(details: RetryDetails) -> None:
-    """Replace stamina's own log line, which repeats the arguments of what is retried."""
-
-
-set_on_retry_hooks([_silence])
+set_on_retry_hooks(())  # stamina's own log line repeats the arguments of what is retried

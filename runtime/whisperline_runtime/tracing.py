@@ -32,6 +32,7 @@ __all__ = [
     "exemplar",
     "extract",
     "inject",
+    "is_on",
     "links_to",
     "traceparent_of",
     "tracer",
@@ -77,6 +78,11 @@ def configured(service: str) -> Iterator[bool]:
         yield True
     finally:
         provider.shutdown()
+
+
+def is_on() -> bool:
+    """Return True if spans are exported: ask before work that only traces need."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def tracer(name: str) -> Tracer:
