@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from clips import CHECKOUT
 from otlp import Receiver, Span, receiving
 from report import console
+from stacks import local_settings
 from whisperline_client import AudioFile, Client, Closed, Event, Final
-from whisperline_local import LocalSettings, Stack
+from whisperline_local import Stack
 from whisperline_local.assets import demo_speech
 
-PORT_OFFSET = 25_000
 TRACED = ("gateway", "transcriber", "triton", "persistence")
 NAME_WIDTH = 44
 # The attributes that tell one span from its siblings.
@@ -28,12 +27,8 @@ SHOWN = ("whisperline.lane", "messaging.destination.name", "messaging.kafka.offs
 async def main() -> None:
     """Stream the demo's clip through a stack with traces, and print the trace of its last segment."""
     with receiving() as receiver, tempfile.TemporaryDirectory() as state:
-        settings = LocalSettings(
-            state_dir=Path(state),
-            cache_dir=CHECKOUT / ".state" / "cache",
-            port_offset=PORT_OFFSET,
-            service_env=dict.fromkeys(TRACED, receiver.environment),
-        )
+        services = dict.fromkeys(TRACED, receiver.environment)
+        settings = local_settings(Path(state), name="bench trace", gateways=1, service_env=services)
         async with Stack(settings) as stack:
             clip = AudioFile.open(await demo_speech(settings))
             await stream(stack, clip)  # warm-up: the first request of a process is slower than all others

@@ -16,7 +16,7 @@ import tritonclient.grpc.aio as triton
 from streams import Samples
 from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
 
-KEEP_S = 0.5  # the routing is held for so long
+KEEP_S = 0.5  # how long a client uses the routing before it asks for it again
 DEADLINE_S = 60.0
 BATCH = 200  # sessions in a question
 LANES = tuple(Lane)
@@ -81,11 +81,8 @@ class Load:
                 self.failures.append(f"{session}, {lane.name}: {error}")  # the others go on
                 return
             finally:
-                await self._tell()
-
-    async def _tell(self) -> None:
-        async with self._answered:
-            self._answered.notify_all()
+                async with self._answered:
+                    self._answered.notify_all()
 
 
 async def models(*arguments: str | int | Path, fails: bool = False) -> str:

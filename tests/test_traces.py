@@ -15,7 +15,8 @@ import pytest_asyncio
 import soundfile
 import tritonclient.grpc.aio as triton
 from otlp import Context, Receiver, Span, receiving
-from streams import RATE, Samples, blocks, local_settings, stored_rows
+from stacks import local_settings
+from streams import RATE, Samples, blocks, stored_rows
 from websockets.asyncio.client import connect
 from whisperline_client import pace
 from whisperline_local import Stack
@@ -23,7 +24,6 @@ from whisperline_persistence import Store
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
-PORT_OFFSET = 5_000
 PROCESSES = ("gateway", "transcriber", "triton", "persistence")
 CLIENT = Context("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 MAX_LINKS = 64
@@ -93,7 +93,7 @@ async def traced(
     logging = {f"WHISPERLINE_{name.upper()}_LOG_LEVEL": "DEBUG" for name in PROCESSES}
     settings = local_settings(
         tmp_path_factory.mktemp("traced"),
-        port_offset=PORT_OFFSET,
+        name="traces",
         gateways=1,
         service_env={name: {**receiver.environment, **logging} for name in PROCESSES},
     )

@@ -53,7 +53,7 @@ def _choices(engine: Engine, logits: np.ndarray) -> list[int]:
     return chosen
 
 
-@pytest.mark.oracle  # writes three gigabytes, and takes seven of memory
+@pytest.mark.large  # writes three gigabytes, and takes seven of memory
 def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
     """A decoder of over 2 GB gives what it gives without the layers that add nothing: most write zeros."""
     shallow = cut_checkpoint("large-v3", cache)
