@@ -49,6 +49,8 @@ check: .venv/.installed ## Style, types, and that every project's lock is true
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@$(RUN)/mypy
+	@$(RUN)/mypy conftest.py
+	@for project in $(PROJECTS); do $(RUN)/mypy $$project/tests || exit 1; done # one by one: modules share names
 	@for project in . $(PROJECTS); do \
 	  $(POETRY) check --lock --project $$project >/dev/null || { echo "$$project: pyproject.toml and poetry.lock differ: run 'make lock'"; exit 1; }; \
 	done; echo "locks: true"
