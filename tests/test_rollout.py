@@ -248,7 +248,7 @@ async def _serves(triton: Triton, clip: Samples, version: int) -> bool:
 async def test_triton_starts_from_a_copied_repository_without_a_network(place: Place, tmp_path: Path) -> None:
     """In a network of its own, with nothing but itself to reach, a copy of the repository serves."""
     alone = ("unshare", "--map-root-user", "--net")
-    if not _works(*alone, "true"):
+    if shutil.which(alone[0]) is None or subprocess.run((*alone, "true"), check=False).returncode:
         pytest.skip("this machine cannot make a network namespace (unshare --map-root-user --net)")
     copied = shutil.copytree(place.repository, tmp_path / "models")
     process = await asyncio.create_subprocess_exec(
@@ -259,7 +259,3 @@ async def test_triton_starts_from_a_copied_repository_without_a_network(place: P
     said = (await process.communicate())[0].decode()
     assert process.returncode == 0, said
     assert f"version {place.rollout.default} answers" in said
-
-
-def _works(*command: str) -> bool:
-    return shutil.which(command[0]) is not None and not subprocess.run(command, check=False).returncode
