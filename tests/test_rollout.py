@@ -34,6 +34,7 @@ SESSIONS = [f"session-{number}" for number in range(40)]
 WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
+ALONE = ("unshare", "--map-root-user", "--net")  # runs a command where there is no network
 REQUEST = Request("session", Lane.FINAL, "en", words=True, deadline_s=60)
 
 
@@ -247,15 +248,19 @@ async def _serves(triton: Triton, clip: Samples, version: int) -> bool:
 
 async def test_triton_starts_from_a_copied_repository_without_a_network(place: Place, tmp_path: Path) -> None:
     """In a network of its own, with nothing but itself to reach, a copy of the repository serves."""
-    alone = ("unshare", "--map-root-user", "--net")
-    if shutil.which(alone[0]) is None or subprocess.run((*alone, "true"), check=False).returncode:
-        pytest.skip("this machine cannot make a network namespace (unshare --map-root-user --net)")
+    if not can_be_alone():
+        pytest.skip(f"this machine cannot make a network namespace ({' '.join(ALONE)})")
     copied = shutil.copytree(place.repository, tmp_path / "models")
     process = await asyncio.create_subprocess_exec(
-        *(*alone, sys.executable, str(Path(__file__).with_name("offline.py")), str(copied), str(tmp_path / "state")),
+        *(*ALONE, sys.executable, str(Path(__file__).with_name("offline.py")), str(copied), str(tmp_path / "state")),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     said = (await process.communicate())[0].decode()
     assert process.returncode == 0, said
     assert f"version {place.rollout.default} answers" in said
+
+
+def can_be_alone() -> bool:
+    """Return True if a process can be given a network of its own here."""
+    return shutil.which(ALONE[0]) is not None and not subprocess.run((*ALONE, "true"), check=False).returncode
