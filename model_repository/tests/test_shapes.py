@@ -54,7 +54,7 @@ def _choices(engine: Engine, logits: NDArray[np.float32]) -> list[int]:
     return chosen
 
 
-@pytest.mark.oracle  # writes three gigabytes, and takes seven of memory
+@pytest.mark.large  # writes three gigabytes, and takes seven of memory
 def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
     """A decoder of over 2 GB gives what it gives without the layers that write zeros, which are most."""
     shallow = cut_checkpoint("large-v3", cache)
