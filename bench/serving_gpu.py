@@ -29,7 +29,7 @@ from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
-from whisperline_models.weights import Checkpoint, load_checkpoint
+from whisperline_models.weights import load_checkpoint
 
 SHAPE, TOKENIZER = "large-v3-turbo", "base"
 LONG_S, LONG_TOKENS = 28.0, 100  # read English has 3.6 tokens a second

@@ -234,13 +234,6 @@ async def test_a_server_is_told_of_a_version_that_it_does_not_have(place: Place,
     assert f"version {absent.default} is not in this repository" in place.stack.log("triton").read_text()
 
 
-def value_of(counter: Counter) -> float:
-    """Return what a counter without labels has counted."""
-    return next(
-        sample.value for metric in counter.collect() for sample in metric.samples if sample.name.endswith("_total")
-    )
-
-
 async def _serves(triton: Triton, clip: Samples, version: int) -> bool:
     with suppress(TritonError):  # the connection is tried again after a pause
         return (await triton.transcribe(clip, REQUEST)).version == str(version)

@@ -301,7 +301,7 @@ async def tokens_of(traced: Traced) -> list[str]:
     async def requests() -> AsyncIterator[dict[str, Any]]:
         yield {"model_name": "whisper", "inputs": [audio, options]}
 
-    address = f"127.0.0.1:{traced.stack.settings.port('triton_grpc_port')}"
+    address = f"127.0.0.1:{traced.stack.settings.ports.triton_grpc}"
     async with triton.InferenceServerClient(address) as client:
         async for result, error in client.stream_infer(requests()):
             assert error is None
