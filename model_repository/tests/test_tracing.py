@@ -1,7 +1,7 @@
 """The spans of a request: one for each stage, in the sender's trace, without a word of what was said."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from whisperline_models.serving.tracing import Tracing
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARAMETERS = json.dumps({"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01", "priority": 3})
+Submit = Callable[..., list[Result | Exception]]
 SILENCE = Request(np.zeros(16_000, np.float32))
 
 
@@ -30,14 +31,16 @@ def exporter() -> InMemorySpanExporter:
 
 
 @pytest.fixture
-def tracing(exporter: InMemorySpanExporter) -> Tracing:
+def tracing(exporter: InMemorySpanExporter) -> Iterator[Tracing]:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return Tracing(provider, "3")
+    tracing = Tracing(provider, "3")
+    yield tracing
+    tracing.close()
 
 
 @pytest.fixture
-def submit(served: Engine, tracing: Tracing) -> Callable[..., list[Result | Exception]]:
+def submit(served: Engine, tracing: Tracing) -> Submit:
     """Submit a request as `model.py` does; the list holds its outcome once the engine has ended it."""
 
     def of(
@@ -58,13 +61,16 @@ def submit(served: Engine, tracing: Tracing) -> Callable[..., list[Result | Exce
     return of
 
 
-def finish_all(engine: Engine) -> None:
-    while engine.work():
-        pass
+@pytest.fixture
+def finish_all(served: Engine, tracing: Tracing) -> Callable[[], None]:
+    """Serve what was submitted, until its spans are made."""
 
+    def finish() -> None:
+        while served.work():
+            pass
+        tracing.flush()
 
-def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
-    return {span.name: span for span in exporter.get_finished_spans()}
+    return finish
 
 
 def numbers(span: ReadableSpan) -> dict[str, object]:
@@ -72,16 +78,16 @@ def numbers(span: ReadableSpan) -> dict[str, object]:
 
 
 def test_each_stage_is_a_span_of_the_senders_trace(
-    served: Engine, submit: Callable[..., list[Result | Exception]], exporter: InMemorySpanExporter, english: list[Clip]
+    served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter, english: list[Clip]
 ) -> None:
     """Queue, encode, decode and align follow each other within the request, which is a child of the sender's span."""
     clip = next(clip for clip in english if 3 < clip.duration_s < 8)
     request = Request.parse(clip.read(), b'{"words": true, "lane": "partial"}', served.tokenizer.languages)
     outcomes = submit(request)
-    finish_all(served)
+    finish_all()
     (outcome,) = outcomes
     assert isinstance(outcome, Result)
-    spans = by_name(exporter)
+    spans = {span.name: span for span in exporter.get_finished_spans()}
     assert list(spans) == ["queue", "encode", "decode", "align", "whisper"]
     whole = spans["whisper"]
     assert whole.kind is SpanKind.SERVER
@@ -102,12 +108,12 @@ def test_each_stage_is_a_span_of_the_senders_trace(
 
 
 def test_each_attempt_has_spans_of_its_own(
-    served: Engine, submit: Callable[..., list[Result | Exception]], exporter: InMemorySpanExporter
+    served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter
 ) -> None:
     """A text that is decoded again shows where the time went: at which temperature, over which window."""
     noise = np.random.default_rng(0).normal(0, 0.2, 16_000 * 4).astype(np.float32)
     submit(Request(noise, temperatures=(0.0, 1.0)))
-    finish_all(served)
+    finish_all()
     windows = [numbers(s)["whisperline.window_s"] for s in exporter.get_finished_spans() if s.name == "encode"]
     attempts = [numbers(s)["whisperline.temperature"] for s in exporter.get_finished_spans() if s.name == "decode"]
     assert windows == [4.5, 30][: len(windows)]
@@ -116,12 +122,12 @@ def test_each_attempt_has_spans_of_its_own(
 
 
 def test_requests_of_one_batch_are_linked(
-    served: Engine, submit: Callable[..., list[Result | Exception]], exporter: InMemorySpanExporter
+    served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter
 ) -> None:
     """Who shared a unit of work is a link away, and the most rows are told."""
     for _ in range(3):
         submit(SILENCE)
-    finish_all(served)
+    finish_all()
     spans = [span for span in exporter.get_finished_spans() if span.name == "whisper"]
     assert len(spans) == 3
     for span in spans:
@@ -138,14 +144,15 @@ def test_links_are_bounded() -> None:
 
 
 def test_an_error_is_told_by_its_kind(
-    served: Engine, submit: Callable[..., list[Result | Exception]], exporter: InMemorySpanExporter, tracing: Tracing
+    served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter, tracing: Tracing
 ) -> None:
     """A refused or cancelled request has a span of its own; what its error says may quote options and is left out."""
     submit(SILENCE, is_cancelled=lambda: True)
-    finish_all(served)
+    finish_all()
     refused = tracing.begin("")
     assert refused is not None
     refused.end(OverloadedError("a secret"), Timeline(refused.context))
+    tracing.flush()
     cancelled, full = exporter.get_finished_spans()
     for span, error in ((cancelled, RequestCancelledError), (full, OverloadedError)):
         assert numbers(span)["error.type"] == error.__name__
@@ -156,13 +163,13 @@ def test_an_error_is_told_by_its_kind(
 
 
 def test_what_was_said_is_in_no_span(
-    served: Engine, submit: Callable[..., list[Result | Exception]], exporter: InMemorySpanExporter, english: list[Clip]
+    served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter, english: list[Clip]
 ) -> None:
     """Neither words, nor tokens, nor the prompt."""
     clip = next(clip for clip in english if 3 < clip.duration_s < 8)
     options = b'{"prompt": "Featherstonehaugh", "words": true}'
     outcomes = submit(Request.parse(clip.read(), options, served.tokenizer.languages))
-    finish_all(served)
+    finish_all()
     (result,) = outcomes
     assert isinstance(result, Result)
     shown = "".join(span.to_json() for span in exporter.get_finished_spans())
@@ -185,11 +192,11 @@ def test_a_wrong_context_begins_a_trace(tracing: Tracing, traceparent: object) -
 
 
 def test_the_result_does_not_depend_on_tracing(
-    served: Engine, submit: Callable[..., list[Result | Exception]], english: list[Clip]
+    served: Engine, submit: Submit, finish_all: Callable[[], None], english: list[Clip]
 ) -> None:
     """A traced request gives what it gives untraced."""
     clip = next(clip for clip in english if 3 < clip.duration_s < 8)
     request = Request.parse(clip.read(), b"{}", served.tokenizer.languages)
     outcomes = submit(replace(request))
-    finish_all(served)
+    finish_all()
     assert outcomes == served.transcribe([request])
