@@ -94,8 +94,8 @@ class Connection:
 
     `run` is a task group. Its body opens, waits while the reader streams, and finishes; whatever else ends the
     connection is an error that one of the group's tasks raises. What comes from outside these tasks (the registry, the
-    uplink) is raised through `interrupt`. The uplink and the writer outlive the group, because the session may wait for
-    its client, and because the error itself must be written.
+    uplink, the writer) is raised through `interrupt`. The uplink and the writer outlive the group, because the session
+    may wait for its client, and because the error itself must be written.
     """
 
     def __init__(
@@ -154,8 +154,8 @@ class Connection:
                 bind(session_id=self.session_id, connection_id=self.connection_id),
                 TRACER.start_as_current_span("listen", self._trace_context, SpanKind.SERVER) as span,
             ):
-                async with SocketWriter(self._peer, self._outbox, write_timeout_s) as writer:
-                    ending = await self._serve(writer)
+                async with SocketWriter(self._peer, self._outbox, write_timeout_s, self.interrupt) as writer:
+                    ending = await self._serve()
                     self._interruption.cancel()  # nobody waits for it any more
                     await self._leave_session(ending)
                     self._set_phase(Phase.OVER)
@@ -198,7 +198,7 @@ class Connection:
             self.interrupt(RestartingError())
             await self._over.wait()
 
-    async def _serve(self, writer: SocketWriter) -> ClientError | ClientDisconnectedError | None:
+    async def _serve(self) -> ClientError | ClientDisconnectedError | None:
         """Return what ended the connection: an error, or None if it was closed normally."""
 
         async def raise_interruption() -> None:
@@ -212,7 +212,6 @@ class Connection:
                         self._read(),
                         self._watch_silence(),
                         self._downlink.fill_gaps(),
-                        writer.watch(),
                         raise_interruption(),
                     )
                 ]
@@ -355,24 +354,25 @@ class Connection:
                     self._outbox.put(message)
                 case _ if self._closing.done():
                     continue  # the stream is over: whatever the client still sends is ignored
-                case CloseStream():
-                    self._request_close(Closing.CLIENT)
-                case Finalize() if self._phase is not Phase.HEADER:
-                    await self._opened.wait()
-                    if self._uplink is not None:
-                        self._uplink.finalize()
                 case Audio():
                     samples = self._parser.parse(message.data)
                     pcm = self._parser.format
                     if pcm is None:
                         continue
-                    self._header_over.set()
-                    await self._opened.wait()
+                    if not self._opened.is_set():
+                        self._header_over.set()
+                        await self._opened.wait()
                     # Less than 1 ms after the end of the session is a matter of rounding.
                     if self._downlink.ended is not None and len(samples) > pcm.bytes_per_s // 1000:
                         raise errors.session_over()
                     if self._uplink is not None:
                         self._uplink.write(samples)
+                case Finalize() if self._phase is not Phase.HEADER:
+                    await self._opened.wait()
+                    if self._uplink is not None:
+                        self._uplink.finalize()
+                case CloseStream():
+                    self._request_close(Closing.CLIENT)
             # Without space the socket is not read, and the client feels it.
             if self._uplink is not None and self._opened.is_set() and not self._uplink.has_space:
                 await self._durable(self._uplink.wait_for_space())

@@ -7,6 +7,7 @@ Everything else is kept in order. A client for which too many of those wait is t
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -16,7 +17,7 @@ from whisperline_contracts import Final, Finalized, Partial
 from whisperline_runtime.tracing import Context, Status, StatusCode, tracer
 
 from whisperline_gateway import errors
-from whisperline_gateway.errors import ClientDisconnectedError, ClientError, OutboxFullError
+from whisperline_gateway.errors import ClientError, OutboxFullError
 from whisperline_gateway.protocol.messages import ClientMessage, ServerMessage
 
 TRACER = tracer(__name__)
@@ -136,13 +137,15 @@ class Outbox:
 class SocketWriter:
     """Writes an outbox to a client, in a task that lives as long as the `async with`.
 
-    The task outlives the connection's other tasks: what ends those is itself a message that must be written.
+    The task outlives the connection's other tasks: what ends those is itself a message that must be written. What ends
+    the writing early goes to `on_failure`: `ClientDisconnectedError`, or `ClientError` SLOW_CLIENT.
     """
 
-    def __init__(self, peer: Peer, outbox: Outbox, timeout_s: float) -> None:
+    def __init__(self, peer: Peer, outbox: Outbox, timeout_s: float, on_failure: Callable[[Exception], None]) -> None:
         self._peer = peer
         self._outbox = outbox
         self._timeout_s = timeout_s
+        self._on_failure = on_failure
 
     async def __aenter__(self) -> Self:
         self._writing = asyncio.create_task(self._write(), name="write")
@@ -154,10 +157,6 @@ class SocketWriter:
         self._writing.cancel()
         await asyncio.gather(self._writing, return_exceptions=True)
 
-    async def watch(self) -> None:
-        """Raise what stops the writing: `ClientDisconnectedError`, or `ClientError` SLOW_CLIENT."""
-        await asyncio.shield(self._writing)
-
     async def close(self, failure: ClientError | None) -> None:
         """Write what is left, the error if there is one, and the close frame; drop a client that takes too long."""
         if failure is not None:
@@ -166,12 +165,23 @@ class SocketWriter:
         self._outbox.close()
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._writing
-                await self._peer.close(failure)
-        except (TimeoutError, ClientDisconnectedError, ClientError):
-            self._peer.abort()
+                if await self._writing:
+                    await self._peer.close(failure)
+                    return
+        except TimeoutError:
+            pass
+        self._peer.abort()
 
-    async def _write(self) -> None:
+    async def _write(self) -> bool:
+        """Write until the outbox is closed; return False if the client takes no more."""
+        try:
+            await self._write_all()
+        except Exception as error:  # the client's fault, or a defect: for the connection to tell apart
+            self._on_failure(error)
+            return False
+        return True
+
+    async def _write_all(self) -> None:
         while (envelope := await self._outbox.next()) is not None:
             span = None
             if envelope.context is not None:

@@ -165,8 +165,8 @@ class Uplink:
         self._tracker.rebase(position)
 
     def write(self, samples: bytes) -> None:
-        """Queue whole samples. Before writing more, the caller must wait for space unless `has_space`."""
-        if not samples or not self.is_running or self.phase is UplinkPhase.ENDED:
+        """Queue whole samples, if audio flows. Before writing more, the caller must wait for space unless `has_space`."""
+        if not samples or self.phase is not UplinkPhase.FLOWING:
             return
         last = self._queue[-1] if self._queue else None
         if isinstance(last, _Gathered):
