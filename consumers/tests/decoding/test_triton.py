@@ -105,8 +105,9 @@ async def test_an_answer_that_does_not_come_can_be_asked_for_again() -> None:
 
     class Silent(Client):
         async def stream_infer(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
-            for nothing in ():
-                yield nothing
+            nothing: tuple[Any, ...] = ()
+            for each in nothing:
+                yield each
 
     with pytest.raises(TritonError, match="no answer") as error:
         await triton_with(Silent()).transcribe(SILENCE, REQUEST)

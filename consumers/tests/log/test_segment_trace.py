@@ -114,7 +114,7 @@ class Process:
                 services=self.services,
                 spawn=lambda work: spawned.append(tasks.create_task(work)),
             )
-            spawned: list[asyncio.Task[None]] = []
+            spawned: list[asyncio.Task[object]] = []
             running = asyncio.create_task(task.run())
             for offset, chunk in enumerate(chunks):
                 task.append_record(chunk, record_of(chunk, offset, arrived_ms or int(time.time() * 1000)))

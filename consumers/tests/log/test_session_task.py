@@ -44,7 +44,7 @@ class Running:
             services=world.services,
             spawn=lambda work: self.spawned.append(tasks.create_task(work)),
         )
-        self.spawned: list[asyncio.Task[None]] = []
+        self.spawned: list[asyncio.Task[object]] = []
         self.running = asyncio.create_task(self.task.run())
 
     async def write(self, kind: AudioKind, data: bytes = b"", **more: object) -> int:

@@ -69,6 +69,9 @@ class Admission:
         request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
         with _tracer.start_as_current_span("decode", kind=SpanKind.CLIENT) as span:
 
+            def is_retriable(error: Exception) -> bool:
+                return isinstance(error, TritonError) and error.is_retriable
+
             def note_retry(error: Exception) -> None:
                 metrics.TRITON_RETRIES.inc()
                 if span.is_recording():
@@ -77,7 +80,7 @@ class Admission:
             try:
                 async with self._slots[lane]:
                     span.add_event("admitted")
-                    async for attempt in retrying(_is_retriable, what="decoding a final", on_retry=note_retry):
+                    async for attempt in retrying(is_retriable, what="decoding a final", on_retry=note_retry):
                         with attempt:
                             return await self._ask(audio, request, span)
             except TritonError as error:
@@ -132,7 +135,3 @@ class Admission:
     @property
     def _is_stale(self) -> bool:
         return time.monotonic() - self._measured_s > STALE_S
-
-
-def _is_retriable(error: Exception) -> bool:
-    return isinstance(error, TritonError) and error.is_retriable

@@ -123,7 +123,17 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
     async def housekeep(self) -> None:
         """Do what is due about once a second: commit, pause and resume, measure, end what is idle or forgotten."""
         await self._commit()
-        self._apply_backpressure()
+
+        untranscribed_s = {number: partition.untranscribed_s for number, partition in self.partitions.items()}
+        pause = {
+            TopicPartition(AUDIO_CHUNKS, number)
+            for number in partitions_to_pause(untranscribed_s, self._settings.max_buffered_s)
+        }
+        own = {TopicPartition(AUDIO_CHUNKS, number) for number in untranscribed_s} & self._kafka.assignment()
+        self._kafka.pause(*(own & pause))
+        self._kafka.resume(*(own & self._kafka.paused() - pause))
+
+        metrics.UNTRANSCRIBED_AUDIO.set(sum(untranscribed_s.values()))
         metrics.SESSIONS.set(sum(len(partition.sessions) for partition in self.partitions.values()))
         metrics.BUFFERED_AUDIO.set(sum(partition.buffered_s for partition in self.partitions.values()))
         now_s = time.monotonic()
@@ -187,17 +197,6 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             gauge.clear()
         for partition in partitions.values():
             await partition.stop()
-
-    def _apply_backpressure(self) -> None:
-        untranscribed_s = {number: partition.untranscribed_s for number, partition in self.partitions.items()}
-        metrics.UNTRANSCRIBED_AUDIO.set(sum(untranscribed_s.values()))
-        pause = {
-            TopicPartition(AUDIO_CHUNKS, number)
-            for number in partitions_to_pause(untranscribed_s, self._settings.max_buffered_s)
-        }
-        own = {TopicPartition(AUDIO_CHUNKS, number) for number in untranscribed_s} & self._kafka.assignment()
-        self._kafka.pause(*(own & pause))
-        self._kafka.resume(*(own & self._kafka.paused() - pause))
 
     async def _commit(self) -> None:
         low = {number: partition.watermark.low() for number, partition in self.partitions.items()}

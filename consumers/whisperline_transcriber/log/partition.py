@@ -53,7 +53,7 @@ class Partition:
         self.is_followed = False  # Kafka has told without a gap what the partition holds
         self._services = services
         self._group = tasks
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._ended: dict[str, tuple[int, float]] = {}  # sessions to forget: from which watermark and time on
         self._last_record_ms: int | None = None
         self._last_poll_ms = 0
@@ -177,7 +177,7 @@ class Partition:
     def _remember(self, session_id: str, offset: int) -> None:
         self._ended[session_id] = offset, time.monotonic() + self._services.settings.remember_s
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         task = self._group.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

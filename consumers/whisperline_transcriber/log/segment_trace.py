@@ -15,7 +15,7 @@ MAX_RECORDS = 4_096  # of a session; older ones are forgotten, and segments in t
 MAX_LINKS = 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecordOrigin:
     """A record of audio_chunks, and the positions [start, end) of its audio at the session's rate."""
 

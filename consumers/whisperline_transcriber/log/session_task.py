@@ -80,7 +80,7 @@ class SessionTask:
         partition: int,
         watermark: Watermark,
         services: Services,
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, object]], None],
     ) -> None:
         self.session = session
         self.progress = progress  # the last that counts; None until the START is decided, which is the first step
@@ -135,7 +135,8 @@ class SessionTask:
                 ids = events.ids_of(progress, _now_ms())
                 index = progress.next_segment_index + session.steps.undecided_segments
                 started = SpeechStarted(**ids, segment_index=index, start_ms=milliseconds(opened))
-                self._spawn(self._send_speech_started(started, progress.reply_partition, trace))
+                with trace.current():
+                    self._spawn(self._services.publisher.send_best_effort(started, progress.reply_partition))
 
         if self._is_partial_in_flight or progress is None:
             return
@@ -254,10 +255,6 @@ class SessionTask:
             self._watermark.release_audio(self.session.id, position)
             self._origins.drop_before(position)
         return counted
-
-    async def _send_speech_started(self, event: SpeechStarted, reply_partition: int, trace: SegmentTrace) -> None:
-        with trace.current():
-            await self._services.publisher.send_best_effort(event, reply_partition)
 
     async def _partial(self, trace: SegmentTrace, start: int, end: int) -> None:
         session, services = self.session, self._services

@@ -207,7 +207,17 @@ class Session:
         A FINALIZE or END within this frame takes effect first.
         """
         while self._controls and self._controls[0].at < self._cursor + FRAME_SAMPLES:
-            self._apply_control(self._controls.popleft())
+            control = self._controls.popleft()
+            is_end = control.kind is AudioKind.END
+            segment = self._segmenter.close(control.at, SegmentEnd.END if is_end else SegmentEnd.FINALIZE)
+            if segment is not None:
+                self._close_segment(segment)
+            elif not is_end:
+                self.steps.append(AnswerFinalize(milliseconds(control.at)))
+            if is_end:
+                self.is_over = True
+                self.steps.append(EndSession(control.offset, control.is_idle))
+
         if self._buffer is None or self.is_over or self._buffer.end < self._cursor + FRAME_SAMPLES:
             return None
         return self._buffer.read(self._cursor, self._cursor + FRAME_SAMPLES)
@@ -345,17 +355,6 @@ class Session:
             self._buffer.flush()
         self._controls.append(_Control(self._buffer.end, offset, chunk.kind, chunk.client_id == IDLE_CLIENT))
         return True
-
-    def _apply_control(self, control: _Control) -> None:
-        is_end = control.kind is AudioKind.END
-        segment = self._segmenter.close(control.at, SegmentEnd.END if is_end else SegmentEnd.FINALIZE)
-        if segment is not None:
-            self._close_segment(segment)
-        elif not is_end:
-            self.steps.append(AnswerFinalize(milliseconds(control.at)))
-        if is_end:
-            self.is_over = True
-            self.steps.append(EndSession(control.offset, control.is_idle))
 
     def _close_segment(self, segment: SegmentClosed) -> None:
         self.steps.append(Transcribe(segment))
