@@ -1,4 +1,4 @@
-"""What the reference says of the clips: greedy, float32, 30 s windows, as `transformers` decoded them."""
+"""The reference's texts of the clips: greedy, float32, 30 s windows, as `transformers` decoded them."""
 
 import json
 
@@ -11,7 +11,7 @@ TOKENS = CHECKOUT / "model_repository" / "tests" / "reference_tokens.json"  # re
 
 
 def reference_texts(clips: list[BenchClip]) -> dict[str, str]:
-    """The text of each clip, decoded from the recorded tokens."""
+    """Return the text of each clip, decoded from the recorded tokens."""
     checkpoint = load_checkpoint("tiny.en", CACHE)
     tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     tokens = json.loads(TOKENS.read_text())

@@ -28,7 +28,7 @@ class ParityError(ModelError):
 
 @dataclass(frozen=True)
 class Question:
-    """What the reference is to decode, over 30 s, and how.
+    """Options with which the reference is to decode audio, over 30 s.
 
     `wants` names parts of the answer:
 

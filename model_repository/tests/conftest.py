@@ -70,7 +70,7 @@ def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def recorded() -> Callable[[str], list[dict[str, Any]]]:
-    """What the reference gave, by the kinds of `reference_tools.recording`."""
+    """Return the recorded answers of the reference, by the kinds of `reference_tools.recording`."""
     return lambda kind: json.loads((REFERENCE / f"{kind}.json").read_text())
 
 

@@ -1,4 +1,4 @@
-"""Word error rates, and what is heard where nothing is said."""
+"""Word error rates on speech, and silence on clips without speech."""
 
 import json
 from pathlib import Path
@@ -31,8 +31,8 @@ def test_serving_costs_no_accuracy(served: Engine, english: list[Clip]) -> None:
     assert word_error_rate(clips, ours) <= word_error_rate(clips, theirs) + MOST_LOSS
 
 
-def test_what_is_no_speech_gives_no_text(served: Engine, without_speech: list[Clip]) -> None:
-    """Silence, noise, music, tones and animals: nothing is said of any piece, with timestamps or without."""
+def test_non_speech_gives_no_text(served: Engine, without_speech: list[Clip]) -> None:
+    """Silence, noise, music, tones and animals give no text, with timestamps or without."""
     for clip in without_speech:
         audio = clip.read()[: LONGEST_PIECE_S * 16000]
         options = (b"{}", b'{"timestamps": true, "words": true}')

@@ -1,4 +1,4 @@
-"""A server that starts afresh gets its repository from folders: whole versions, routed as told."""
+"""A server that starts afresh gets a repository of whole versions, with the routing that it is told."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def said(result: Result) -> str:
 
 
 def test_versions_are_whole_and_routed(exported: Path, models: Path) -> None:
-    """Each version stands under its number, equal to its manifest, and the routing is as told."""
+    """Each version is under its number, as its manifest has it, and the routing is as told."""
     where = ("--version", f"3={exported}", "--version", f"4={exported}")
     result = assembled(models, *where, "--default", "3", "--canary", "4", "--share", "25%")
     assert result.exit_code == 0, result.output
@@ -40,12 +40,12 @@ def test_versions_are_whole_and_routed(exported: Path, models: Path) -> None:
 
 
 def test_a_version_can_be_read_by_any_user(exported: Path) -> None:
-    """What one user exports, a container of another user assembles."""
+    """A container can assemble what another user exported."""
     assert [path.name for path in exported.rglob("*") if path.is_file() and not path.stat().st_mode & 0o004] == []
 
 
 def test_a_restart_assembles_anew(exported: Path, models: Path) -> None:
-    """What an assembly left, whole or not, is replaced by what the next one is told."""
+    """An assembly replaces what an earlier one left, whole or not."""
     assert assembled(models, "--version", f"3={exported}", "--default", "3").exit_code == 0
     (models / "whisper/3/encoder_0.onnx").unlink()
     assert assembled(models, "--version", f"5={exported}", "--default", "5").exit_code == 0
@@ -75,7 +75,7 @@ def test_a_damaged_version_is_refused(exported: Path, models: Path, tmp_path: Pa
 
 
 def test_the_mounted_routing_is_linked(exported: Path, models: Path, tmp_path: Path) -> None:
-    """With --routing a file that is replaced changes the routing of the repository, without another assembly."""
+    """With --routing, replacing the file changes the routing of the repository without another assembly."""
     mounted = tmp_path / "rollout.json"
     mounted.write_text(Rollout(3).to_json())
     where = ("--version", f"3={exported}", "--version", f"4={exported}", "--routing", mounted)
@@ -102,10 +102,10 @@ def test_the_mounted_routing_may_be_ahead_of_the_server(exported: Path, models: 
         (("--default", "3", "--version", "four=/versions/4"), "--version 'four=/versions/4'"),
     ],
 )
-def test_what_cannot_serve_is_refused_by_name(
+def test_a_routing_to_an_absent_version_is_refused_by_name(
     exported: Path, models: Path, arguments: tuple[str, ...], reason: str
 ) -> None:
-    """A routing to a version that is not there, or none, ends with status 1 and says why."""
+    """Without a routing, or with one to a version that is not there, the command exits with 1 and says why."""
     result = assembled(models, "--version", f"3={exported}", *arguments)
     assert result.exit_code == 1
     assert reason in said(result)

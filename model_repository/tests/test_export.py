@@ -1,4 +1,4 @@
-"""What a version folder holds, and where the weights may come from."""
+"""A version folder is whole, tells what it is, and computes what the weights say."""
 
 import json
 import os

@@ -27,7 +27,7 @@ def _score(rate: float, heard: tuple[str, ...] = ()) -> Score:
 def test_the_gate_holds_the_error_rate_and_the_silence(
     exported: Path, ours: float, theirs: float | None, heard: bool, speech_s: float
 ) -> None:
-    """It passes exactly when the error rate is near the one in service, over a minute, and silence stays silent."""
+    """A version passes exactly if its error rate is near the one in service, over a minute, and silence is silent."""
     spoken = Clip("clip", Path("clip.wav"), "en", "a", speech_s)
     manifest, clips = Manifest.read(exported), ClipSet("set", "0", (spoken,), ())
     said = ("noise: Thank you.",) if heard else ()
@@ -39,7 +39,7 @@ def test_the_gate_holds_the_error_rate_and_the_silence(
 
 
 def test_a_version_that_errs_fails_its_gate(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Held to words in a recording of silence, the command shows the table, fails, and `publish` refuses."""
+    """A version that does not hear the words of a clip fails with a table, and `publish` refuses it."""
     folder = export_version(checkpoint, tmp_path / "staged", "int8")
     for name in ("words", "none"):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(16_000, np.int16), 16_000)
@@ -57,7 +57,7 @@ def test_a_version_that_errs_fails_its_gate(checkpoint: Checkpoint, tmp_path: Pa
 
 
 def test_a_set_must_hold_both_kinds(tmp_path: Path) -> None:
-    """Without speech, or without clips in which nothing is said, it is no gate."""
+    """A set without clips with speech, or without clips without speech, is refused."""
     rows = [{"id": "a", "path": "a.wav", "language": "en", "text": "a word", "duration_s": 1}]
     (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(SourceError, match="has no clip without speech"):

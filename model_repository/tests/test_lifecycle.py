@@ -1,4 +1,4 @@
-"""What may come into service: a whole version, that passed its gate, for exactly what it is."""
+"""Only a whole version that passed its gate, with exactly its files, comes into service."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ rollout.publish(Path(sys.argv[2]), Repository(Path(sys.argv[1])), (), "a test", 
 
 @pytest.fixture
 def staged(exported: Path, tmp_path: Path) -> Path:
-    """A version of one's own to spoil."""
+    """A copy of the version, for a test to damage."""
     return shutil.copytree(exported, tmp_path / "staged")
 
 
@@ -93,7 +93,7 @@ def _publish(folder: Path, repository: Repository, *addresses: str, waiver: str 
 
 
 def test_a_version_with_its_gate_comes_in_as_the_next(staged: Path, repository: Repository) -> None:
-    """It lies there as it was exported, and no session is on it."""
+    """Its files are as they were exported, and no session is on it."""
     _pass_gate(staged, repository)
     assert _publish(staged, repository) == 2
     assert repository.versions() == [1, 2]
@@ -103,7 +103,7 @@ def test_a_version_with_its_gate_comes_in_as_the_next(staged: Path, repository: 
 
 
 def test_without_a_gate_nothing_comes_in(staged: Path, repository: Repository) -> None:
-    """No gate, a failed one, one of other content, one against another version: each refusal says which."""
+    """A version without a gate, or with one that failed or was passed otherwise, is refused with the reason."""
     with pytest.raises(GateError, match="has no gate"):
         _publish(staged, repository)
     for more, reason in (
@@ -118,7 +118,7 @@ def test_without_a_gate_nothing_comes_in(staged: Path, repository: Repository) -
 
 
 def test_a_first_version_needs_a_gate_too(staged: Path, tmp_path: Path) -> None:
-    """With nothing in service the gate is against nothing; a reason to go without is kept in the manifest."""
+    """A first version without a gate is refused; a reason to go without is kept in the manifest."""
     repository = Repository(tmp_path / "models")
     with pytest.raises(GateError, match="has no gate"):
         _publish(staged, repository)
@@ -146,7 +146,7 @@ def _flip(folder: Path) -> None:
 def test_a_version_that_is_not_as_exported_is_refused(
     staged: Path, repository: Repository, spoil: Callable[[Path], object]
 ) -> None:
-    """One bit changed, a file more, a file less: neither gate nor waiver helps."""
+    """A version with a changed bit, a file more or a file less is refused, with a gate and with a waiver."""
     _pass_gate(staged, repository)
     spoil(staged)
     for waiver in (None, "a test"):
@@ -156,7 +156,7 @@ def test_a_version_that_is_not_as_exported_is_refused(
 
 
 def test_a_gate_does_not_outlive_a_change_of_the_manifest(staged: Path, repository: Repository) -> None:
-    """Windows that were edited in are another version than the one that passed."""
+    """A version whose windows were edited is not the one that passed."""
     _pass_gate(staged, repository)
     fields = json.loads((staged / "manifest.json").read_text())
     (staged / "manifest.json").write_text(json.dumps({**fields, "windows_s": [5, 30]}))
@@ -165,7 +165,7 @@ def test_a_gate_does_not_outlive_a_change_of_the_manifest(staged: Path, reposito
 
 
 def test_a_publisher_that_is_killed_leaves_no_version(staged: Path, repository: Repository) -> None:
-    """Killed before the rename, it leaves nothing that Triton sees, and the next one sweeps up."""
+    """Killed before the rename, it leaves nothing that Triton sees, and the next one removes the rest."""
     done = subprocess.run([sys.executable, "-c", CRASH, repository.path, staged], check=False)
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in repository.path.glob(".unfinished-*/written/manifest.json")] == ["manifest.json"]
@@ -175,7 +175,7 @@ def test_a_publisher_that_is_killed_leaves_no_version(staged: Path, repository: 
 
 
 def test_a_first_publisher_that_is_killed_leaves_a_repository_for_the_next(staged: Path, tmp_path: Path) -> None:
-    """Killed between the version and its routing: nobody was served by it, it is swept up, and its number is gone."""
+    """A version whose publisher was killed before its routing served nobody: it goes, and its number with it."""
     repository = Repository(tmp_path / "models")
     done = subprocess.run([sys.executable, "-c", CRASH_OF_FIRST, repository.path, staged], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -185,7 +185,7 @@ def test_a_first_publisher_that_is_killed_leaves_a_repository_for_the_next(stage
 
 
 def test_a_repository_is_made_where_a_first_publisher_was_killed(staged: Path, cache: Path, tmp_path: Path) -> None:
-    """`init`, which a container runs at every start, sweeps up, too."""
+    """`init`, which a container runs at every start, removes such a version, too."""
     repository = Repository(tmp_path / "models")
     subprocess.run([sys.executable, "-c", CRASH_OF_FIRST, repository.path, staged], check=False)
     made = CliRunner().invoke(
@@ -196,7 +196,7 @@ def test_a_repository_is_made_where_a_first_publisher_was_killed(staged: Path, c
 
 
 def test_a_gate_of_an_older_tool_is_read(staged: Path, repository: Repository) -> None:
-    """It did not say how much speech there was."""
+    """A gate that does not say how much speech there was is valid."""
     _pass_gate(staged, repository)
     fields = json.loads((staged / "manifest.json").read_text())
     del fields["gate"]["speech_s"]
@@ -205,7 +205,7 @@ def test_a_gate_of_an_older_tool_is_read(staged: Path, repository: Repository) -
 
 
 def test_a_version_that_no_server_loads_goes_out_again(staged: Path, repository: Repository) -> None:
-    """The repository is as before, and the number is not used twice."""
+    """The repository is as it was before, and the number is not used again."""
     with pytest.raises(ServerError, match="version 2 is out again"):
         _publish(staged, repository, NOBODY, waiver="a test")
     assert repository.versions() == [1]
@@ -213,7 +213,7 @@ def test_a_version_that_no_server_loads_goes_out_again(staged: Path, repository:
 
 
 def test_a_first_version_that_no_server_loads_leaves_an_empty_repository(staged: Path, tmp_path: Path) -> None:
-    """There is no routing to a version that is not there."""
+    """No routing is left that names a version which is not there."""
     repository = Repository(tmp_path / "models")
     with pytest.raises(ServerError, match="version 1 is out again"):
         _publish(staged, repository, NOBODY, waiver="a test")
@@ -222,14 +222,14 @@ def test_a_first_version_that_no_server_loads_leaves_an_empty_repository(staged:
 
 
 def test_a_repository_that_does_not_say_what_is_in_service_is_refused(staged: Path, repository: Repository) -> None:
-    """With versions but no routing, the new one would get every session at once."""
+    """A repository with versions but no routing is refused: the new version would get every session at once."""
     shutil.rmtree(repository.path / "whisper_rollout")
     with pytest.raises(VersionError, match="has versions but no whisper_rollout"):
         _publish(staged, repository, waiver="a test")
 
 
 def test_another_interface_is_refused(staged: Path, repository: Repository) -> None:
-    """All versions share one config.pbtxt: a version with other tensors cannot stand beside them."""
+    """A version with other tensors is refused, because all versions share one config.pbtxt."""
     config = (staged / "config.pbtxt").read_text()
     (staged / "config.pbtxt").write_text(config.replace('name: "audio"', 'name: "samples"'))
     manifest = Manifest.read(staged)
@@ -239,13 +239,13 @@ def test_another_interface_is_refused(staged: Path, repository: Repository) -> N
 
 
 def test_only_one_command_changes_a_repository(staged: Path, repository: Repository) -> None:
-    """A second one is refused while the first is at work, and says so."""
+    """A second command is refused, with the reason, while the first is at work."""
     with repository.changing(), pytest.raises(VersionError, match="is being changed by another command"):
         _publish(staged, Repository(repository.path), waiver="a test")
 
 
 def test_a_canary_must_answer_before_it_gets_sessions(staged: Path, repository: Repository) -> None:
-    """Without a server to ask, or with one that does not answer, or without the version, nothing changes."""
+    """Without a server to ask, without its answer, or without the version, the routing does not change."""
     _publish(staged, repository, waiver="a test")
     for servers, number, reason in (
         ([], 2, "name the servers"),
@@ -257,8 +257,8 @@ def test_a_canary_must_answer_before_it_gets_sessions(staged: Path, repository: 
     assert repository.routing().canary is None
 
 
-def test_what_is_in_service_is_not_removed(staged: Path, repository: Repository) -> None:
-    """Not the last version, not the default, not the canary; an idle one goes, and its number with it."""
+def test_a_version_in_service_is_not_removed(staged: Path, repository: Repository) -> None:
+    """The last version, the default and the canary stay; an idle one goes, and its number is not used again."""
     with pytest.raises(VersionError, match="is the last one"):
         rollout.remove(repository, (), 1, 0, _quiet)
     _publish(staged, repository, waiver="a test")
@@ -272,8 +272,8 @@ def test_what_is_in_service_is_not_removed(staged: Path, repository: Repository)
     assert _publish(staged, repository, waiver="a test") == 3
 
 
-def test_a_version_stays_that_a_server_does_not_let_go(staged: Path, repository: Repository) -> None:
-    """Its folder stands where it stood."""
+def test_a_version_that_a_server_does_not_unload_stays(staged: Path, repository: Repository) -> None:
+    """Its folder is where it was, unchanged."""
     _publish(staged, repository, waiver="a test")
     with pytest.raises(ServerError, match="version 2 stays"):
         rollout.remove(repository, [Server(NOBODY)], 2, 0, _quiet)
@@ -281,7 +281,7 @@ def test_a_version_stays_that_a_server_does_not_let_go(staged: Path, repository:
 
 
 def test_every_machine_behind_a_name_is_meant() -> None:
-    """Names become addresses without doubles; what is none is named."""
+    """Names become addresses without doubles; an address that is none is refused."""
     assert resolve(["127.0.0.1:8001", "127.0.0.1:8001", "[::1]:8001"]) == ["127.0.0.1:8001", "[::1]:8001"]
     for wrong in ("triton", "triton:", "nowhere.invalid:8001"):
         with pytest.raises(ServerError):

@@ -1,4 +1,4 @@
-"""Against the reference implementations, in an environment of their own."""
+"""Comparison with the reference implementations, which run in an environment of their own."""
 
 import os
 from pathlib import Path

@@ -1,8 +1,9 @@
-"""Against what the reference gave on real speech, recorded by `reference_tools.recording`.
+"""Comparison with what the reference gave on real speech, recorded by `reference_tools.recording`.
 
 `reference/base.json` is of the multilingual `base`: greedy tokens by transformers; translation, detection, prompts and
 word times by openai-whisper. `reference/fallback.json` tells when its `transcribe` takes greedy text of `tiny.en` for
-good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; what is not there is left out.
+good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; those that are not there are
+left out.
 """
 
 import json
@@ -107,10 +108,10 @@ def test_words_are_where_the_reference_hears_them(
     assert np.median(gaps) <= MOST_WORD_ERROR_S
 
 
-def test_what_the_reference_decodes_again_is_not_taken_for_good(
+def test_a_text_that_the_reference_decodes_again_is_not_taken_for_good(
     exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """`judge` refuses what the reference decodes again; what that takes it takes, too, or holds to be no speech."""
+    """We refuse each text that its temperature fallback refuses, and take the others, or hold them to be no speech."""
     tokenizer, asked = exact.tokenizer, rows("fallback", "fallback")
     requests = [ask(row, clips, exact) for row in asked]
     for row, request, ours in zip(asked, requests, decode(exact, requests), strict=True):

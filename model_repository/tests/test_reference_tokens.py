@@ -1,4 +1,4 @@
-"""Token for token against the reference, without its environment.
+"""Comparison with the reference's tokens, without its environment.
 
 `reference_tokens.json` holds what transformers 5.17.0 on torch 2.11.0 decoded greedily (tiny.en, float32, 30 s window,
 no timestamps) of each English clip of the speech folder; `make parity` compares with the reference itself.

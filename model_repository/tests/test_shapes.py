@@ -45,7 +45,7 @@ def test_any_size_gives_what_the_reference_gives(name: str, recorded: Recorded, 
 
 
 def _choices(engine: Engine, logits: NDArray[np.float32]) -> list[int]:
-    """What the rules choose at each step of a text without timestamps."""
+    """Return what the logit filters choose at each step of a text without timestamps."""
     masks = logit_filters.filter_masks(engine.tokenizer)
     chosen: list[int] = []
     for row in logits:
@@ -54,9 +54,9 @@ def _choices(engine: Engine, logits: NDArray[np.float32]) -> list[int]:
     return chosen
 
 
-@pytest.mark.oracle  # writes three gigabytes, and takes seven of memory
+@pytest.mark.large  # writes three gigabytes, and takes seven of memory
 def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
-    """A decoder of over 2 GB gives what it gives without the layers that add nothing: most write zeros."""
+    """A decoder of over 2 GB gives what it gives without the layers that write zeros, which are most."""
     shallow = cut_checkpoint("large-v3", cache)
     blocks = [name for name in shallow.tensors if name.startswith("decoder.blocks.0.")]
     idle = {

@@ -1,4 +1,4 @@
-"""Weights as others store them: what is missing, and what is wrong, in the files of a checkpoint."""
+"""Weights are read as others store them, and refused if files are missing, damaged or of another model."""
 
 import json
 import struct
@@ -37,15 +37,15 @@ def test_alignment_heads_are_the_later_half_where_none_are_named(name: str) -> N
     assert choose_alignment_heads([[1, 0]], dims) == ((1, 0),)
 
 
-def test_the_heads_of_a_teacher_are_not_the_pupils() -> None:
-    """A distilled model that names layers which it does not have is taken to name none."""
+def test_the_heads_of_a_teacher_are_not_taken() -> None:
+    """A distilled model that names layers which it does not have gets the default."""
     pupil = SHAPES["distil-large-v3"]
     assert choose_alignment_heads([[7, 0], [10, 17], [1, 3]], pupil) == choose_alignment_heads(None, pupil)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_is_read_off_weights_of_it(name: str, checkpoint: Checkpoint, multilingual: Checkpoint) -> None:
-    """Of every official size: sizes are found in the tensors, whatever the number of layers on either side."""
+    """The sizes of every official model are found in its tensors, whatever the number of layers."""
     narrow = replace(with_layers(SHAPES[name], 2, 1), n_audio_state=64, n_text_state=64, n_audio_head=1, n_text_head=1)
     tokenizer = (checkpoint if name.endswith(".en") else multilingual).tokenizer_json
     drawn = random_checkpoint(name, narrow, tokenizer, seed=1)
@@ -54,7 +54,7 @@ def test_a_shape_is_read_off_weights_of_it(name: str, checkpoint: Checkpoint, mu
 
 
 def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
-    """Conversions of before 2024 encode " two" as a space and "two"; whole ones stay as they are."""
+    """A tokenizer that lacks the merge of a space and "t" gets it; a whole one stays as it is."""
     whole = multilingual.tokenizer_json
     assert restore_first_merge(whole) == whole
     damaged = json.loads(whole)
@@ -118,7 +118,7 @@ def test_other_weights_are_refused(checkpoint: Checkpoint, tokenizer: Tokenizer,
 
 @pytest.mark.parametrize("source", ["tiny.de", "./nowhere", "/nowhere/at/all"])
 def test_an_unknown_source_is_named(source: str, tmp_path: Path) -> None:
-    """The command fails with a line that says what would do."""
+    """The command fails with a line that says which sources there are."""
     result = CliRunner().invoke(app, ["export", source, "--output", str(tmp_path / "staged"), "--cache", str(tmp_path)])
     assert result.exit_code == 1
     assert "is no folder, no hub id" in " ".join(result.output.split())
@@ -148,7 +148,7 @@ def _string(text: str) -> bytes:
 def test_ctranslate2_files_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, variables: dict[str, NDArray[Any]], cut: int
 ) -> None:
-    """What is written in the format comes back; a file that ends early is refused, never half read."""
+    """Variables are read as they were written; a file that ends early is refused, never half read."""
     header = struct.pack("<I", 6) + _string("WhisperSpec") + struct.pack("<II", 3, len(variables))
     data = header + b"".join(_variable(*item) for item in variables.items())
     path = tmp_path_factory.mktemp("ct2") / "model.bin"

@@ -1,4 +1,4 @@
-"""What the commands share: the options of several of them, and how results and errors are printed."""
+"""The options that several commands have, and the printing of results and errors."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _NORMALIZE_UNSPACED = BasicTextNormalizer(split_letters=True)  # where words are
 
 @dataclass(frozen=True)
 class Answer:
-    """What a version heard in a clip."""
+    """A version's transcript of one clip."""
 
     text: str
     tokens: tuple[int, ...]
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Score:
-    """What a version made of a set of clips. The word error rate is over the words of all clips together.
+    """A version's result on a set of clips. The word error rate is over the words of all clips together.
 
     `heard_in_non_speech` are texts after the clip's id. `tokens` are by the clip's id.
     """

@@ -37,7 +37,7 @@ _TRIAL = Path(__file__).with_name("trial.py")
 
 @dataclass(frozen=True)
 class Verification:
-    """What the candidate and the version in service made of the same clips, and the gate that follows from it."""
+    """The scores of the candidate and the version in service on the same clips, and the gate that follows from them."""
 
     gate: Gate
     candidate: Score

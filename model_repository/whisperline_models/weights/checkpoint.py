@@ -56,7 +56,7 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights came from, for the manifest. `sha256` is the checksum of the weights' bytes."""
+    """The origin of weights, for the manifest. `sha256` is the checksum of the weights' bytes."""
 
     kind: str
     location: str
