@@ -1,4 +1,4 @@
-"""What goes wrong at the client's side: each has its documented error or close, and costs nobody else anything."""
+"""Mistakes of a client have their documented errors and closes, and cost nobody else anything."""
 
 import asyncio
 import contextlib
