@@ -229,7 +229,7 @@ async def test_an_answer_that_does_not_come_is_asked_for_again(start_gateway: St
 
 
 async def test_audio_behind_the_end_is_left_to_the_client(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """Audio that is sent before the answer says that the session had ended is not acknowledged, and the client is told."""
+    """Audio sent before the answer says that the session had ended is not acknowledged, and the client is told."""
     gateway = await start_gateway(resume_timeout_s=0.2)
     session_id, ack = await dropped_session(gateway)
     listener = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])
