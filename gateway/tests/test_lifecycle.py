@@ -81,7 +81,7 @@ async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(
     gateway = await start_gateway()
     listener = await gateway.listen()
     await listener.send(bytes(3_200))
-    start = await scribe.until(listener.session_id, AudioKind.START)
+    start = await scribe.until(listener.session_id, AudioKind.AUDIO)  # from then on events are sent
     await scribe.write(start.reply_partition, b'{"schema": "2.0"}', start.session_id)
     await scribe.write(start.reply_partition, bytes(MAX_MESSAGE_BYTES - 140))
     await scribe.publish(start, final(start, 0))
