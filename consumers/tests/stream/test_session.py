@@ -195,7 +195,7 @@ def test_a_replay_keeps_nothing_that_is_done(progress: Callable[..., Progress]) 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_backlog_needs_no_new_audio(seed: int) -> None:
-    """Audio that voice activity has seen and no decision waits for is no backlog; else a paused partition stays paused."""
+    """Audio that has been through voice activity is no backlog; else a paused partition would stay paused."""
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     samples = bursts(seed, 20)
     for at in range(0, len(samples), 1_600):
