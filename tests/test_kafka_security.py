@@ -13,7 +13,7 @@ import pytest_asyncio
 import trustme
 from pydantic import SecretStr
 from secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
-from streams import local_settings
+from stacks import local_settings
 from websockets.asyncio.client import connect
 from whisperline_contracts.broker import Broker
 from whisperline_contracts.create_topics import create_topics

@@ -1,4 +1,4 @@
-"""Prints the newest dead letters of a topic: where each came from, and why it was moved aside.
+"""Print the newest dead letters of a topic: where each came from, and why it was moved aside.
 
 Run in a pod of persistence, which knows how to reach Kafka; the name must be one that may read the topic:
 

@@ -82,6 +82,18 @@ SCENARIOS: dict[str, Mapping[str, Any]] = {
     "long drains": {
         name: {"drainSeconds": 120, "podAnnotations": {"a": "b"}, "priorityClassName": "high"} for name in IMAGES
     },
+    "traces": {
+        "telemetry": {
+            "otlp": {"endpoint": "http://collector.tracing.svc:4317", "headers": {"X-Scope-OrgID": "speech"}},
+            "sampler": "parentbased_traceidratio",
+            "samplerArgument": "0.1",
+            "resourceAttributes": {"deployment.environment.name": "test"},
+        },
+        "networkPolicies": {
+            "otlp": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tracing"}}}],
+            "otlpPort": 14317,
+        },
+    },
     "settings": {
         "gateway": {
             "settings": {"MAX_FRAME_BYTES": 2_097_152, "LOG_LEVEL": "DEBUG"},

@@ -20,6 +20,7 @@ NAMES = {
     "ingress": "ingress",
     "monitoring": "prometheus",
     "kube-system": "dns",
+    "tracing": "collector",
     "whisperline-postgres": "postgres",
     "whisperline": "kafka",
 }
@@ -50,6 +51,22 @@ def test_the_arrows_are_those_of_the_design() -> None:
         if not policy["metadata"]["name"].endswith("-default-deny")
     }
     assert found == ARROWS
+
+
+def test_spans_may_leave_for_the_collector() -> None:
+    """Of the four that make spans, and only where an endpoint is given; of Triton that is all that leaves it."""
+    for scenario, wanted in (
+        ("defaults", set()),
+        ("traces", {"gateway", "transcriber", "persistence", "triton"}),
+    ):
+        egress = {
+            policy["spec"]["podSelector"]["matchLabels"].get("app.kubernetes.io/component"): arrows(
+                policy["spec"].get("egress", []), "to"
+            )
+            for policy in of_kind(rendered(scenario), "NetworkPolicy")
+        }
+        assert {name for name, to in egress.items() if ("collector", 14317) in to} == wanted
+    assert egress["triton"] == {("collector", 14317), DNS}
 
 
 @EVERY

@@ -5,17 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import metrics
 import pytest
 import yaml
 from alerting import outcomes, rules
-from prometheus_client import metrics as kinds
 from rendering import REPOSITORY, merged_values, of_kind, values_file
 from scenarios import rendered
-from whisperline_gateway import metrics as gateway
-from whisperline_persistence import metrics as persistence
-from whisperline_transcriber import metrics as transcriber
 
-MODEL = REPOSITORY / "model_repository/whisperline_models/serving/model.py"
 ERRORS = REPOSITORY / "gateway/whisperline_gateway/errors.py"
 # Labels that Prometheus gives to every series of a pod.
 TARGET = {"namespace", "pod"}
@@ -48,41 +44,6 @@ TRIGGER_KEYS = {
 FUNCTIONS = {"sum", "max", "by", "or", "rate", "increase", "histogram_quantile", "vector", "avg_over_time"}
 
 
-def ours() -> dict[str, set[str]]:
-    """Return the series of our deployables by name, with the labels of each."""
-    found: dict[str, set[str]] = {}
-    for module in (gateway, transcriber, persistence):
-        for metric in vars(module).values():
-            if isinstance(metric, kinds.MetricWrapperBase):
-                found |= series(metric._name, type(metric), set(metric._labelnames))
-    return found | of_the_model()
-
-
-def series(name: str, kind: type, labels: set[str]) -> dict[str, set[str]]:
-    """Return the series that a metric of prometheus_client gives."""
-    labels = labels | TARGET
-    if kind is kinds.Counter:
-        return {f"{name}_total": labels}
-    if kind is kinds.Histogram:
-        return {f"{name}_sum": labels, f"{name}_count": labels, f"{name}_bucket": labels | {"le"}}
-    return {name: labels}
-
-
-def of_the_model() -> dict[str, set[str]]:
-    """Return the series that the model gives through Triton, read from its code."""
-    text = MODEL.read_text()
-    of = {"HISTOGRAM": kinds.Histogram, "GAUGE": kinds.Gauge}
-    everywhere = set(re.findall(r'"(\w+)": ', re.findall(r"self\._labels = {(.*)}", text)[0]))
-    found: dict[str, set[str]] = {}
-    for name, kind in re.findall(r'\("(\w+)", "[^"]+", kinds\.(\w+)\)', text):
-        (labels,) = {
-            frozenset(re.findall(r"(\w+)=", given))
-            for given in re.findall(rf'_(?:histogram|metric)\("{name}"(.*)\)\.', text)
-        }
-        found |= series(f"whisper_{name}", of[kind], set(labels) | everywhere)
-    return found
-
-
 def queries() -> Iterator[tuple[str, str]]:
     """Yield every query of the chart with the name of what asks it."""
     for found in of_kind(rendered("defaults"), "ScaledObject"):
@@ -99,7 +60,7 @@ def selectors(query: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 QUERIES = dict(queries())
-SERIES = ours() | FOREIGN
+SERIES = {name: labels | TARGET for name, labels in metrics.series().items()} | FOREIGN
 
 
 def test_the_code_has_the_series_that_are_looked_for() -> None:
@@ -156,8 +117,9 @@ def test_values_of_labels_are_those_of_the_code() -> None:
 def test_errors_that_are_ours_are_errors_that_a_client_may_retry() -> None:
     """The alert counts what no client has caused."""
     (codes,) = (labels["code"] for _, labels in selectors(QUERIES["WhisperlineGatewayErrors"]) if "code" in labels)
-    retriable = re.findall(r'ClientError\("([A-Z_0-9-]+)", CloseCode\.(?:INTERNAL|TRY_LATER)', ERRORS.read_text())
-    assert set(codes.split("|")) == set(retriable) - {"NET-0001", "SLOW_CLIENT"}
+    each = re.findall(r'ClientError\(\s*"([A-Z_]+)"(.*?)(?:\n\n|\Z)', ERRORS.read_text(), re.DOTALL)
+    retriable = {code for code, arguments in each if "retriable=True" in arguments}
+    assert set(codes.split("|")) == retriable - {"SILENT_CLIENT", "SLOW_CLIENT"}
 
 
 def triggers(scenario: str) -> list[dict[str, Any]]:

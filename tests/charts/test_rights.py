@@ -19,10 +19,8 @@ from aiokafka.protocol.admin import CreateAclsRequest
 from pydantic import SecretStr
 from rendering import of_kind, render
 from secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
-from streams import local_settings
+from stacks import local_settings
 from websockets.asyncio.client import connect
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.create_topics import create_topics
 from whisperline_contracts.topics import (
     AUDIO_CHUNKS,
     AUDIO_CHUNKS_DEAD,
@@ -36,6 +34,8 @@ from whisperline_local.assets import SILERO, fetch
 from whisperline_local.kafka import fetch_broker
 from whisperline_local.probes import http_ok
 from whisperline_persistence import Store
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.create_topics import create_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -52,7 +52,7 @@ TYPES, LITERAL, OPERATIONS, ALLOW = {"topic": 2, "group": 3}, 3, {"Read": 3, "Wr
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A server with the roles of the rendered Cluster and, by its owner's hand, Whisperline's tables."""
-    settings = local_settings(tmp_path_factory.mktemp("postgres"), port_offset=9_400)
+    settings = local_settings(tmp_path_factory.mktemp("postgres"), name="charts, rights")
     async with Stack(settings, services=("postgres",)) as running:
         await asyncio.to_thread(make_database, url(running, "postgres", "postgres"))
         owner = {"WHISPERLINE_PERSISTENCE_DATABASE_URL": database_url(running, "whisperline")}

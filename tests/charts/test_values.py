@@ -9,9 +9,9 @@ import helm_python
 import pytest
 from rendering import CHARTS, RenderError, render, values_file
 from scenarios import component, rendered
-from whisperline_contracts.settings import DeployableSettings
 from whisperline_gateway.settings import Settings as Gateway
 from whisperline_persistence.settings import Settings as Persistence
+from whisperline_runtime.settings import ProcessSettings
 from whisperline_transcriber.settings import Settings as Transcriber
 
 CHART = CHARTS / "whisperline"
@@ -20,7 +20,7 @@ LOADED = helm_python.Chart.load(CHART)
 Path = tuple[str | int, ...]
 
 # What the chart gives by itself, so that `settings` must not.
-GIVEN: dict[str, tuple[type[DeployableSettings], set[str]]] = {
+GIVEN: dict[str, tuple[type[ProcessSettings], set[str]]] = {
     "gateway": (
         Gateway,
         {"token_secret", "database_url", "host", "port", "ordinal", "drain_timeout_s", "allowed_origins"},
@@ -113,6 +113,12 @@ def test_a_value_of_another_type_is_refused_by_its_place(path: Path) -> None:
         ("topologySpread.zones", "Never"),
         ("networkPolicies.ingress", []),
         ("networkPolicies.ingress", [{}]),
+        ("telemetry.otlp.endpoint", "collector:4317"),
+        ("telemetry.otlp.endpoint", "http://collector"),
+        ("telemetry.otlp.headers", {"a": "b,c=d"}),
+        ("telemetry.sampler", "sometimes"),
+        ("telemetry.samplerArgument", "10%"),
+        ("telemetry.resourceAttributes", {"a b": "c"}),
         ("monitoring.rules.disabled", ["WhisperlineNothing"]),
         ("monitoring.podMonitors.apiVersion", "v1"),
         ("monitoring.podMonitors.interval", "15"),
@@ -153,7 +159,7 @@ def test_more_partitions_allow_more_pods() -> None:
 def test_settings_are_those_of_the_deployable(name: str) -> None:
     """Every one that the chart does not give itself, under its name, and no other."""
     deployable, given = GIVEN[name]
-    known = set(deployable.model_fields) - set(DeployableSettings.model_fields) - given
+    known = {field for field in deployable.model_fields if not field.startswith("kafka_")} - given
     schema = LOADED.schema
     assert schema is not None
     assert set(schema["properties"][name]["properties"]["settings"]["properties"]) == {key.upper() for key in known}

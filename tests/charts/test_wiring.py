@@ -10,16 +10,17 @@ import trustme
 import yaml
 from rendering import Object, label, of_kind, render
 from scenarios import SCENARIOS, component, containers, rendered, workloads
-from whisperline_contracts.__main__ import Settings as Topics
-from whisperline_contracts.settings import DeployableSettings
 from whisperline_gateway.settings import Settings as Gateway
 from whisperline_persistence.settings import Settings as Persistence
+from whisperline_runtime.__main__ import Settings as Topics
+from whisperline_runtime.probes import Probes
+from whisperline_runtime.settings import ProcessSettings
 from whisperline_transcriber.settings import Settings as Transcriber
 
 EVERY = pytest.mark.parametrize("scenario", SCENARIOS)
 SECRETS = "/etc/whisperline/secrets"
 WEB = Path(__file__).parents[2] / "gateway/whisperline_gateway/web"
-SETTINGS: dict[str, type[DeployableSettings]] = {
+SETTINGS: dict[str, type[ProcessSettings]] = {
     "gateway": Gateway,
     "transcriber": Transcriber,
     "persistence": Persistence,
@@ -205,6 +206,77 @@ def test_what_pods_and_probes_run_is_there(scenario: str) -> None:
                 assert source is not None, module
                 text = Path(str(source.origin)).read_text()
                 assert all(f'"{argument}"' in text for argument in arguments), label(owner)
+
+
+def variables(scenario: str, name: str) -> dict[str, str]:
+    """Return the environment of a component's container; what the pod itself fills in is empty."""
+    (container,) = component(rendered(scenario), name)["spec"]["template"]["spec"]["containers"]
+    return {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
+
+
+TRACED = ("gateway", "transcriber", "persistence", "triton")
+
+
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "traces"])
+def test_nothing_is_traced_without_an_endpoint(scenario: str) -> None:
+    """No container has a variable of OpenTelemetry's, so its SDK is not even loaded."""
+    for _, template in workloads(rendered(scenario)):
+        for container in containers(template):
+            assert not [variable for variable in container.get("env", []) if variable["name"].startswith("OTEL_")]
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_spans_are_sent_to_the_endpoint_that_is_given(name: str) -> None:
+    """By every process that makes spans, under its own name, with what says where it runs."""
+    found = {key: value for key, value in variables("traces", name).items() if key.startswith("OTEL_")}
+    attributes = dict(pair.split("=") for pair in found.pop("OTEL_RESOURCE_ATTRIBUTES").split(","))
+    assert found == {
+        "OTEL_SERVICE_NAME": f"whisperline-{name}",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.tracing.svc:4317",
+        "OTEL_EXPORTER_OTLP_HEADERS": "X-Scope-OrgID=speech",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.1",
+    }
+    assert attributes == {
+        "service.namespace": "whisperline",
+        "service.version": "0.1.0",
+        "service.instance.id": "$(POD_NAME)",
+        "k8s.namespace.name": "whisperline",
+        "k8s.pod.name": "$(POD_NAME)",
+        "deployment.environment.name": "test",
+    }
+
+
+@pytest.mark.parametrize("name", TRACED)
+def test_a_pod_knows_its_name_before_it_is_used(name: str) -> None:
+    """Kubernetes fills $(POD_NAME) in from variables that stand before."""
+    names = list(variables("traces", name))
+    assert names.index("POD_NAME") < names.index("OTEL_RESOURCE_ATTRIBUTES")
+
+
+def test_the_trace_reaches_the_model() -> None:
+    """Triton hands the model the one header that names the trace, and no other."""
+    (container,) = component(rendered("defaults"), "triton")["spec"]["template"]["spec"]["containers"]
+    forwarded = [argument for argument in container["args"] if "header-forward-pattern" in argument]
+    assert forwarded == ["--grpc-header-forward-pattern=traceparent"]
+
+
+PROBES = {
+    "gateway": ("/health/live", "/health/ready"),
+    "transcriber": ("/health/live", "/health/ready"),
+    "persistence": ("/health/live", "/health/ready"),
+}
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_probes_ask_for_paths_that_are_answered(name: str) -> None:
+    """Every process has the same two: whether it lives, and whether it can do its work."""
+    (container,) = component(rendered("defaults"), name)["spec"]["template"]["spec"]["containers"]
+    live, ready = PROBES[name]
+    asked = {kind: container[kind]["httpGet"]["path"] for kind in container if kind.endswith("Probe")}
+    assert asked == {"startupProbe": live, "livenessProbe": live, "readinessProbe": ready}
+    ask = Probes(lambda: None)
+    assert {ask.answer(path).status for path in (live, ready)} == {200}
 
 
 def test_settings_arrive_as_they_were_written() -> None:

@@ -101,6 +101,52 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{/*
+Where spans go; nothing without an endpoint, which turns tracing off. Takes root and component. The commas and equals signs
+that separate attributes and headers are not allowed in their values, so nothing is encoded here.
+*/}}
+{{- define "whisperline.telemetryEnv" -}}
+{{- with .root.Values.telemetry }}
+{{- if .otlp.endpoint }}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: OTEL_SERVICE_NAME
+  value: whisperline-{{ $.component }}
+{{- $image := get $.root.Values.images $.component }}
+{{- $attributes := dict
+  "service.namespace" $.root.Release.Name
+  "service.version" ($image.tag | default $.root.Chart.AppVersion)
+  "service.instance.id" "$(POD_NAME)"
+  "k8s.namespace.name" $.root.Release.Namespace
+  "k8s.pod.name" "$(POD_NAME)"
+}}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: {{ include "whisperline.pairs" (merge (deepCopy .resourceAttributes) $attributes) | quote }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .otlp.endpoint | quote }}
+{{- with .otlp.headers }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  value: {{ include "whisperline.pairs" . | quote }}
+{{- end }}
+- name: OTEL_TRACES_SAMPLER
+  value: {{ .sampler }}
+{{- with .samplerArgument }}
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* name=value,name=value. */}}
+{{- define "whisperline.pairs" -}}
+{{- $pairs := list }}
+{{- range $name, $value := . }}
+{{- $pairs = append $pairs (printf "%s=%s" $name $value) }}
+{{- end }}
+{{- join "," $pairs }}
+{{- end }}
+
 {{/* How Kafka is reached. Takes root, component and prefix. */}}
 {{- define "whisperline.kafkaEnv" -}}
 {{- $kafka := .root.Values.kafka -}}
