@@ -6,13 +6,15 @@ EXPORT_VERSION := 1.10.1
 MIRROR_VERSION := 0.6.5 # lets `make lock` resolve from an index other than PyPI: POETRY_PYPI_MIRROR_URL
 POETRY := .tools/poetry/bin/poetry
 RUN := .venv/bin
+# One process for live speech, one for the parts of the stack: see conftest.py.
+TEST_PROCESSES ?= 2
 PROJECTS := contracts runtime gateway consumers model_repository persistence client local
 export POETRY_VIRTUALENVS_CREATE := false
 export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-footprint bench-code bench-serving bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,7 +27,14 @@ up: .venv/.installed ## The embedded stack, until Ctrl-C
 
 test: .venv/.installed ## Every test that this machine can run
 	@$(RUN)/whisperline-local prepare
-	@$(RUN)/python -m pytest $(PYTEST_ARGS)
+	@$(RUN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-random: .venv/.installed ## Every test once, in one process and in random order (SEED= repeats one)
+	@$(RUN)/whisperline-local prepare
+	@$(RUN)/python -m pytest -p randomly $(SEED:%=--randomly-seed=%) $(PYTEST_ARGS)
+
+test-large: .venv/.installed ## The tests that take eight gigabytes of memory for themselves
+	@$(RUN)/python -m pytest -m large $(PYTEST_ARGS)
 
 test-cluster: .venv/.installed .tools/cluster/.installed ## The charts on a real API server (Go 1.26; builds it for ten minutes, once)
 	@WHISPERLINE_CLUSTER=$(CURDIR)/.tools/cluster $(RUN)/python -m pytest -m cluster tests/charts $(PYTEST_ARGS)
@@ -43,6 +52,8 @@ check: .venv/.installed ## Style, types, and that every project's lock is true
 	@$(RUN)/ruff format --check .
 	@$(RUN)/ruff check .
 	@$(RUN)/mypy
+	@$(RUN)/mypy conftest.py
+	@for project in $(PROJECTS); do $(RUN)/mypy $$project/tests || exit 1; done # one by one: modules share names
 	@for project in . $(PROJECTS); do \
 	  $(POETRY) check --lock --project $$project >/dev/null || { echo "$$project: pyproject.toml and poetry.lock differ: run 'make lock'"; exit 1; }; \
 	done; echo "locks: true"
@@ -52,6 +63,15 @@ parity: .venv/.installed .tools/oracle/.installed ## Compare with transformers o
 
 bench-latency: .venv/.installed ## From the end of speech to the final, alone and beside other streams
 	@$(RUN)/python bench/latency.py
+
+bench-footprint: .venv/.installed ## Start-up, memory and CPU of each process (PEER=../other measures another checkout in turn)
+	@$(RUN)/python bench/footprint.py $(PEER:%=--peer %) $(ROUNDS:%=--rounds %)
+
+bench-code: .venv/.installed ## The shape of the code: lengths, private helpers, comments, imports (PEER=../other beside it)
+	@$(RUN)/python bench/code_shape.py $(PEER:%=--peer %)
+
+trace: .venv/.installed ## The trace of one sentence as a tree, with the time of each hop
+	@PYTHONPATH=tests $(RUN)/python bench/trace_tree.py
 
 bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
 	@$(RUN)/python bench/serving.py $(PART)

@@ -1,4 +1,4 @@
-"""What this machine can do at most: memory bandwidth and matrix products, each the best of several tries."""
+"""Measure the most that this machine can do: memory bandwidth and matrix products, each the best of several tries."""
 
 import time
 from collections.abc import Callable
@@ -29,34 +29,34 @@ class Ceilings:
 
     @classmethod
     def measure(cls) -> "Ceilings":
-        """Take about ten seconds of every core."""
+        """Measure them, which keeps every core busy for about ten seconds."""
         int8 = {kind: _products(build) for kind, build in _INT8.items()}
         best = max(int8, key=lambda kind: int8[kind])
         return cls(max(_copying(), _reading()), _products(_float32), int8[best], best)
 
 
 def _copying() -> float:
-    """Copying one buffer to another: a byte copied is one read and one written."""
+    """Return the bandwidth of copying a buffer: a copied byte is one read and one written."""
     shape = (THREADS, BUFFER_BYTES // THREADS)
     source, target = np.ones(shape, np.uint8), np.zeros(shape, np.uint8)
     return 2 * source.nbytes / _best_s(lambda part: np.copyto(target[part], source[part]))
 
 
 def _reading() -> float:
-    """Multiplying a large matrix with a vector reads each byte once, as a step of the decoder does its weights."""
+    """Return the bandwidth of a matrix times a vector, which reads each byte once, as a step of the decoder does."""
     matrix = np.ones((THREADS, BUFFER_BYTES // THREADS // 4096, 1024), np.float32)
     vector = np.ones(1024, np.float32)
     return matrix.nbytes / _best_s(lambda part: matrix[part] @ vector)
 
 
 def _best_s(work: Callable[[int], object]) -> float:
-    """Seconds of the fastest try, in which every thread does its part."""
+    """Return the seconds of the fastest try, in which every thread does its part."""
     with ThreadPoolExecutor(THREADS) as pool:
         return min(_timed(lambda: list(pool.map(work, range(THREADS)))) for _ in range(TRIES))
 
 
 def _products(build: Callable[[int, int], onnx.ModelProto]) -> float:
-    """Multiply-add pairs a second at the best of the encoder's shapes, through ONNX Runtime."""
+    """Return the multiply-add pairs a second at the best of the encoder's shapes, through ONNX Runtime."""
     return max(_rate(build(inputs, outputs), rows, inputs, outputs) for rows, inputs, outputs in SHAPES)
 
 

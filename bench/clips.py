@@ -1,4 +1,4 @@
-"""The clips that servings are compared on: a fixed choice from real English speech, of 2 to 28 s."""
+"""Choose the clips that servings are compared on: real English speech of 2 to 28 s, the same in every run."""
 
 import itertools
 import json
@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from whisperline_models import scoring
-from whisperline_models.speech import Clip, read_manifest
+from whisperline_models.gate import Clip, read_manifest, scoring
 
 CHECKOUT = Path(__file__).parents[1]
 SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "shared" / "speech"))
@@ -25,7 +24,7 @@ Pcm = NDArray[np.int16]
 
 @dataclass(frozen=True)
 class BenchClip:
-    """Mono 16 kHz PCM and what is said in it; `parts` are the recordings that it was joined from."""
+    """Mono 16 kHz PCM with its text; `parts` are the recordings that it was joined from."""
 
     id: str
     parts: tuple[Clip, ...]
@@ -39,21 +38,21 @@ class BenchClip:
         return sum(part.duration_s for part in self.parts) + GAP_S * (len(self.parts) - 1)
 
     def read(self) -> Pcm:
-        """The samples."""
+        """Return the samples."""
         gap = np.zeros(int(GAP_S * SAMPLE_RATE), np.int16)
         pieces = itertools.chain.from_iterable((gap, part.read()) for part in self.parts)
         return np.concatenate(list(pieces)[1:])
 
 
 def recorded_clips() -> list[BenchClip]:
-    """Every English clip of the right length, as it was recorded."""
+    """Return every English clip of the right length, as it was recorded."""
     clips = read_manifest(SPEECH_DIR, {"en"}, LONGEST_S)
     wanted = (c for c in clips if c.duration_s >= SHORTEST_S and c.path.parent.name not in NOT_WANTED)
     return [BenchClip(clip.id, (clip,)) for clip in wanted]
 
 
 def mixed_clips(n_clips: int = N_CLIPS) -> list[BenchClip]:
-    """Clips whose lengths are spread evenly over 2 to 28 s, short and long in turn; no recording comes twice.
+    """Return clips whose lengths are spread evenly over 2 to 28 s, short and long in turn; no recording comes twice.
 
     There are few long recordings: most of over 15 s are neighbouring clips of one speaker with `GAP_S` between.
     """
@@ -62,30 +61,30 @@ def mixed_clips(n_clips: int = N_CLIPS) -> list[BenchClip]:
     for target_s in np.linspace(LONGEST_S, SHORTEST_S, n_clips):
         used = {part.id for clip in chosen for part in clip.parts}
         free = [clip for clip in candidates if not used & {part.id for part in clip.parts}]
-        chosen.append(min(free, key=lambda clip: _distance_s(clip, float(target_s))))
+        # A joined clip must be nearer by JOIN_COST_S than one that is taken as it was recorded.
+        costs = [abs(clip.duration_s - float(target_s)) + JOIN_COST_S * (len(clip.parts) > 1) for clip in free]
+        chosen.append(free[int(np.argmin(costs))])
     step = max(1, n_clips // 4) + 1  # coprime to the usual counts: neighbours differ in length
     order = sorted(range(n_clips), key=lambda index: (index * step) % n_clips)
     return [chosen[index] for index in order]
 
 
 def clips_near(duration_s: float, n_clips: int) -> list[BenchClip]:
-    """The recorded clips that come nearest to this length."""
+    """Return the recorded clips that come nearest to this length."""
     return sorted(recorded_clips(), key=lambda clip: abs(clip.duration_s - duration_s))[:n_clips]
 
 
 def word_error_rate(clips: list[BenchClip], texts: dict[str, str]) -> float:
-    """In per cent of the words said, after Whisper's own normalisation of English."""
+    """Return the word error rate in per cent, after Whisper's own normalisation of English."""
     said = [replace(clip.parts[0], id=clip.id, text=clip.text) for clip in clips]
     return 100 * scoring.word_error_rate(said, texts)
 
 
-def _distance_s(clip: BenchClip, target_s: float) -> float:
-    return abs(clip.duration_s - target_s) + JOIN_COST_S * (len(clip.parts) > 1)
-
-
 def _joined(clips: list[BenchClip]) -> list[BenchClip]:
-    """Every run of two or more neighbours of one speaker that is not too long."""
-    found, speakers = [], _speakers()
+    """Join every run of two or more neighbouring clips of one speaker that is not too long."""
+    rows = map(json.loads, (SPEECH_DIR / "manifest.jsonl").read_text().splitlines())
+    speakers = {row["id"]: row.get("speaker") for row in rows}
+    found = []
     for _, neighbours in itertools.groupby(clips, key=lambda clip: speakers[clip.id] or clip.id):
         parts = [clip.parts[0] for clip in neighbours]
         for first, last in itertools.combinations(range(len(parts) + 1), 2):
@@ -93,8 +92,3 @@ def _joined(clips: list[BenchClip]) -> list[BenchClip]:
             if len(run.parts) > 1 and run.duration_s <= LONGEST_S:
                 found.append(run)
     return found
-
-
-def _speakers() -> dict[str, str | None]:
-    rows = map(json.loads, (SPEECH_DIR / "manifest.jsonl").read_text().splitlines())
-    return {row["id"]: row.get("speaker") for row in rows}

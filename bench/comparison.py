@@ -1,4 +1,4 @@
-"""This Triton and faster-whisper in turns, on the same clips, weights and processor."""
+"""Compare this Triton with faster-whisper, in turns, on the same clips, weights and processor."""
 
 import asyncio
 import math
@@ -18,7 +18,7 @@ from reference import reference_texts
 from report import THREADS, say, spread, table, verdict
 
 ROUNDS = 5
-CLOSE_TO_BEST = 0.85  # of the best throughput: who is slower in the first round takes no part in the others
+CLOSE_TO_BEST = 0.85  # of the best throughput: a peer that is slower in the first round leaves the comparison
 MAX_PEER_ERROR_PERCENT = 20
 MAX_EMPTY_SHARE = 0.04  # of the texts: a guard may find no speech in a noisy clip, and pays for it in words
 N_PROBES = 20
@@ -32,23 +32,23 @@ LIKE = {
 }
 WORDS = {"timestamps": True, "words": True}
 IN_FLIGHT = 16
-FILLED = 3  # times that a round of ours fills its batch, at least
+FILLED = 3  # a round of ours fills its batch at least this many times
 N_LIKE_CLIPS = 16
 FASTEST = {"beam_size": 1, "without_timestamps": True}
 FASTEST_WORDS = {"beam_size": 1, "word_timestamps": True}
-WITH_WORDS = -IN_FLIGHT  # the group of the peers that time words, too
 COMPUTE_TYPES = ("int8", "float32")
 COLUMNS = ("", "rounds", "audio s per s", "word error rate", "one clip p50, ms", "p95, ms", "peak memory, MB")
 
+Group = tuple[int, bool]  # how many clips are decoded at a time, and whether words are timed
 Round = tuple[float, dict[str, str]]  # seconds, and the text of each clip
 
 
 @dataclass
 class Contestant:
-    """Somebody who transcribes, and what came of it; those of one `group` are compared with each other."""
+    """A way to transcribe, and its figures. Those with the same `group` are compared with each other."""
 
     name: str
-    group: int
+    group: Group
     run: Callable[[list[str]], Awaitable[Round]]
     memory_mb: Callable[[], float]
     walls_s: list[float] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Contestant:
 
 
 async def like_for_like() -> list[str]:
-    """30 s windows, greedy, no timestamps, no voice activity filter, at equal batch sizes."""
+    """Compare at equal batch sizes: 30 s windows, greedy, no timestamps, no voice activity filter."""
     course = await Course.mixed(N_LIKE_CLIPS)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(serving(windows_s=FULL_WINDOW))
@@ -72,22 +72,23 @@ async def like_for_like() -> list[str]:
         modes = [Mode("sequential", kind, options=LIKE) for kind in COMPUTE_TYPES]
         modes += [Mode("pipeline", kind, batch=batch, options=LIKE) for batch in (8, 16) for kind in COMPUTE_TYPES]
         peers = [
-            _theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), mode.batch) for mode in modes
+            _theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), (mode.batch, False))
+            for mode in modes
         ]
         await _take_turns(course, ours, peers)
-        await _probe([c for c in [*ours, *peers] if c.group == 1])
+        await _probe([c for c in [*ours, *peers] if c.group == (1, False)])
     lines = [*_describe(course), *expected, "- Both: 30 s windows, greedy without fallback, text alone.", ""]
     lines += table(COLUMNS, [_row(course, c) for c in [*ours, *peers]])
     return lines + table(("batch", "faster than faster-whisper's faster variant"), _ratios(course, ours, peers, 1.5))
 
 
 async def deployed() -> list[str]:
-    """As `sentences`, over lengths spread evenly, which are long: half of them need windows of over 16 s."""
+    """Compare as `sentences` does, over lengths spread evenly: half of the clips need windows of over 16 s."""
     return await _deployed(await Course.mixed())
 
 
 async def sentences() -> list[str]:
-    """16 requests at a time as each would be deployed, one clip alone, and word error rates: recorded sentences."""
+    """Compare as each would be deployed, on recorded sentences: 16 requests at a time, one clip alone, error rates."""
     return await _deployed(await Course.recorded())
 
 
@@ -99,13 +100,13 @@ async def _deployed(course: Course) -> list[str]:
         shapes = [(kind, batch, n) for kind, batch in (("sequential", 1), ("pipeline", 8)) for n in (1, 2)]
         modes = [Mode(kind, c, n, batch, FASTEST) for c in COMPUTE_TYPES for kind, batch, n in shapes]
         modes += [Mode(kind, c, n, batch, FASTEST_WORDS) for c in COMPUTE_TYPES for kind, batch, n in shapes]
-        groups = [WITH_WORDS if mode.options is FASTEST_WORDS else IN_FLIGHT for mode in modes]
+        groups = [(IN_FLIGHT, mode.options is FASTEST_WORDS) for mode in modes]
         peers = [
             _theirs(await stack.enter_async_context(peer(mode, course.pcm, THREADS)), group)
             for mode, group in zip(modes, groups, strict=True)
         ]
         await _take_turns(course, ours, peers)
-        alone = [c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1 and c.group == IN_FLIGHT]
+        alone = [c for c, mode in zip(peers, modes, strict=True) if mode.workers == 1 and c.group == (IN_FLIGHT, False)]
         await _probe([*ours, *alone])
         errors = await _errors(server)
     lines = [*_describe(course), *expected]
@@ -131,17 +132,19 @@ def _ours(server: Server, course: Course, in_flight: int, options: dict[str, Any
         wall_s, answers = await server.ask_all([(name, course.pcm[name]) for name in names], options, in_flight)
         return wall_s, {name: answer["text"] for name, answer in answers.items()}
 
-    asked = "words" if options.get("words") else "text alone"
+    has_words = bool(options.get("words"))
+    asked = "words" if has_words else "text alone"
     passes = max(1, math.ceil(FILLED * in_flight / len(course.clips)))
-    return Contestant(f"Triton, {asked}, {in_flight} at a time", in_flight, run, server.memory_mb, passes=passes)
+    group = (in_flight, has_words)
+    return Contestant(f"Triton, {asked}, {in_flight} at a time", group, run, server.memory_mb, passes=passes)
 
 
-def _theirs(process: Peer, group: int) -> Contestant:
+def _theirs(process: Peer, group: Group) -> Contestant:
     return Contestant(str(process.mode), group, process.transcribe, process.memory_mb)
 
 
 async def _take_turns(course: Course, ours: list[Contestant], peers: list[Contestant]) -> None:
-    """Run the rounds; of the peers, from the second on only those that were close to the best of their group."""
+    """Run the rounds; from the second on, only the peers take part that were close to the best of their kind."""
     for contestant in [*ours, *peers]:
         await contestant.run(course.names[:2])  # warm-up
     staying = peers
@@ -155,12 +158,12 @@ async def _take_turns(course: Course, ours: list[Contestant], peers: list[Contes
         staying = [peer for peer in staying if peer.wall_s <= _best(peers, peer.group).wall_s / CLOSE_TO_BEST]
 
 
-def _best(contestants: list[Contestant], group: int) -> Contestant:
+def _best(contestants: list[Contestant], group: Group) -> Contestant:
     return min((contestant for contestant in contestants if contestant.group == group), key=lambda c: c.wall_s)
 
 
 def _alternating(ours: list[Contestant], peers: list[Contestant]) -> list[Contestant]:
-    """Ours spread among the peers, so that a slow minute of the machine strikes both."""
+    """Spread ours among the peers, so that a slow minute of the machine strikes both."""
     share = max(1, len(peers) // len(ours))
     order: list[Contestant] = []
     for index, contestant in enumerate(ours):
@@ -202,12 +205,12 @@ def _ratios(course: Course, ours: list[Contestant], peers: list[Contestant], lea
     for contestant in ours:
         best = _best(peers, contestant.group)
         ratio = _throughput(course, contestant) / _throughput(course, best)
-        rows.append([str(contestant.group), f"{verdict(ratio, least=least)} ({best.name})"])
+        rows.append([str(contestant.group[0]), f"{verdict(ratio, least=least)} ({best.name})"])
     return rows
 
 
 def _deployed_ratios(course: Course, ours: list[Contestant], peers: list[Contestant]) -> list[list[str]]:
-    fastest, fastest_words = _best(peers, IN_FLIGHT), _best(peers, WITH_WORDS)
+    fastest, fastest_words = _best(peers, (IN_FLIGHT, False)), _best(peers, (IN_FLIGHT, True))
     soonest = min((p for p in peers if p.latencies_s), key=lambda peer: statistics.median(peer.latencies_s))
     rows = []
     for contestant in ours:
@@ -221,7 +224,7 @@ def _deployed_ratios(course: Course, ours: list[Contestant], peers: list[Contest
 
 
 async def _errors(server: Server) -> list[str]:
-    """Word error rates on every recorded clip against the float32 reference's."""
+    """Return the table of word error rates on every recorded clip, beside the float32 reference's."""
     clips = recorded_clips()
     say(f"word error rate on {len(clips)} clips")
     pcm = {clip.id: clip.read() for clip in clips}

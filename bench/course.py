@@ -1,4 +1,4 @@
-"""What a comparison runs over: the mixed clips, and one clip of about 11 s for latency."""
+"""The audio that a comparison runs over: many clips for throughput, and one of about 11 s for latency."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Course:
 
     @classmethod
     async def mixed(cls, n_clips: int = N_CLIPS) -> "Course":
-        """The clips of `mixed_clips`, and the demo's."""
+        """Return the clips of `mixed_clips`, and the demo's."""
         clips = mixed_clips(n_clips)
         joined = sum(len(clip.parts) > 1 for clip in clips)
         how = "neighbouring clips of one speaker joined with 0.4 s of silence"
@@ -28,7 +28,7 @@ class Course:
 
     @classmethod
     async def recorded(cls, n_clips: int = N_CLIPS) -> "Course":
-        """Every so many-th recorded clip, and the demo's: sentences of the lengths that people speak."""
+        """Return recorded clips at equal distances in the list, and the demo's: sentences as long as people speak."""
         clips = recorded_clips()
         clips = clips[:: len(clips) // n_clips][:n_clips]
         mean_s = sum(clip.duration_s for clip in clips) / len(clips)

@@ -1,4 +1,4 @@
-"""The floor: operations and bytes counted, over what this machine can do at most; and how far we are from it."""
+"""Compute the floor (operations and bytes over the most that this machine can do), and how far we are from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from clips import SAMPLE_RATE, BenchClip, Pcm
 from course import PROBE, Course
 from ours import Answer, Server, serving
 from report import milliseconds, say, table
-from whisperline_models.engine.jobs import MARGIN_S
-from work import Linear, Work
+from whisperline_models.engine.fallback import MARGIN_S
+from work import Work
 
 FED_TOKENS = 3  # with a text without timestamps: two before it, and its end
 TOKENS_PER_WORD = 1.35
-REACH = 0.6  # of the floor's speed, reckoned with before a run: rules, copies and gRPC are not in it
+REACH = 0.6  # the share of the floor's speed to expect: the floor leaves out rules, copies and gRPC
 GREEDY = {"temperature": 0.0}  # no second attempt
 FULL_WINDOW = (30,)
 
 
 @dataclass(frozen=True)
 class Text:
-    """What the cost of a request depends on."""
+    """The sizes that the cost of a request depends on."""
 
     n_tokens: int
     window_s: float
@@ -28,12 +28,12 @@ class Text:
 
     @classmethod
     def of(cls, answer: Answer, audio: Pcm) -> "Text":
-        """As it was decoded."""
+        """Return the sizes of a request that was answered."""
         return cls(len(answer["tokens"]), answer["window_s"], len(audio) / SAMPLE_RATE)
 
     @classmethod
     def expected(cls, clip: BenchClip, windows_s: Sequence[float]) -> "Text":
-        """As it may be decoded, to go by its length and its words."""
+        """Return the sizes to expect of a clip, by its length and the number of its words."""
         window_s = min((w for w in windows_s if w >= clip.duration_s + MARGIN_S), default=max(windows_s))
         return cls(round(TOKENS_PER_WORD * len(clip.text.split())), window_s, clip.duration_s)
 
@@ -46,13 +46,13 @@ class Floor:
     ceilings: Ceilings
 
     def encoder_s(self, text: Text) -> float:
-        """Of one window, its spectrogram included: bound by operations."""
+        """Return the floor of encoding one window, its spectrogram included: it is bound by operations."""
         int8, float32 = (self.work.encoder_pairs(text.window_s, int8=kind) for kind in (True, False))
         float32 += self.work.spectrogram_pairs(text.audio_s)
         return int8 / self.ceilings.int8 + float32 / self.ceilings.float32
 
     def decoder_s(self, texts: Sequence[Text], n_rows: int) -> float:
-        """Of these texts, with so many in each step: bound by bytes, or by operations where they take longer."""
+        """Return the floor of decoding texts, `n_rows` in each step: bound by bytes, or by operations if slower."""
         n_steps = [text.n_tokens + FED_TOKENS for text in texts]
         int8, float32 = (self.work.step_pairs(int8=kind) for kind in (True, False))
         operations_s = sum(n_steps) * (int8 / self.ceilings.int8 + float32 / self.ceilings.float32)
@@ -61,12 +61,12 @@ class Floor:
         return max(operations_s, (weights + cached) / self.ceilings.bandwidth)
 
     def seconds(self, texts: Sequence[Text], n_rows: int) -> tuple[float, float]:
-        """Of the encoder and of the decoder."""
+        """Return the floors of the encoder and of the decoder."""
         return sum(self.encoder_s(text) for text in texts), self.decoder_s(texts, n_rows)
 
 
 def expectations(server: Server, course: Course, rows_at_a_time: Sequence[int]) -> list[str]:
-    """What to expect of the throughput, said before anything is run."""
+    """Return the throughput to expect, as lines that are written before anything is run."""
     floor = Floor(Work.of(server.version), Ceilings.measure())
     texts = [Text.expected(clip, floor.work.spec.windows_s) for clip in course.clips]
     at_floor = {n: course.duration_s / sum(floor.seconds(texts, n)) for n in rows_at_a_time}
@@ -92,7 +92,13 @@ async def floor() -> list[str]:
         full = Floor(Work.of(server.version), ceilings)
         rows += [await _mix(full, server, fewer, n) for n in (1, 8, 16)]
     columns = ("mix", "encoder, ms", "decoder, ms", "floor, ms", "measured, ms", "times the floor")
-    return [*_counted(own.work), *_ceilings(ceilings), "## How far we are from it", "", *table(columns, rows)]
+    limits = [
+        ["memory, 10^9 bytes a second", f"{ceilings.bandwidth / 1e9:.1f}"],
+        ["float32 products, 10^9 operations a second", f"{ceilings.float32 * 2 / 1e9:.0f}"],
+        [f"int8 products ({ceilings.int8_kind})", f"{ceilings.int8 * 2 / 1e9:.0f}"],
+    ]
+    measured = ["## Measured here, at most", "", *table(("ceiling", ""), limits)]
+    return [*_counted(own.work), *measured, "## How far we are from it", "", *table(columns, rows)]
 
 
 async def _mix(floor: Floor, server: Server, pcm: dict[str, Pcm], n_rows: int) -> list[object]:
@@ -125,19 +131,7 @@ def _counted(work: Work) -> list[str]:
         ]
         for w in windows
     ]
-    kinds = ", ".join(sorted({_kind(part) for part in (*work.encoder, *work.decoder)}))
+    products = (*work.encoder, *work.decoder)
+    kinds = ", ".join(sorted({f"{part.kind} in {'int8' if part.is_int8 else 'float'}" for part in products}))
     columns = ("", "int8, 10^9 operations", "float32", "weights, MB", "a row's caches at 30 tokens, MB")
     return ["## Counted in the graphs", "", f"Operators with weights: {kinds}.", "", *table(columns, rows)]
-
-
-def _kind(part: Linear) -> str:
-    return f"{part.kind} in {'int8' if part.is_int8 else 'float'}"
-
-
-def _ceilings(ceilings: Ceilings) -> list[str]:
-    rows = [
-        ["memory, 10^9 bytes a second", f"{ceilings.bandwidth / 1e9:.1f}"],
-        ["float32 products, 10^9 operations a second", f"{ceilings.float32 * 2 / 1e9:.0f}"],
-        [f"int8 products ({ceilings.int8_kind})", f"{ceilings.int8 * 2 / 1e9:.0f}"],
-    ]
-    return ["## Measured here, at most", "", *table(("ceiling", ""), rows)]

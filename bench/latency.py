@@ -1,4 +1,4 @@
-"""How soon text comes: real speech in real time through the whole stack, alone and beside others.
+"""Measure how soon text comes: real speech in real time through the whole stack, alone and beside others.
 
     make bench-latency
 
@@ -77,7 +77,7 @@ def spread(values: list[float]) -> str:
 
 
 def heading(clip: AudioFile) -> list[str]:
-    """Return what a reader needs to judge the table by."""
+    """Return the lines above the table: date, machine, versions, and how it was measured."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return [
         "# From the end of speech to the final",

@@ -1,4 +1,4 @@
-"""Memory of the server and the model's process: over 20,000 requests, and with ever more of them at a time.
+"""Measure the memory of the server and the model's process over 20,000 requests, and with more and more at a time.
 
     make bench-memory    # about 20 minutes on two cores
 
@@ -27,8 +27,9 @@ LONG_SHARE = 0.02  # of the requests: clips of 2 to 28 s; of the others the firs
 CONCURRENCY = (1, 16, 64, 256)
 CLIP_S = 5.0
 ROUNDS = 2
-COPIES = 4  # of a waiting request's audio: gRPC's and Triton's in int16, the model's in float32, which is twice that
-STREAM_MB = 1.0  # of its stream in the server
+# Copies of a waiting request's audio: gRPC's and Triton's in int16, and the model's in float32, which counts twice.
+COPIES = 4
+STREAM_MB = 1.0  # what the stream of a request takes in the server
 OPTIONS: tuple[Options, ...] = ({"temperature": 0}, {"timestamps": True, "words": True, "temperature": 0})
 BYTES_PER_S = 32_000
 WAITING_MB = COPIES * CLIP_S * BYTES_PER_S / 1e6 + STREAM_MB
@@ -44,13 +45,18 @@ async def main() -> None:
 
 
 async def _over_time(server: Server) -> list[str]:
-    """The memory now (not the most so far), each time that a thousand requests are done."""
+    """Return the table of the current memory (not the peak) after each thousand requests."""
     requests = itertools.islice(_requests(), N_REQUESTS)
     rows: list[tuple[int, float]] = []
     began_s = time.monotonic()
     for number in range(EVERY, N_REQUESTS + 1, EVERY):
         part = itertools.islice(requests, EVERY)
-        await asyncio.gather(*(_work(server, part) for _ in range(IN_FLIGHT)))
+
+        async def work(part: Iterator[tuple[Pcm, Options]] = part) -> None:
+            for audio, options in part:
+                await server.ask(audio, options)
+
+        await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
         rows.append((number, server.memory_mb("VmRSS")))
         say(f"{number} requests in {time.monotonic() - began_s:.0f} s: {rows[-1][1]:.0f} MB")
     settled = [memory for number, memory in rows if number > SETTLED]
@@ -62,13 +68,8 @@ async def _over_time(server: Server) -> list[str]:
     return [title, "", bound, "", *table(("requests", "memory, MB"), [(n, f"{memory:.0f}") for n, memory in rows])]
 
 
-async def _work(server: Server, requests: Iterator[tuple[Pcm, Options]]) -> None:
-    for audio, options in requests:
-        await server.ask(audio, options)
-
-
 def _requests() -> Iterator[tuple[Pcm, Options]]:
-    """Requests without end, the same in every run: most short, some long, with words and without."""
+    """Yield requests without end, the same in every run: most short, some long, with words and without."""
     chance = random.Random(3)  # noqa: S311 - repeatable, not secret
     clips = [clip.read() for clip in mixed_clips()]
     while True:
@@ -79,7 +80,7 @@ def _requests() -> Iterator[tuple[Pcm, Options]]:
 
 
 async def _by_concurrency(server: Server) -> list[str]:
-    """The most memory so far, with ever more requests at a time, and what each beyond a full batch has cost."""
+    """Return the table of the peak memory with more and more requests at a time, and the cost of each that waits."""
     whole = next(clip.read() for clip in recorded_clips() if clip.duration_s > CLIP_S)
     audio = whole[: round(CLIP_S * SAMPLE_RATE)]
     rows: list[list[object]] = []

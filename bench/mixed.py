@@ -1,4 +1,4 @@
-"""Live sentences alone, and beside files that keep the model busy: how long a sentence waits for a file."""
+"""Measure how long live sentences wait for files: alone, and beside files that keep the model busy."""
 
 import asyncio
 import math
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from clips import Pcm, clips_near, mixed_clips
+from clips import SAMPLE_RATE, Pcm, clips_near, mixed_clips
 from ours import Server, serving
 from report import milliseconds, percentile, say, spread, table, verdict
 
@@ -20,7 +20,7 @@ FILE = {"timestamps": True, "words": True, "lane": "file"}
 
 
 async def mixed() -> list[str]:
-    """Latency of live sentences beside no, one and four files at a time."""
+    """Return the latency of live sentences beside no, one and four files at a time."""
     sentences = [clip.read() for clip in clips_near(SENTENCE_S, N_SENTENCES)]
     files = sorted((clip.read() for clip in mixed_clips()), key=len)[-N_FILES:]
     async with serving() as server:
@@ -53,7 +53,7 @@ async def mixed() -> list[str]:
 
 
 def _delays(runs: list["_Run"], unit_s: float) -> list[str]:
-    """How long a sentence waits for the unit under way, and by how many of them files make it later in all."""
+    """Return two figures for each run, in units of work: the longest wait of a sentence, and its delay in all."""
     alone, *others = runs
     return [
         *(
@@ -72,7 +72,7 @@ def _delays(runs: list["_Run"], unit_s: float) -> list[str]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What live sentences met beside so many files."""
+    """The latencies of live sentences beside `at_a_time` files."""
 
     at_a_time: int
     latencies_s: list[float]
@@ -91,7 +91,7 @@ class _Run:
 
 
 class _Observed:
-    """Triton's histograms over a block."""
+    """The growth of Triton's histograms over a block."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -106,7 +106,7 @@ class _Observed:
         self._grown = {name: value - self._before.get(name, 0.0) for name, value in after.items()}
 
     def mean_s(self, family: str, label: str) -> float:
-        """The mean of what a histogram with this value of a label has seen."""
+        """Return the mean of the values that a histogram with this value of a label has counted."""
         total, count = (
             sum(
                 value
@@ -118,7 +118,7 @@ class _Observed:
         return total / count
 
     def longest_s(self, family: str, label: str = "") -> float:
-        """The upper bound of the least bucket that has all that such histograms have seen."""
+        """Return the upper bound of the smallest bucket that holds every value of such histograms."""
         buckets = [
             (float(name.rpartition('le="')[2].partition('"')[0]), value)
             for name, value in self._grown.items()
@@ -139,32 +139,31 @@ async def _run(server: Server, sentences: list[Pcm], files: list[Pcm], at_a_time
 
 
 async def _live(server: Server, sentences: list[Pcm]) -> list[float]:
-    """Ask for a sentence at each turn of the clock, however long the others take; the latencies in seconds."""
+    """Ask for a sentence every EVERY_S, however long the others take; return the latencies in seconds."""
     first_s = time.perf_counter() + EVERY_S
-    due_s = [first_s + number * EVERY_S for number in range(round(RUN_S / EVERY_S))]
-    asked = (_ask_at(server, sentences[number % len(sentences)], at_s) for number, at_s in enumerate(due_s))
-    return await asyncio.gather(*asked)
 
+    async def ask(number: int) -> float:
+        due_s = first_s + number * EVERY_S
+        await asyncio.sleep(due_s - time.perf_counter())
+        assert (await server.ask(sentences[number % len(sentences)], LIVE))["text"]
+        return time.perf_counter() - due_s
 
-async def _ask_at(server: Server, audio: Pcm, at_s: float) -> float:
-    await asyncio.sleep(at_s - time.perf_counter())
-    assert (await server.ask(audio, LIVE))["text"]
-    return time.perf_counter() - at_s
+    return await asyncio.gather(*(ask(number) for number in range(round(RUN_S / EVERY_S))))
 
 
 @asynccontextmanager
 async def _files(server: Server, files: list[Pcm], at_a_time: int) -> AsyncIterator[list[float]]:
-    """So many files at work until the end of the block; gives the seconds of each that is done."""
+    """Keep `at_a_time` files at work until the end of the block; yield a list of the lengths of those that are done."""
     seconds_done: list[float] = []
     over = asyncio.Event()
+
+    async def transcribe(audio: Pcm) -> None:
+        while not over.is_set():
+            await server.ask(audio, FILE)
+            seconds_done.append(len(audio) / SAMPLE_RATE)
+
     async with asyncio.TaskGroup() as group:
         for number in range(at_a_time):
-            group.create_task(_transcribe_until(over, server, files[number % len(files)], seconds_done))
+            group.create_task(transcribe(files[number % len(files)]))
         yield seconds_done
         over.set()
-
-
-async def _transcribe_until(over: asyncio.Event, server: Server, audio: Pcm, seconds_done: list[float]) -> None:
-    while not over.is_set():
-        await server.ask(audio, FILE)
-        seconds_done.append(len(audio) / 16000)

@@ -1,9 +1,9 @@
-"""This Triton as a benchmark sees it: real requests over gRPC, its processes' memory, its metrics."""
+"""This Triton for a benchmark: real requests over gRPC, the memory of its processes, its metrics."""
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +41,16 @@ class Server:
         return manifest.parent
 
     async def ask(self, audio: Pcm, options: Options) -> Answer:
-        """One request on a stream of its own; raises `RuntimeError` where it is refused."""
-        stream = self.client.stream_infer(_once(audio, options))
-        async for result, error in stream:
+        """Send one request on a stream of its own, and return the answer; raises `RuntimeError` if it is refused."""
+        samples = triton.InferInput("audio", [1, len(audio)], "INT16")
+        samples.set_data_from_numpy(audio.reshape(1, -1))
+        option = triton.InferInput("options", [1, 1], "BYTES")
+        option.set_data_from_numpy(np.array([[json.dumps(options).encode()]], dtype=np.object_))
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": MODEL, "inputs": [samples, option]}
+
+        async for result, error in self.client.stream_infer(requests()):
             if error is not None:
                 raise RuntimeError(f"a request failed: {error}")
             answer: Answer = json.loads(bytes(result.as_numpy("result").reshape(-1)[0]))
@@ -53,26 +60,27 @@ class Server:
     async def ask_all(
         self, clips: Sequence[tuple[str, Pcm]], options: Options, in_flight: int
     ) -> tuple[float, dict[str, Answer]]:
-        """Seconds for all clips, and their answers, with so many requests at work at every moment."""
+        """Return the seconds that all clips took, and their answers, with `in_flight` requests at work at a time."""
         answers: dict[str, Answer] = {}
         waiting = iter(clips)
         began_s = time.perf_counter()
-        await asyncio.gather(*(self._ask_next(waiting, options, answers) for _ in range(in_flight)))
+
+        async def ask_next() -> None:
+            for name, audio in waiting:
+                answers[name] = await self.ask(audio, options)
+
+        await asyncio.gather(*(ask_next() for _ in range(in_flight)))
         return time.perf_counter() - began_s, answers
 
-    async def _ask_next(self, waiting: Iterator[tuple[str, Pcm]], options: Options, answers: dict[str, Answer]) -> None:
-        for name, audio in waiting:
-            answers[name] = await self.ask(audio, options)
-
     def memory_mb(self, field: str = "VmHWM") -> float:
-        """The memory of the server and its stub, in 10^6 bytes: `VmHWM` is the most so far, `VmRSS` what it is now."""
+        """Return the memory of the server and its stub, in 10^6 bytes: `VmHWM` is the peak, `VmRSS` the current one."""
         pid = self.stack.pid("triton")
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
         return sum(memory_mb(process.pid, field) for process in processes)
 
     async def metrics(self) -> dict[str, float]:
-        """What Triton's metrics endpoint says, by name and labels."""
-        port = self.stack.settings.port("triton_metrics_port")
+        """Return the values of Triton's metrics endpoint, by name and labels."""
+        port = self.stack.settings.ports.triton_metrics
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
         rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
@@ -81,14 +89,16 @@ class Server:
 
 @asynccontextmanager
 async def serving(windows_s: tuple[int, ...] | None = None) -> AsyncIterator[Server]:
-    """Triton over tiny.en as it is exported by default; `windows_s` replaces the windows of its manifest."""
+    """Run Triton over tiny.en as it is exported by default; `windows_s` replaces the windows of its manifest."""
     with TemporaryDirectory() as scratch:
         own = settings().model_copy(update={"state_dir": Path(scratch) / "state"})
         if windows_s is not None:
             await export_model(own)
-            repository = _with_windows(exported_repository(own), Path(scratch) / "models", windows_s)
+            repository = copytree(exported_repository(own), Path(scratch) / "models")
+            (manifest,) = repository.glob(f"{MODEL}/*/manifest.json")
+            manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"windows_s": windows_s}))
             own = own.model_copy(update={"model_repository": repository})
-        address = f"127.0.0.1:{own.port('triton_grpc_port')}"
+        address = f"127.0.0.1:{own.ports.triton_grpc}"
         async with (
             Stack(own, services=["triton"]) as stack,
             triton.InferenceServerClient(address, channel_args=CHANNEL) as client,
@@ -97,27 +107,11 @@ async def serving(windows_s: tuple[int, ...] | None = None) -> AsyncIterator[Ser
 
 
 def settings() -> LocalSettings:
-    """Where a benchmark's stack listens, and the cache of downloads and models that it shares with the others."""
+    """Return the settings of a benchmark's stack, which shares downloads and models with `make up`."""
     return LocalSettings(cache_dir=CACHE, port_offset=PORT_OFFSET)
 
 
 def memory_mb(pid: int, field: str = "VmHWM") -> float:
-    """The memory of one process, in 10^6 bytes."""
+    """Return the memory of one process, in 10^6 bytes."""
     rows = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     return int(rows[field].split()[0]) * 1024 / 1e6
-
-
-async def _once(audio: Pcm, options: Options) -> AsyncIterator[dict[str, Any]]:
-    samples = triton.InferInput("audio", [1, len(audio)], "INT16")
-    samples.set_data_from_numpy(audio.reshape(1, -1))
-    option = triton.InferInput("options", [1, 1], "BYTES")
-    option.set_data_from_numpy(np.array([[json.dumps(options).encode()]], dtype=np.object_))
-    yield {"model_name": MODEL, "inputs": [samples, option]}
-
-
-def _with_windows(exported: Path, repository: Path, windows_s: tuple[int, ...]) -> Path:
-    """A copy of an exported repository whose only version uses these windows."""
-    copytree(exported, repository)
-    (manifest,) = repository.glob(f"{MODEL}/*/manifest.json")
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"windows_s": windows_s}))
-    return repository

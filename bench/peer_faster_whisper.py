@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def answer(model: WhisperModel, job: Job, audio: dict[str, Audio]) -> dict[str, Any]:
-    """Do a job: the clips are shared out among the callers, a clip at a time or in equal parts."""
+    """Do a job, and return its answer; callers take the clips one by one, or in equal parts for the pipeline."""
     began_s = time.perf_counter()
     with ThreadPoolExecutor(job.callers) as callers:
         if job.mode == "sequential":
@@ -61,13 +61,13 @@ def answer(model: WhisperModel, job: Job, audio: dict[str, Audio]) -> dict[str, 
 
 
 def transcribe(model: WhisperModel, job: Job, audio: Audio) -> str:
-    """One clip for itself."""
+    """Return the text of one clip."""
     segments, _ = model.transcribe(audio, language="en", **job.options)
     return "".join(segment.text for segment in segments).strip()
 
 
 def pipeline(model: WhisperModel, job: Job, clips: dict[str, Audio]) -> dict[str, str]:
-    """All clips behind each other with their bounds given, so that a batch holds as many windows as it may."""
+    """Return the texts of all clips, laid behind each other with their bounds given, so that batches are full."""
     audio, bounds = join(list(clips.values()))
     segments, _ = BatchedInferencePipeline(model).transcribe(
         audio, language="en", clip_timestamps=bounds, batch_size=job.batch, **job.options
@@ -80,7 +80,7 @@ def pipeline(model: WhisperModel, job: Job, clips: dict[str, Audio]) -> dict[str
 
 
 def join(clips: list[Audio]) -> tuple[Audio, list[dict[str, float]]]:
-    """Lay clips behind each other, each from a whole second on; also their bounds in seconds."""
+    """Lay clips behind each other, each from a whole second on; return the audio, and the bounds of each in seconds."""
     parts, bounds, at_s = [], [], 0
     for clip in clips:
         length_s = -(-clip.size // SAMPLE_RATE)

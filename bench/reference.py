@@ -1,18 +1,18 @@
-"""What the reference says of the clips: greedy, float32, 30 s windows, as `transformers` decoded them."""
+"""The reference's texts of the clips: greedy, float32, 30 s windows, as `transformers` decoded them."""
 
 import json
 
 from clips import CHECKOUT, BenchClip
 from ours import CACHE
-from whisperline_models.engine.vocabulary import Vocabulary
-from whisperline_models.sources import load_checkpoint
+from whisperline_models.engine.tokenizer import Tokenizer
+from whisperline_models.weights import load_checkpoint
 
 TOKENS = CHECKOUT / "model_repository" / "tests" / "reference_tokens.json"  # recorded by the oracle, held by the tests
 
 
 def reference_texts(clips: list[BenchClip]) -> dict[str, str]:
-    """The text of each clip, decoded from the recorded tokens."""
+    """Return the text of each clip, decoded from the recorded tokens."""
     checkpoint = load_checkpoint("tiny.en", CACHE)
-    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     tokens = json.loads(TOKENS.read_text())
-    return {clip.id: vocabulary.decode(tokens[clip.id]).strip() for clip in clips}
+    return {clip.id: tokenizer.decode(tokens[clip.id]).strip() for clip in clips}

@@ -1,8 +1,9 @@
-"""Tables of results with what a reader needs to judge them by."""
+"""Write tables of results with the date, machine and versions that a reader needs to judge them."""
 
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,19 +18,19 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """Tell whoever waits what is going on."""
+    """Print a line about what is being done now."""
     console.print(f"{datetime.now(UTC):%H:%M:%S}  {text}", markup=False)
 
 
 def heading(title: str, command: str, *notes: str) -> list[str]:
-    """A title, then date, command, machine and versions, and what else there is to say."""
+    """Return the head of a report: title, date, command, machine, versions, and notes."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"{processor()}, {THREADS} cores, Python {platform.python_version()}, {versions}"
     return [f"# {title}", "", f"{datetime.now(UTC):%Y-%m-%d}, `{command}`, {machine}.", *notes, ""]
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A Markdown table, and the empty line after it."""
+    """Return a Markdown table, and the empty line after it."""
     lines = [columns, ["---"] * len(columns), *rows]
     return [*("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines), ""]
 
@@ -43,28 +44,34 @@ def write(name: str, lines: Sequence[str]) -> None:
 
 
 def spread(values_s: Sequence[float]) -> str:
-    """The median and the 95th percentile, in ms."""
+    """Return the median and the 95th percentile, in ms."""
     return f"{milliseconds(statistics.median(values_s))} | {milliseconds(percentile(values_s, 95))}"
 
 
 def percentile(values: Sequence[float], per_cent: int) -> float:
-    """The value that so many per cent do not exceed, between its neighbours in proportion."""
+    """Return a percentile, interpolated between its neighbours."""
     return statistics.quantiles(values, n=100, method="inclusive")[per_cent - 1]
 
 
 def milliseconds(value_s: float) -> str:
-    """Whole milliseconds."""
+    """Return seconds as whole milliseconds."""
     return f"{value_s * 1000:.0f}"
 
 
 def processor() -> str:
-    """The processor's name as the system gives it."""
+    """Return the processor's name as the system gives it."""
     rows = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     return next((value.strip() for key, _, value in rows if key.strip() == "model name"), platform.machine())
 
 
+def name_of(checkout: Path) -> str:
+    """Return the commit of a checkout, with a plus sign when files were changed since."""
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def verdict(value: float, *, least: float | None = None, most: float | None = None) -> str:
-    """A figure beside its target."""
+    """Return a figure beside its target, and whether it was held."""
     target = f"target {least:g} or more" if least is not None else f"target {most:g} or less"
     held = value >= least if least is not None else most is not None and value <= most
     return f"{value:.2f} ({target}: {'held' if held else 'MISSED'})"

@@ -1,4 +1,4 @@
-"""Weights of any shape whose text is known beforehand: for speed where no trained ones are at hand.
+"""Make weights of any shape whose text is known beforehand, to measure speed without trained ones.
 
 Everything is computed as with trained weights. But at every position the positional embedding outweighs the rest, and
 points to the embedding of the token that the script has there: so the text has the length that is wanted, the guards
@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from whisperline_models.checkpoint import Checkpoint
-from whisperline_models.engine.vocabulary import Vocabulary
-from whisperline_models.shapes import SHAPES, random_checkpoint
+from reference_tools.shapes import SHAPES, random_checkpoint
+from whisperline_models.engine.tokenizer import Tokenizer
+from whisperline_models.weights import Checkpoint
 
 SEED = 1
 FIRST_TOKEN = 1000  # an ordinary piece of text, as those after it are
@@ -20,11 +20,11 @@ POSITIONED = 2000.0  # norm of a position's: attention and feed-forward layers a
 
 
 def scripted_checkpoint(shape: str, n_tokens: int, tokenizer_json: bytes) -> Checkpoint:
-    """An official shape whose every text is `n_tokens` long, without timestamps; any tokenizer of its kind will do."""
+    """Return weights of an official shape whose every text is `n_tokens` long; any tokenizer of its kind will do."""
     checkpoint = random_checkpoint(shape, SHAPES[shape], tokenizer_json, SEED)
-    vocabulary = Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
-    n_prompt = 4 if vocabulary.is_multilingual else 2  # start, language, task, no timestamps
-    script = [*script_of(n_tokens), vocabulary.end]
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    n_prompt = 4 if tokenizer.is_multilingual else 2  # start, language, task, no timestamps
+    script = [*script_of(n_tokens), tokenizer.eot]
     directions = _directions(len(script), checkpoint.dimensions.n_text_state)
     tokens = checkpoint.tensors["decoder.token_embedding.weight"].copy()
     positions = checkpoint.tensors["decoder.positional_embedding"].copy()
@@ -35,12 +35,12 @@ def scripted_checkpoint(shape: str, n_tokens: int, tokenizer_json: bytes) -> Che
 
 
 def script_of(n_tokens: int) -> list[int]:
-    """The tokens of every text."""
+    """Return the tokens of every text."""
     return list(range(FIRST_TOKEN, FIRST_TOKEN + n_tokens))
 
 
 def _directions(n: int, size: int) -> NDArray[np.float32]:
-    """Random unit vectors (n, size) without a mean, which a layer norm would take away."""
+    """Return random unit vectors (n, size) without a mean, which a layer norm would take away."""
     drawn = np.random.default_rng(SEED).standard_normal((n, size)).astype(np.float32)
     centred = drawn - drawn.mean(axis=1, keepdims=True)
     unit: NDArray[np.float32] = centred / np.linalg.norm(centred, axis=1, keepdims=True)

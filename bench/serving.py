@@ -1,4 +1,4 @@
-"""The serving of Whisper, measured beside faster-whisper: speed, accuracy, memory, mixed load, and the floor.
+"""Measure the serving of Whisper beside faster-whisper: speed, accuracy, memory, mixed load, and the floor.
 
     make bench-serving                 # every part, about 18 minutes on two cores
     make bench-serving PART=deployed   # one: like-for-like, sentences, deployed, mixed or floor

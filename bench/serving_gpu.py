@@ -1,4 +1,4 @@
-"""The engine on one NVIDIA GPU, in this process: throughput by rows at a time, and one short clip alone.
+"""Measure the engine on one NVIDIA GPU, in this process: throughput by rows at a time, and one short clip alone.
 
     make bench-serving-gpu                                       # large-v3-turbo's shape, weights of no meaning
     make bench-serving-gpu MODEL=openai/whisper-large-v3-turbo   # trained weights: a folder or a hub id
@@ -25,11 +25,11 @@ from clips import SAMPLE_RATE, Pcm, recorded_clips
 from ours import CACHE
 from report import heading, percentile, say, table, verdict, write
 from scripted import script_of, scripted_checkpoint
-from whisperline_models.checkpoint import Checkpoint
-from whisperline_models.engine.requests import Request, Result
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
-from whisperline_models.sources import load_checkpoint
+from whisperline_models.weights import load_checkpoint
 
 SHAPE, TOKENIZER = "large-v3-turbo", "base"
 LONG_S, LONG_TOKENS = 28.0, 100  # read English has 3.6 tokens a second
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(source: str | None) -> list[str]:
-    """The table of throughput, and the latency; `source` None means weights of no meaning, and noise."""
+    """Return the table of throughput, and the latency; `source` None means weights of no meaning, and noise."""
     audio = noise() if source is None else speech()
     with engine(source, LONG_TOKENS, max(AT_A_TIME)) as long:
         throughputs = {n: throughput(long, audio, n, is_scripted=source is None) for n in AT_A_TIME}
@@ -77,10 +77,14 @@ def measure(source: str | None) -> list[str]:
 
 @contextmanager
 def engine(source: str | None, n_tokens: int, max_batch: int) -> Iterator[Engine]:
-    """A warm engine over an export that is gone afterwards."""
+    """Export, and yield a warm engine over it; the export is removed afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
         say(f"exporting {source or SHAPE}")
-        folder = export_version(_checkpoint(source, n_tokens), Path(scratch) / "1", PRECISION)
+        if source is not None:
+            checkpoint = load_checkpoint(source, CACHE)
+        else:
+            checkpoint = scripted_checkpoint(SHAPE, n_tokens, load_checkpoint(TOKENIZER, CACHE).tokenizer_json)
+        folder = export_version(checkpoint, Path(scratch) / "1", PRECISION)
         say("loading it")
         loaded = Engine(folder, max_batch=max_batch)
         loaded.warm_up()
@@ -88,7 +92,7 @@ def engine(source: str | None, n_tokens: int, max_batch: int) -> Iterator[Engine
 
 
 def gpu_name() -> str | None:
-    """The first GPU with its driver, None where there is none."""
+    """Return the name of the first GPU with its driver, None if there is no GPU."""
     return _ask_gpu("name,driver_version")
 
 
@@ -100,26 +104,20 @@ def _ask_gpu(field: str) -> str | None:
     return lines[0] if lines else None
 
 
-def _checkpoint(source: str | None, n_tokens: int) -> Checkpoint:
-    if source is not None:
-        return load_checkpoint(source, CACHE)
-    return scripted_checkpoint(SHAPE, n_tokens, load_checkpoint(TOKENIZER, CACHE).tokenizer_json)
-
-
 def noise() -> Pcm:
-    """Enough audio for every row, loud and without words."""
+    """Return enough audio for every row, loud and without words."""
     size = round(max(AT_A_TIME) * LONG_S * SAMPLE_RATE)
     return (np.random.default_rng(0).standard_normal(size, np.float32) * 3000).astype(np.int16)
 
 
 def speech() -> Pcm:
-    """The recorded clips behind each other, again and again."""
+    """Return enough audio for every row: the recorded clips, repeated."""
     once = np.concatenate([clip.read() for clip in recorded_clips()])
     return np.resize(once, round(max(AT_A_TIME) * LONG_S * SAMPLE_RATE))
 
 
 def throughput(loaded: Engine, audio: Pcm, n_rows: int, *, is_scripted: bool) -> float:
-    """Seconds of audio a second, so many rows at a time."""
+    """Return the seconds of audio that are done in a second, `n_rows` rows at a time."""
     say(f"{n_rows} rows at a time")
     walls_s = []
     for _ in range(ROUNDS + 1):
@@ -130,10 +128,10 @@ def throughput(loaded: Engine, audio: Pcm, n_rows: int, *, is_scripted: bool) ->
 
 
 def seconds(loaded: Engine, audio: Pcm, length_s: float, n_rows: int) -> tuple[float, list[Result]]:
-    """Time for so many requests at once, each of the next seconds of the audio."""
+    """Return the time of `n_rows` requests at once, each over the next `length_s` of the audio, and their results."""
     size = round(length_s * SAMPLE_RATE)
     pieces = [audio[row * size : (row + 1) * size] for row in range(n_rows)]
-    requests = [Request.parse(piece, OPTIONS, loaded.vocabulary.languages) for piece in pieces]
+    requests = [Request.parse(piece, OPTIONS, loaded.tokenizer.languages) for piece in pieces]
     began_s = time.perf_counter()
     results = loaded.transcribe(requests)
     return time.perf_counter() - began_s, results

@@ -1,4 +1,4 @@
-"""The work in a version's graphs: multiply-add pairs by precision, and bytes, read off their nodes and weights."""
+"""Count the work in a version's graphs: multiply-add pairs by precision, and bytes, from their nodes and weights."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from whisperline_models.engine.sessions import ModelSpec
+from whisperline_models.engine.graphs import ModelSpec
 from whisperline_models.engine.slots import MAX_FRAMES, SILENCE_FRAMES
 
-FRAMES_PER_S = 50  # of the encoder
+FRAMES_PER_S = 50  # that the encoder gives
 ATTENTION = {"MultiHeadAttention", "Attention"}
 CACHED_ATTENTION = "GroupQueryAttention"
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -31,7 +31,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Work:
-    """What a version computes. Bytes are those that must come from memory, not what caches may save."""
+    """The work of a version. Bytes are all that a step reads, whatever the processor's caches may save."""
 
     spec: ModelSpec
     spectrogram: tuple[Linear, ...]  # its rows are frames of 10 ms
@@ -54,32 +54,32 @@ class Work:
         return cls(spec, spectra, encoders, attentions, decoders, width)
 
     def spectrogram_pairs(self, audio_s: float) -> float:
-        """Of audio of this length, in float32; its window's silence costs nothing."""
+        """Return the pairs of the spectrogram of this much audio, in float32; its window's silence costs nothing."""
         return sum(part.pairs for part in self.spectrogram) * 2 * FRAMES_PER_S * audio_s
 
     def encoder_pairs(self, window_s: float, *, int8: bool) -> float:
-        """Of one window, in one precision."""
+        """Return the pairs of encoding one window, in one precision."""
         n_frames, state = round(window_s * FRAMES_PER_S), self.spec.n_text_state
         linear = sum(part.pairs * part.rows_per_frame * n_frames for part in self.encoder if part.is_int8 == int8)
         return linear + (0 if int8 else self.n_attentions * 2 * n_frames * n_frames * state)
 
     def step_pairs(self, *, int8: bool) -> int:
-        """Of one row in one step of the decoder, attention left out: it is bound by its bytes."""
+        """Return the pairs of one row in one step of the decoder, without attention, which is bound by its bytes."""
         return sum(part.pairs for part in self.decoder if part.is_int8 == int8)
 
     @property
     def step_bytes(self) -> int:
-        """Weights that a step reads, however many rows it has."""
+        """The bytes of weights that a step reads, however many rows it has."""
         return sum(part.n_bytes for part in self.decoder)
 
     def row_bytes(self, window_s: float, n_tokens: float) -> float:
-        """Keys and values that one row of a step reads: of its window, and of its own tokens."""
+        """Return the bytes of keys and values that one row of a step reads: of its window, and of its own tokens."""
         n_kept = min(window_s * FRAMES_PER_S + SILENCE_FRAMES, MAX_FRAMES) + n_tokens
         return 2 * self.spec.n_text_layer * self.spec.n_text_state * self.cache_bytes * n_kept
 
 
 def _linears(graph: onnx.GraphProto) -> Iterator[Linear]:
-    """Every convolution and matrix product with weights, quantised or not."""
+    """Yield every convolution and matrix product with weights, quantised or not."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:  # weights may pass through nodes that convert them
         if node.op_type in {"DequantizeLinear", "Cast", "Transpose"} and node.input[0] in weights:

@@ -1,13 +1,14 @@
 """What the tests across deployables share: one real stack, and real speech for it."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
 import soundfile
-from streams import CLIPS, GAP_S, RATE, Speech, local_settings, sentences
+from stacks import local_settings
+from streams import CLIPS, GAP_S, RATE, Speech, sentences
 from whisperline_local import Stack
 from whisperline_local.assets import demo_speech
 
@@ -37,19 +38,3 @@ async def speech(demo_clip: Path) -> list[Speech]:
         joined = np.concatenate([part for sentence in chosen for part in (sentence, gap)])
         pieces.append(Speech(f"speech-{number}", joined))
     return pieces
-
-
-_FIGURES: list[str] = []
-
-
-@pytest.fixture
-def figure() -> Callable[[str], None]:
-    """Note a line for the list of figures that is printed after the tests, passed or not."""
-    return _FIGURES.append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the tests measured."""
-    if _FIGURES:
-        terminalreporter.section("figures")
-        terminalreporter.write_line("\n".join(_FIGURES))

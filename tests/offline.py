@@ -10,10 +10,9 @@ import struct
 import sys
 from pathlib import Path
 
-from streams import local_settings
+from stacks import local_settings
 from whisperline_local import Stack
-from whisperline_models.repository import Repository
-from whisperline_models.servers import Server
+from whisperline_models.rollout import Repository, Server
 
 SIOCSIFFLAGS = 0x8914
 IFF_UP_RUNNING = 0x41
@@ -33,10 +32,10 @@ def no_network() -> None:
 
 async def serve(repository: Path, state: Path) -> None:
     """Start Triton and have the default version answer."""
-    settings = local_settings(state, model_repository=repository)
+    settings = local_settings(state, name="rollout", model_repository=repository)
     async with Stack(settings, ["triton"]):
         number = Repository(repository).routing().default
-        with Server(f"127.0.0.1:{settings.port('triton_grpc_port')}") as server:
+        with Server(f"127.0.0.1:{settings.ports.triton_grpc}") as server:
             seconds = await asyncio.to_thread(server.check, number)
     sys.stdout.write(f"version {number} answers in {seconds:.2f} s\n")
 

@@ -1,4 +1,4 @@
-"""A load of requests on Triton while versions come and go, and the commands that move them."""
+"""Put a load of requests on Triton while versions come and go, and run the commands that move versions."""
 
 import asyncio
 import itertools
@@ -14,9 +14,10 @@ from typing import Self
 import numpy as np
 import tritonclient.grpc.aio as triton
 from streams import Samples
-from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
+from whisperline_transcriber.errors import TritonError
 
-KEEP_S = 0.5  # the routing is held for so long
+KEEP_S = 0.5  # how long a client uses the routing before it asks for it again
 DEADLINE_S = 60.0
 BATCH = 200  # sessions in a question
 LANES = tuple(Lane)
@@ -81,15 +82,12 @@ class Load:
                 self.failures.append(f"{session}, {lane.name}: {error}")  # the others go on
                 return
             finally:
-                await self._tell()
-
-    async def _tell(self) -> None:
-        async with self._answered:
-            self._answered.notify_all()
+                async with self._answered:
+                    self._answered.notify_all()
 
 
 async def models(*arguments: str | int | Path, fails: bool = False) -> str:
-    """Run a command of `whisperline models`; return what it said. `fails`: it must refuse."""
+    """Run a command of `whisperline models`, and return its output; with `fails`, it must refuse."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "whisperline_models", *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
@@ -104,12 +102,10 @@ async def models(*arguments: str | int | Path, fails: bool = False) -> str:
 async def versions_of(address: str, sessions: Sequence[str]) -> list[int]:
     """Ask Triton which versions serve these sessions."""
     async with triton.InferenceServerClient(address) as client:
-        asked = [_session_input(sessions[at : at + BATCH]) for at in range(0, len(sessions), BATCH)]
-        results = [await client.infer("whisper_rollout", [each]) for each in asked]
+        results = []
+        for at in range(0, len(sessions), BATCH):
+            asked = sessions[at : at + BATCH]
+            tensor = triton.InferInput("session", [len(asked), 1], "BYTES")
+            tensor.set_data_from_numpy(np.array([[session.encode()] for session in asked], np.object_))
+            results.append(await client.infer("whisper_rollout", [tensor]))
     return [int(version) for result in results for version in result.as_numpy("version").reshape(-1)]
-
-
-def _session_input(sessions: Sequence[str]) -> triton.InferInput:
-    tensor = triton.InferInput("session", [len(sessions), 1], "BYTES")
-    tensor.set_data_from_numpy(np.array([[session.encode()] for session in sessions], np.object_))
-    return tensor

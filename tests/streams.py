@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,19 +13,16 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from stacks import CHECKOUT
 from whisperline_client import Client, Closed, Event, Final, ListenOptions, RetryPolicy, pace
-from whisperline_contracts import Final as StoredFinal
-from whisperline_local import LocalSettings
 from whisperline_persistence import Store, StoreError
 
-CHECKOUT = Path(__file__).parent.parent
-CACHE = CHECKOUT / ".state" / "cache"
 SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "shared" / "speech"))
-PORT_OFFSET = 1_000  # so that tests can run beside `make up`
 RATE = 16_000  # Hz
 GAP_S = 0.9  # silence between the sentences of a clip: more than the end-of-speech silence
 CLIPS = 8
 STORED_LIMIT_S = 60.0
+POLL_S = 0.1
 
 Samples = NDArray[np.int16]
 Row = tuple[int, int, int, str, tuple[tuple[str, int, int], ...]]
@@ -44,7 +42,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Streamed:
-    """What a client got of one session, and when (`time.monotonic`)."""
+    """A session that a client has streamed: the events that came, and when each did (`time.monotonic`)."""
 
     session_id: str
     events: tuple[tuple[float, Event], ...]
@@ -62,11 +60,6 @@ class Streamed:
     @property
     def text(self) -> str:
         return " ".join(final.text for final in self.finals if final.text)
-
-
-def local_settings(state: Path, **more: object) -> LocalSettings:
-    """Return the settings of a stack for tests: downloads are shared with `make up`, nothing else is."""
-    return LocalSettings(**{"state_dir": state, "cache_dir": CACHE, "port_offset": PORT_OFFSET, "gateways": 2, **more})  # type: ignore[arg-type]
 
 
 def sentences() -> list[Samples]:
@@ -100,14 +93,20 @@ async def stream_speech(
     speed: float | None = 1.0,
     jitter_s: Callable[[], float] | None = None,
     options: ListenOptions | None = None,
+    on_event: Callable[[Event], object] | None = None,
 ) -> Streamed:
-    """Stream the samples as if they were spoken now, whatever is killed meanwhile, and return what came back."""
+    """Stream the samples as if they were spoken now, whatever is killed meanwhile, and return what came back.
+
+    `on_event` is called with each event as it comes.
+    """
     audio = pace(blocks(samples), bytes_per_s=2 * RATE, chunk_ms=chunk_ms, speed=speed, jitter_s=jitter_s)
     client = Client(urls, retry=RetryPolicy(deadline_s=90), close_timeout_s=60)
     events: list[tuple[float, Event]] = []
     async with client.stream(audio, options or ListenOptions(language="en")) as stream:
         async for event in stream:
             events.append((time.monotonic(), event))
+            if on_event is not None:
+                on_event(event)
     assert isinstance(events[-1][1], Closed)
     return Streamed(events[-1][1].session_id, tuple(events))
 
@@ -120,26 +119,25 @@ async def stored_rows(store: Store, session_id: str) -> list[Row]:
         return session is not None and session.segment_count is not None
 
     await eventually(ended, f"the end of session {session_id} to be stored")
-    return [_row(final) for final in await store.finals(session_id)]
-
-
-def _row(final: StoredFinal) -> Row:
-    words = tuple((word.word, word.start_ms, word.end_ms) for word in final.words)
-    return final.segment_index, final.start_ms, final.end_ms, final.text, words
+    return [
+        (
+            final.segment_index,
+            final.start_ms,
+            final.end_ms,
+            final.text,
+            tuple((word.word, word.start_ms, word.end_ms) for word in final.words),
+        )
+        for final in await store.finals(session_id)
+    ]
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], what: str, limit_s: float = STORED_LIMIT_S) -> None:
-    """Ask a database or a process, which cannot be awaited, until it agrees."""
-    try:
-        async with asyncio.timeout(limit_s):
-            while not await _holds(condition):  # noqa: ASYNC110 - nobody can tell us
-                await asyncio.sleep(0.1)
-    except TimeoutError:
-        pytest.fail(f"waited {limit_s} s in vain for {what}")
-
-
-async def _holds(condition: Callable[[], Awaitable[bool]]) -> bool:
-    try:
-        return await condition()
-    except StoreError:
-        return False  # the database is being restarted
+    """Ask a database or a process until it agrees: nothing tells us when it does."""
+    deadline_s = time.monotonic() + limit_s
+    while True:
+        with suppress(StoreError):  # the database is being restarted
+            if await condition():
+                return
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"waited {limit_s:.0f} s in vain for {what}")
+        await asyncio.sleep(POLL_S)

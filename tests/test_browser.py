@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 import jiwer
 import pytest
-from playwright.async_api import Browser as ChromiumBrowser
-from playwright.async_api import Page, Playwright, async_playwright, expect
+from playwright.async_api import Page, async_playwright, expect
 from whisperline_local import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
@@ -58,11 +57,12 @@ def _words(text: str) -> str:
 
 @asynccontextmanager
 async def _page(url: str, *flags: str) -> AsyncIterator[Page]:
-    """Open the page in a browser of its own. It must ask nothing of others, and break neither rules nor scripts."""
+    """Open the page in a browser of its own. It must ask no other host, and break neither rules nor scripts."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: install Debian's package chromium, or name the program in $CHROMIUM")
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
     async with async_playwright() as playwright:
-        browser = await _launch(playwright, CHROMIUM, *flags)
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*root, *flags])
         try:
             page = await browser.new_page()
             problems = _watch(page, urlsplit(url).netloc)
@@ -73,12 +73,8 @@ async def _page(url: str, *flags: str) -> AsyncIterator[Page]:
             await browser.close()
 
 
-async def _launch(playwright: Playwright, program: str, *flags: str) -> ChromiumBrowser:
-    root = ["--no-sandbox"] if os.geteuid() == 0 else []
-    return await playwright.chromium.launch(executable_path=program, args=[*root, *flags])
-
-
 def _watch(page: Page, host: str) -> list[str]:
+    """Return a list that gets every request to another host, every script that fails, and every rule broken."""
     problems: list[str] = []
 
     def note_foreign(url: str) -> None:
@@ -131,7 +127,7 @@ async def test_the_microphone(stack: Stack, demo_clip: Path, figure: Callable[[s
 async def test_a_dropped_file(stack: Stack, demo_clip: Path) -> None:
     """A file that is dropped on the page is transcribed, and the session closes by itself."""
     async with _page(stack.gateway_urls[0]) as page:
-        await page.get_by_label("Files as fast as they go").check()
+        await page.get_by_label("Send files as fast as possible").check()
         await page.evaluate(DROP, _file(demo_clip))
         await expect(page.get_by_role("status")).to_contain_text("Done", timeout=LIMIT_MS)
         assert await _spoken(page) in SENTENCES
@@ -162,7 +158,7 @@ async def test_a_refused_microphone(stack: Stack) -> None:
     """A microphone that is refused is explained, in words that say what to do."""
     async with _page(stack.gateway_urls[0], "--use-fake-device-for-media-stream", "--deny-permission-prompts") as page:
         await page.get_by_role("button", name="Start microphone").click()
-        await expect(page.get_by_role("alert")).to_contain_text("The microphone was refused. Allow it")
+        await expect(page.get_by_role("alert")).to_contain_text("The browser blocked the microphone. Allow it")
         await expect(page.get_by_role("button", name="Start microphone")).to_be_enabled()
 
 

@@ -1,4 +1,4 @@
-"""What the container files say of other parts of the repository holds, without a Docker engine."""
+"""The container files agree with the rest of the repository; no Docker engine is needed to tell."""
 
 import re
 import subprocess
@@ -48,7 +48,7 @@ def test_compose_follows_its_schema() -> None:
 
 
 def test_prometheus_reads_its_configuration() -> None:
-    """What Prometheus is given in the profile observability is a configuration."""
+    """Promtool accepts the configuration of the profile observability."""
     found = promtool("check", "config", "--syntax-only", CHECKOUT / "compose/prometheus.yml")
     assert found.returncode == 0, found.stdout + found.stderr
 

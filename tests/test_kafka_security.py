@@ -13,14 +13,14 @@ import pytest_asyncio
 import trustme
 from pydantic import SecretStr
 from secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
-from streams import local_settings
+from stacks import local_settings
 from websockets.asyncio.client import connect
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.create_topics import create_topics
 from whisperline_contracts.topics import topics
 from whisperline_local.assets import SILERO, fetch
 from whisperline_local.kafka import fetch_broker
 from whisperline_local.probes import http_ok
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.create_topics import create_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -115,7 +115,7 @@ async def test_a_stream_goes_through_gateway_and_transcriber_over_tls(
             env = environment(module, kafka, secrets_dir, voice_activity_model)
             await running.enter_async_context(process(module, env))
         await until_ready(GATEWAY_PORT, "/health/ready")
-        await until_ready(TRANSCRIBER_PORT, "/ready")
+        await until_ready(TRANSCRIBER_PORT, "/health/ready")
         url = f"ws://127.0.0.1:{GATEWAY_PORT}/v1/listen?encoding=linear16&sample_rate=16000&acks=true"
         async with connect(url, proxy=None) as socket, asyncio.timeout(LIMIT_S):
             await socket.send(bytes(32_000))

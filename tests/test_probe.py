@@ -7,13 +7,12 @@ from pathlib import Path
 import psutil
 import pytest
 import pytest_asyncio
-from streams import CACHE
-from whisperline_local import LocalSettings, Stack
+from stacks import local_settings
+from whisperline_local import Stack
 from whisperline_models.probe import MODELS, problem
 
 pytestmark = pytest.mark.integration
 
-PORT_OFFSET = 23_000
 CONFIGURATION = """
 name: "{model}"
 backend: "python"
@@ -30,10 +29,10 @@ class TritonPythonModel:
 
 
 class Server:
-    """A running Triton, and what its probe finds."""
+    """A running Triton, and a way to probe it."""
 
     def __init__(self, stack: Stack, processes: Path) -> None:
-        self.port = stack.settings.port("triton_http_port")
+        self.port = stack.settings.ports.triton_http
         pid = stack.pid("triton")
         assert pid is not None
         self.children = psutil.Process(pid).children()
@@ -53,12 +52,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         version.mkdir(parents=True)
         (version / "model.py").write_text(MODEL)
         (version.parent / "config.pbtxt").write_text(CONFIGURATION.format(model=model))
-    settings = LocalSettings(
-        state_dir=tmp_path / "state",
-        cache_dir=CACHE,
-        port_offset=PORT_OFFSET,
-        model_repository=tmp_path / "repository",
-    )
+    settings = local_settings(tmp_path / "state", name="probe", model_repository=tmp_path / "repository")
     (tmp_path / "processes").mkdir()
     async with Stack(settings, ["triton"]) as stack:
         yield Server(stack, tmp_path / "processes")

@@ -1,11 +1,11 @@
 """Versions of the model come into service and go, under load, on real Triton: no request fails."""
 
 import asyncio
+import collections
 import json
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,24 +16,27 @@ import psutil
 import pytest
 import pytest_asyncio
 import soundfile
+from prometheus_client import REGISTRY
 from rollout import Load, models, versions_of
-from streams import CACHE, RATE, Samples, eventually, local_settings
+from stacks import CACHE, local_settings
+from streams import RATE, Samples, eventually
 from test_pipeline import BECKETT, JFK
 from whisperline_local import Stack
-from whisperline_models.manifest import Manifest, sums
-from whisperline_models.repository import Repository
+from whisperline_models.manifest import Manifest, file_checksums
+from whisperline_models.rollout import Repository
 from whisperline_models.routing.state import Rollout
-from whisperline_transcriber.metrics import REROUTED
-from whisperline_transcriber.triton import Lane, Request, Triton, TritonError
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
+from whisperline_transcriber.errors import TritonError
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
-PORT_OFFSET = 21_000
 SESSIONS = [f"session-{number}" for number in range(40)]
 WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
+ALONE = ("unshare", "--map-root-user", "--net")  # runs a command where there is no network
 REQUEST = Request("session", Lane.FINAL, "en", words=True, deadline_s=60)
+REROUTED = "whisperline_transcriber_rerouted_requests_total"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Place:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.stack.settings.port('triton_grpc_port')}"
+        return f"127.0.0.1:{self.stack.settings.ports.triton_grpc}"
 
     @property
     def where(self) -> tuple[str, ...]:
@@ -71,27 +74,24 @@ async def place(tmp_path_factory: pytest.TempPathFactory, demo_clip: Path) -> As
     repository, candidate = folder / "models", folder / "candidate"
     await models("init", "tiny.en", "--repository", repository, "--cache", CACHE)
     await models("export", "tiny.en", "--output", candidate, "--precision", "float32", "--cache", CACHE)
-    settings = local_settings(folder / "state", port_offset=PORT_OFFSET, model_repository=repository)
+    settings = local_settings(folder / "state", name="rollout", model_repository=repository)
     async with Stack(settings, ["triton"]) as stack:
         yield Place(stack, repository, candidate, _speech_set(folder / "spoken", demo_clip))
 
 
 def _speech_set(folder: Path, demo_clip: Path) -> Path:
-    """A minute of the demo's sentence, and noise in which nothing is said."""
+    """Write a minute of the demo's sentence, and noise in which nothing is said; return the folder."""
     folder.mkdir()
     noise = np.random.default_rng(3).normal(0, 300, 5 * RATE).astype(np.int16)
     soundfile.write(folder / "noise.wav", noise, RATE)
-    demo = {"path": str(demo_clip), "language": "en", "text": _said(demo_clip), "duration_s": 11.0}
+    text = JFK if demo_clip.name == "jfk.wav" else BECKETT
+    demo = {"path": str(demo_clip), "language": "en", "text": text, "duration_s": 11.0}
     rows = [
         *({**demo, "id": f"demo {number}"} for number in range(6)),
         {"id": "noise", "path": "noise.wav", "language": "zxx", "text": "", "duration_s": 5.0},
     ]
     (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder
-
-
-def _said(demo_clip: Path) -> str:
-    return JFK if demo_clip.name == "jfk.wav" else BECKETT
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ async def test_versions_come_and_go_without_a_failed_request(
             assert load.failures == []
             expected = [(answer.session, str(routing.version_of(answer.session))) for answer in found]
             assert [(answer.session, answer.version) for answer in found] == expected
-            figure(f"rollout: {step}: {dict(Counter(f'version {answer.version}' for answer in found))}")
+            figure(f"rollout: {step}: {dict(collections.Counter(f'version {answer.version}' for answer in found))}")
 
         await expect("one version", Rollout(old))
         processes = place.model_processes
@@ -136,7 +136,7 @@ async def test_versions_come_and_go_without_a_failed_request(
 
 
 def _steps(old: str, new: str) -> list[tuple[str, list[tuple[str, ...]], Rollout]]:
-    """What is done, by which commands, and who serves whom afterwards."""
+    """Return each step of a rollout: its name, its commands, and the routing that is in force afterwards."""
     canary = ("canary", "--version", new, "--share", f"{SHARE:.0%}")
     before, after = Rollout(int(old)), Rollout(int(new))
     return [
@@ -168,7 +168,7 @@ async def test_the_canary_gets_the_share_that_was_asked_for(place: Place, figure
     there.mkdir()
     try:
         repository.route(routing.with_canary(routing.default + 1, SHARE))
-        counts = Counter(await versions_of(place.address, [f"caller-{number}" for number in range(1_000)]))
+        counts = collections.Counter(await versions_of(place.address, [f"caller-{number}" for number in range(1_000)]))
     finally:
         repository.route(routing)
         there.rmdir()
@@ -177,17 +177,17 @@ async def test_the_canary_gets_the_share_that_was_asked_for(place: Place, figure
 
 
 def _broken(place: Place) -> Path:
-    """A version that is whole by its manifest and cannot be loaded."""
+    """Return a version that is whole by its manifest and cannot be loaded."""
     folder = shutil.copytree(place.candidate, place.candidate.with_name("broken"))
     (folder / "model.py").write_text("raise ValueError('broken on purpose')\n")
     manifest = Manifest.read(folder)
-    manifest.model_copy(update={"files": sums(folder)}).write(folder)
+    manifest.model_copy(update={"files": file_checksums(folder)}).write(folder)
     return folder
 
 
-async def test_who_asks_a_version_that_has_gone_is_sent_on(place: Place, clips: list[Samples]) -> None:
+async def test_a_request_to_a_version_that_was_removed_is_rerouted(place: Place, clips: list[Samples]) -> None:
     """A client that remembers too long asks the routing again, and gets its answer."""
-    rerouted = REROUTED._value.get()
+    rerouted = REGISTRY.get_sample_value(REROUTED) or 0
     async with Triton(place.address, "whisper", rollout_keep_s=3_600) as triton:
         before = (await triton.transcribe(clips[0], REQUEST)).version
         await models("publish", place.candidate, "--without-gate", "another of the same", *place.where)
@@ -196,7 +196,7 @@ async def test_who_asks_a_version_that_has_gone_is_sent_on(place: Place, clips: 
         await models("promote", *place.where)
         await models("remove", before, "--drain-s", "0", *place.where)
         assert (await triton.transcribe(clips[0], REQUEST)).version == str(after)
-    assert REROUTED._value.get() == rerouted + 1
+    assert REGISTRY.get_sample_value(REROUTED) == rerouted + 1
 
 
 async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clips: list[Samples]) -> None:
@@ -242,12 +242,11 @@ async def _serves(triton: Triton, clip: Samples, version: int) -> bool:
 
 async def test_triton_starts_from_a_copied_repository_without_a_network(place: Place, tmp_path: Path) -> None:
     """In a network of its own, with nothing but itself to reach, a copy of the repository serves."""
-    alone = ("unshare", "--map-root-user", "--net")
-    if not _works(*alone, "true"):
-        pytest.skip("this machine cannot make a network namespace (unshare --map-root-user --net)")
+    if not can_be_alone():
+        pytest.skip(f"this machine cannot make a network namespace ({' '.join(ALONE)})")
     copied = shutil.copytree(place.repository, tmp_path / "models")
     process = await asyncio.create_subprocess_exec(
-        *(*alone, sys.executable, str(Path(__file__).with_name("offline.py")), str(copied), str(tmp_path / "state")),
+        *(*ALONE, sys.executable, str(Path(__file__).with_name("offline.py")), str(copied), str(tmp_path / "state")),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -256,5 +255,6 @@ async def test_triton_starts_from_a_copied_repository_without_a_network(place: P
     assert f"version {place.rollout.default} answers" in said
 
 
-def _works(*command: str) -> bool:
-    return shutil.which(command[0]) is not None and not subprocess.run(command, check=False).returncode
+def can_be_alone() -> bool:
+    """Return True if a process can be given a network of its own here."""
+    return shutil.which(ALONE[0]) is not None and not subprocess.run((*ALONE, "true"), check=False).returncode

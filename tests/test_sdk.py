@@ -4,18 +4,17 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from deepgram import AsyncDeepgramClient
 from deepgram.core.events import EventType
 from deepgram.environment import DeepgramClientEnvironment
-from streams import RATE
+from streams import RATE, blocks
 from whisperline_client import pace
 from whisperline_local import Stack
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
-
-CLOSING_SILENCE = bytes(2 * RATE)
 
 
 async def test_speech_comes_back_to_deepgrams_sdk(stack: Stack, demo_clip: Path) -> None:
@@ -33,8 +32,8 @@ async def test_speech_comes_back_to_deepgrams_sdk(stack: Stack, demo_clip: Path)
         connection.on(EventType.MESSAGE, came.append)
         connection.on(EventType.ERROR, errors.append)
         listening = asyncio.create_task(connection.start_listening())
-        audio = pace(_whole(samples.tobytes() + CLOSING_SILENCE), bytes_per_s=2 * RATE)
-        async for block in audio:
+        spoken = np.concatenate([samples, np.zeros(RATE, np.int16)])
+        async for block in pace(blocks(spoken), bytes_per_s=2 * RATE):
             await connection.send_media(block)
         await connection.send_close_stream()
         async with asyncio.timeout(60):
@@ -45,7 +44,3 @@ async def test_speech_comes_back_to_deepgrams_sdk(stack: Stack, demo_clip: Path)
     assert any(not result.is_final for result in results)
     assert "your country" in said.lower() or "fail again" in said.lower()  # of the two clips that the demo has
     assert came[-1].type == "Metadata"
-
-
-async def _whole(data: bytes) -> Any:
-    yield data

@@ -1,4 +1,4 @@
-"""What is not speech gives no text."""
+"""Silence, music and noise give no text."""
 
 import asyncio
 import json
@@ -30,14 +30,14 @@ async def test_music_and_noise_give_no_invented_text(stack: Stack) -> None:
         pytest.skip(f"{manifest} is not there: set WHISPERLINE_SPEECH_DIR to a folder with recordings without speech")
     clips = [json.loads(line) for line in manifest.read_text().splitlines()]
     unspoken = [clip["path"] for clip in clips if not clip["text"]]
-    got = await asyncio.gather(*(_streamed(stack, path) for path in unspoken))
+
+    async def streamed(path: str) -> Streamed:
+        samples: Samples
+        samples, rate = soundfile.read(SPEECH_DIR / path, dtype="int16", always_2d=True)
+        options = ListenOptions(sample_rate=rate, channels=samples.shape[1], language="en", priority="file")
+        return await stream_speech(stack.gateway_urls, samples[: LIMIT_S * rate], speed=None, options=options)
+
+    got = await asyncio.gather(*(streamed(path) for path in unspoken))
     said = {path: each.text for path, each in zip(unspoken, got, strict=True) if each.text}
     assert said == {}
     assert len(unspoken) >= 10
-
-
-async def _streamed(stack: Stack, path: str) -> Streamed:
-    samples: Samples
-    samples, rate = soundfile.read(SPEECH_DIR / path, dtype="int16", always_2d=True)
-    options = ListenOptions(sample_rate=rate, channels=samples.shape[1], language="en", priority="file")
-    return await stream_speech(stack.gateway_urls, samples[: LIMIT_S * rate], speed=None, options=options)

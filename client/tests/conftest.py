@@ -1,4 +1,4 @@
-"""Settings of the client's tests, and the gateway that streams go to."""
+"""The settings of the client's tests, and the gateway that streams go to."""
 
 import pytest
 from hypothesis import settings
@@ -16,7 +16,7 @@ def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def faults() -> Faults:
-    """What the gateway does wrong: nothing, unless the test says so."""
+    """The faults of the gateway: none, unless the test sets some."""
     return Faults()
 
 

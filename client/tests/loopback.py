@@ -1,4 +1,4 @@
-"""A gateway of the tests' own, on real sockets, that keeps sessions as the log does, and streams to it.
+"""A gateway for tests, on real sockets, which keeps sessions as the log does; and streams to it.
 
 Its "transcript" of a segment is a digest of the segment's audio: lost, doubled or moved audio changes the text.
 """
@@ -45,17 +45,17 @@ class LoggedSession:
 
 
 class Faults:
-    """What goes wrong, and when. A test sets what it needs."""
+    """The faults of a gateway. A test sets those that it needs."""
 
     def __init__(self) -> None:
         self.drop_at: list[int] = []  # positions at which the session's connection is dropped, ascending
         self.refuse: tuple[str, int] | None = None  # error code, close code
-        self.drop_at_close = 0  # how many CloseStream are answered by a dropped connection
-        self.silent_at_close = 0  # how many CloseStream are not answered
+        self.drop_at_close = 0  # so many CloseStream are answered by a dropped connection
+        self.silent_at_close = 0  # so many CloseStream are not answered
         self.pauses_at_close: list[float] = []  # seconds before each of the messages that come before the last one
         self.acknowledge = asyncio.Event()  # cleared: audio is taken and no Ack sent
         self.acknowledge.set()
-        self.forget_bytes = 0  # the log lost so much of what it had acknowledged
+        self.forget_bytes = 0  # how much of the acknowledged audio the log has lost
 
 
 class LoopbackGateway:
@@ -96,7 +96,7 @@ class _Conversation:
     async def run(self) -> None:
         del self.session.audio[max(0, len(self.session.audio) - self.gateway.faults.forget_bytes) :]
         await self.send("Resumed" if self.resumed else "SessionStarted", position=self.session.position, **self.ids())
-        self.next_final = max(0, self.next_final - 1)  # one final again, as at-least-once delivery may
+        self.next_final = max(0, self.next_final - 1)  # repeats one final, as at-least-once delivery may
         await self.send_finals()
         async for message in self.socket:
             if isinstance(message, bytes):
@@ -110,7 +110,7 @@ class _Conversation:
         return {"session_id": self.session_id, "connection_id": "c", "resume_token": token}
 
     async def take_audio(self, data: bytes) -> bool:
-        """Store audio; return whether the connection was dropped on the way."""
+        """Store audio; return True if the connection was dropped in between."""
         drop_at = self.gateway.faults.drop_at
         if drop_at and self.session.position + len(data) // 2 >= drop_at[0]:
             self.session.audio += data[: 2 * (drop_at.pop(0) - self.session.position)]
@@ -123,7 +123,7 @@ class _Conversation:
         return False
 
     async def take_control(self, kind: str) -> bool:
-        """Answer a control message; return whether the session is over."""
+        """Answer a control message; return True if that ends the session or the connection."""
         self.gateway.controls.append(kind)
         if kind == "Finalize":
             await self.send_results(None, "")

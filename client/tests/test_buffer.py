@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from whisperline_client.buffer import HandInTimes, UnackedAudio
+from whisperline_client.buffer import CaptureTimes, UnackedAudio
 from whisperline_client.errors import AudioGone
 
 
@@ -33,7 +33,7 @@ def test_only_acknowledged_audio_is_forgotten(data: bytes, acknowledged: list[in
 
 
 def test_audio_outside_the_window() -> None:
-    """What was acknowledged, or has not come yet, cannot be read."""
+    """Audio that was acknowledged, or has not been appended yet, cannot be read."""
     audio = UnackedAudio(2, 100)
     audio.append(bytes(20))
     audio.acknowledge(4)
@@ -53,11 +53,11 @@ def test_space() -> None:
 
 @given(st.lists(st.integers(1, 4_000), min_size=1, max_size=50), st.data())
 def test_delays(chunks: list[int], data: st.DataObject) -> None:
-    """A delay counts from the moment when the chunk that holds the time was handed in, within 50 ms of audio."""
-    times, end = HandInTimes(16_000), 0
+    """A delay counts from the moment when the chunk that holds the time was appended, within 50 ms of audio."""
+    times, end = CaptureTimes(16_000), 0
     for samples in chunks:
         end += samples
-        times.note(end, end / 16_000)
+        times.record(end, end / 16_000)
     time_ms = data.draw(st.integers(0, end // 16))
     delay_s = times.delay_s(time_ms, end / 16_000 + 1)
     assert delay_s is not None
@@ -65,8 +65,8 @@ def test_delays(chunks: list[int], data: st.DataObject) -> None:
     assert expected_s - 0.05 - max(chunks) / 16_000 - 1e-6 <= delay_s <= expected_s + 0.001
 
 
-def test_a_time_that_was_not_handed_in() -> None:
-    """The delay of audio that has not come is not known."""
-    times = HandInTimes(16_000)
-    times.note(1600, 1.0)
+def test_a_time_that_was_not_appended() -> None:
+    """The delay of audio that has not been appended is not known."""
+    times = CaptureTimes(16_000)
+    times.record(1600, 1.0)
     assert times.delay_s(200, 2.0) is None

@@ -1,4 +1,6 @@
+import asyncio
 import json
+import signal
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -6,6 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import typer
+from loopback import LoopbackGateway, serving
 from rich.console import Console
 from typer.testing import CliRunner
 from whisperline_client import commands, events, terminal
@@ -14,14 +17,14 @@ CLI = CliRunner()
 
 
 def test_a_missing_file() -> None:
-    """A file that is not there is one line of error and status 1."""
+    """For a file that is not there the command prints one line of error and exits with 1."""
     result = CLI.invoke(commands.app, ["stream", "nowhere.wav"])
     assert result.exit_code == 1
     assert "no such file" in result.output
 
 
 def test_a_wrong_url(tmp_path: Path) -> None:
-    """A wrong URL is an error that shows a right one."""
+    """The error about a wrong URL shows a right one."""
     result = CLI.invoke(commands.app, ["stream", str(_silence(tmp_path)), "--url", "ftp://a"])
     assert result.exit_code == 1
     assert "ws://127.0.0.1:8080" in result.output
@@ -60,6 +63,26 @@ EVENTS: list[events.Event] = [
 ]
 
 
+async def test_ctrl_c_ends_the_audio_and_not_the_session(gateway: LoopbackGateway, tmp_path: Path) -> None:
+    """After Ctrl-C the command sends no more audio, waits for the last finals, and succeeds."""
+    soundfile.write(tmp_path / "long.wav", [0.0] * 16_000 * 120, 16_000)
+    program = "from whisperline_client.commands import main; main()"
+    async with serving(gateway) as url, asyncio.timeout(30):
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", program, "stream", str(tmp_path / "long.wav"), "--json", "--url", url),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert command.stdout is not None
+        kinds = []
+        async for line in command.stdout:
+            kinds.append(json.loads(line)["type"])
+            if kinds[-1] == "Ack" and kinds.count("Ack") == 1:
+                command.send_signal(signal.SIGINT)
+        assert await command.wait() == 0
+    assert kinds[-1] == "Closed"
+    assert gateway.controls == ["CloseStream"]
+
+
 class _Events:
     def __init__(self) -> None:
         self._events = iter(EVENTS)
@@ -75,7 +98,7 @@ class _Events:
 
 
 async def test_what_stays_on_a_terminal() -> None:
-    """Finals stay with their time and delay, partials do not; a lost connection is told."""
+    """Finals stay with their time and delay, partials do not; a lost connection is reported."""
     console = Console(record=True, width=80, force_terminal=False)
     closed = await terminal.show(_Events(), console)
     text = console.export_text()
@@ -94,7 +117,7 @@ async def test_json() -> None:
 
 
 def test_a_partial_shows_what_is_stable() -> None:
-    """The stable beginning and the tail of a partial differ in style, and no character is lost."""
+    """The stable beginning of a partial and its tail differ in style, and no character is lost."""
     text = terminal.partial_text(events.Partial(0, 0, 1, "ask not what", "ask not"))
     assert text.plain.endswith("ask not what")
     assert {str(span.style) for span in text.spans} >= {terminal.STABLE, terminal.UNSTABLE}

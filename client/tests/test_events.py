@@ -60,7 +60,7 @@ def test_the_answer_to_finalize_without_speech() -> None:
 
 
 def test_an_unknown_type() -> None:
-    """A message of a later version is passed over."""
+    """A message type of a later version is ignored."""
     assert events.decode('{"type": "Weather", "sequence_id": 3}') is None
 
 
@@ -78,7 +78,7 @@ def test_damaged_messages(kind: str, fields: dict[str, Any]) -> None:
 
 @given(st.text(max_size=40) | st.binary(max_size=40))
 def test_garbage(text: str | bytes) -> None:
-    """What is no message is refused with its own beginning in the error."""
+    """Text that is not a message is refused, and the error quotes its beginning."""
     with pytest.raises(ProtocolError, match="the gateway sent"):
         events.decode(text)
 

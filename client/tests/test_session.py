@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 from whisperline_client import ConnectionLost, ListenOptions, RetryPolicy, events
 from whisperline_client.options import is_loopback, listen_url
 from whisperline_client.retry import Outage
-from whisperline_client.session import Session
+from whisperline_client.session import SessionState
 
 FINAL = events.Final(0, 0, 100, "ask", (), 1.0, speech_final=True, from_finalize=False)
 
 
-def new_session(retry: RetryPolicy | None = None) -> Session:
-    """Return a session of two minutes' buffer."""
-    return Session(ListenOptions(), retry or RetryPolicy(), 120)
+def new_session(retry: RetryPolicy | None = None) -> SessionState:
+    """Return the state of a session with a buffer of two minutes."""
+    return SessionState(ListenOptions(), retry or RetryPolicy(), 120)
 
 
 @given(st.lists(st.integers(0, 6), max_size=40))
@@ -22,7 +22,7 @@ def test_finals_come_once_and_in_order(indices: list[int]) -> None:
     session, heard = new_session(), []
     for index in indices:
         try:
-            event = session.take(replace(FINAL, segment_index=index), 0.0)
+            event = session.apply_message(replace(FINAL, segment_index=index), 0.0)
         except ConnectionLost:
             assert index > session.next_segment_index
             continue
@@ -34,27 +34,27 @@ def test_finals_come_once_and_in_order(indices: list[int]) -> None:
 def test_partials_of_a_closed_segment() -> None:
     """A partial that comes after its final is dropped."""
     session = new_session()
-    session.take(FINAL, 0.0)
-    assert session.take(events.Partial(0, 0, 50, "as", ""), 0.0) is None
-    assert session.take(events.Partial(1, 0, 50, "no", ""), 0.0) is not None
+    session.apply_message(FINAL, 0.0)
+    assert session.apply_message(events.Partial(0, 0, 50, "as", ""), 0.0) is None
+    assert session.apply_message(events.Partial(1, 0, 50, "no", ""), 0.0) is not None
 
 
 def test_a_summary_that_counts_more_finals() -> None:
     """A session does not end while finals are missing."""
     session = new_session()
-    session.take(FINAL, 0.0)
-    assert session.take(events.Metadata("s", 100, 1), 0.0) is None
+    session.apply_message(FINAL, 0.0)
+    assert session.apply_message(events.Metadata("s", 100, 1), 0.0) is None
     with pytest.raises(ConnectionLost, match="1 of 2"):
-        session.take(events.Metadata("s", 100, 2), 0.0)
+        session.apply_message(events.Metadata("s", 100, 2), 0.0)
 
 
 def test_the_query_of_a_resumed_session() -> None:
     """The latest token and the next final are asked with."""
     session = new_session()
     assert "session_id" not in session.query()
-    session.take(events.Started("s", "c", "first"), 0.0)
-    session.take(events.Ack(0, "latest"), 0.0)
-    session.take(FINAL, 0.0)
+    session.apply_message(events.Started("s", "c", "first"), 0.0)
+    session.apply_message(events.Ack(0, "latest"), 0.0)
+    session.apply_message(FINAL, 0.0)
     query = session.query()
     assert (query["session_id"], query["resume_token"], query["finals_from"]) == ("s", "latest", "1")
 
@@ -62,9 +62,9 @@ def test_the_query_of_a_resumed_session() -> None:
 def test_the_delay_counts_from_the_last_word() -> None:
     """The time of a final counts from the hand-in of its last word, not of its silence."""
     session = new_session()
-    session.hand_in(bytes(3200), 10.0)
-    session.hand_in(bytes(3200), 11.0)
-    final = session.take(replace(FINAL, end_ms=200, words=(events.Word("ask", 0, 90, 1.0),)), 12.5)
+    session.append_audio(bytes(3200), 10.0)
+    session.append_audio(bytes(3200), 11.0)
+    final = session.apply_message(replace(FINAL, end_ms=200, words=(events.Word("ask", 0, 90, 1.0),)), 12.5)
     assert isinstance(final, events.Final)
     assert final.delay_s == 2.5
 
@@ -82,12 +82,12 @@ def test_the_deadline_counts_from_the_last_progress() -> None:
     outage = Outage(RetryPolicy(1.0, 1.0, deadline_s=5.0, start_deadline_s=2.0))
     assert outage.next_delay_s(90.0, 1.0) == 1.0
     assert outage.next_delay_s(91.5, 1.0) is None
-    outage.over()
+    outage.note_progress()
     outage.session_open = True
     assert outage.next_delay_s(100.0, 1.0) == 1.0
     assert outage.next_delay_s(104.0, 1.0) == 1.0
     assert outage.next_delay_s(104.5, 1.0) is None
-    outage.over()
+    outage.note_progress()
     assert outage.next_delay_s(200.0, 1.0) == 1.0
 
 

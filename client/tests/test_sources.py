@@ -9,8 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_client import AudioError, AudioFile
-from whisperline_client.microphone import Captured
-from whisperline_client.sources import linear16, pace, rechunk
+from whisperline_client.sources import CaptureQueue, linear16, pace, rechunk
 
 TONE = (12_000 * np.sin(np.arange(20_000) / 20)).astype(np.int16)
 
@@ -57,7 +56,7 @@ def test_files_that_cannot_be_streamed(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_chunks(data: bytes, size: int) -> None:
-    """Cutting audio anew keeps every byte, and every chunk but the last has the size."""
+    """Cutting audio into chunks keeps every byte, and every chunk but the last has the size asked for."""
 
     async def chunks() -> list[bytes]:
         return [chunk async for chunk in rechunk(once(data), size)]
@@ -90,11 +89,11 @@ def test_loud_samples_are_clipped() -> None:
 
 
 async def test_a_microphone_whose_audio_cannot_be_sent() -> None:
-    """Blocks that overflow the queue end the recording once the kept ones are out: audio never has a hole."""
-    captured = Captured(asyncio.get_running_loop(), limit_blocks=2)
+    """When blocks overflow the queue, the recording ends after the blocks before them: audio never has a hole."""
+    queue = CaptureQueue(asyncio.get_running_loop(), limit_blocks=2)
     for block in (b"1", b"2", b"3"):
-        captured.put(block)
+        queue.put(block)
     await asyncio.sleep(0)
-    assert [await captured.get(), await captured.get()] == [b"1", b"2"]
+    assert [await queue.get(), await queue.get()] == [b"1", b"2"]
     with pytest.raises(AudioError, match="lost"):
-        await captured.get()
+        await queue.get()

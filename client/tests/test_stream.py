@@ -47,7 +47,7 @@ async def _until_finals(stream: AsyncIterator[Event], count: int) -> AsyncIterat
 
 
 async def test_silence_of_the_source(gateway: LoopbackGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the source yields nothing the gateway is told that the client lives."""
+    """While the source yields nothing, the client sends keep-alives."""
     monkeypatch.setattr("whisperline_client.client.KEEP_ALIVE_S", 0.01)
     arrived = asyncio.Event()
     gateway.controls = _Noting(arrived)
@@ -90,6 +90,23 @@ async def test_finalize(gateway: LoopbackGateway) -> None:
     assert gateway.controls == ["Finalize", "CloseStream"]
 
 
+async def test_ending_the_audio(gateway: LoopbackGateway) -> None:
+    """A stream whose source would never end is closed by `end_audio`, with every final of the audio read so far."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield AUDIO[: 2 * SEGMENT_BYTES]
+        await asyncio.Event().wait()
+
+    async with serving(gateway) as url, Client([url]).stream(endless()) as stream, asyncio.timeout(30):
+        events = []
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, Final):
+                stream.end_audio()
+    assert texts(events) == segment_texts(AUDIO[: 2 * SEGMENT_BYTES])
+    assert isinstance(events[-1], Closed)
+
+
 async def test_a_source_that_fails(gateway: LoopbackGateway) -> None:
     """When the source of audio fails, iteration raises an error with its reason."""
 
@@ -112,7 +129,7 @@ async def test_leaving_early(gateway: LoopbackGateway) -> None:
 
 
 async def test_an_end_that_takes_long(gateway: LoopbackGateway, faults: Faults) -> None:
-    """After CloseStream a client waits as long as messages come, however long that is in all."""
+    """After CloseStream the client waits as long as messages keep coming, however long that takes in total."""
     faults.pauses_at_close = [1.0] * 4
     async with serving(gateway) as url:
         events = await events_of(Client([url], close_timeout_s=2.5), chunks())

@@ -1,11 +1,11 @@
-"""Whisperline's client: streams speech to any of several gateways, and survives the loss of any.
+"""Whisperline's client: it streams speech to any of several gateways, and survives the loss of any of them.
 
     audio = AudioFile.open("speech.wav")
     async with stream(audio.live(), options=audio.options()) as events:
         async for event in events:
             ...
 
-The CLI `whisperline` is built on the same.
+The command `whisperline` is built on it.
 """
 
 from whisperline_client.client import Client, Stream, stream

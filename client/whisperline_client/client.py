@@ -1,4 +1,4 @@
-"""A stream of audio through any of several gateways: the asyncio shell around `Session`."""
+"""Stream audio through any of several gateways: the asyncio shell around `SessionState`."""
 
 import asyncio
 import logging
@@ -7,30 +7,33 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import cycle
+from types import TracebackType
+from typing import Self
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from whisperline_client import events
-from whisperline_client.connection import first_to_end, open_socket, receive, send_control
+from whisperline_client.connection import open_socket, receive, send_control
 from whisperline_client.errors import AudioError, ConnectionLost, GatewayUnreachable, StreamError, WhisperlineError
 from whisperline_client.options import DEFAULT_URL, ListenOptions, listen_url
 from whisperline_client.retry import RetryPolicy
-from whisperline_client.session import Session
+from whisperline_client.session import SessionState
 
 log = logging.getLogger("whisperline.client")
 
-MAX_FRAME_BYTES = 256 * 1024  # a quarter of what a gateway takes in one frame
-EVENT_LIMIT = 256  # events that wait for the caller; beyond that the socket is read no more
-KEEP_ALIVE_S = 4.0  # the gateway closes a connection that is silent for 12 s
-START_TIMEOUT_S = 65.0  # to make the session's start, or its resumption, durable: a gateway itself gives up at 60 s
+MAX_FRAME_BYTES = 256 * 1024  # a quarter of the largest frame that a gateway accepts
+EVENT_LIMIT = 256  # events that wait for the caller; the socket is not read while there are more
+KEEP_ALIVE_S = 4.0  # the gateway closes a connection that has been silent for 12 s
+START_TIMEOUT_S = 65.0  # a gateway gives up making the session's start or resumption durable after 60 s
 
 
 class Client:
-    """Streams audio to the first of `urls` that answers, and to the next one when that is lost.
+    """Streams audio to the first of `urls` that answers, and to the next one when that connection is lost.
 
-    Promises: audio is kept until the gateway has acknowledged it (at most `buffer_s` seconds of it: then no more
-    is taken from the source), and every final is delivered once and in order, whatever connections are lost.
+    The client keeps audio until the gateway has acknowledged it. It keeps at most `buffer_s` seconds and reads no
+    further from the source while the buffer is full. Every final is delivered once and in order, whatever
+    connections are lost. After the last audio, a connection that stays silent for `close_timeout_s` counts as lost.
     """
 
     def __init__(
@@ -44,190 +47,197 @@ class Client:
         if not urls or isinstance(urls, str):
             raise ValueError(f"a list of gateway URLs is needed, not {urls!r}")
         for url in urls:
-            listen_url(url, {})
+            listen_url(url, {})  # raises ValueError for a URL that cannot be a gateway's
         self.urls = tuple(urls)
         self.retry = retry or RetryPolicy()
         self.buffer_s = buffer_s
         self.close_timeout_s = close_timeout_s
 
-    @asynccontextmanager
-    async def stream(
-        self, audio: AsyncIterable[bytes], options: ListenOptions | None = None
-    ) -> AsyncIterator["Stream"]:
-        """Stream linear16 `audio` of any chunking; iterate over the result for its events, `Closed` is the last.
+    def stream(self, audio: AsyncIterable[bytes], options: ListenOptions | None = None) -> "Stream":
+        """Return a stream of linear16 `audio`, cut into chunks of any size; it runs inside its `async with` block.
 
-        Iteration raises `StreamError`, `ProtocolError`, or `AudioError` when the source of audio fails.
-        Leaving the block early drops the connection.
+        Iterate over it for the events; `Closed` is the last. Iteration raises `StreamError`, `ProtocolError`, or
+        `AudioError` when the source of audio fails. Leaving the block early drops the connection.
         """
-        opened = Stream(self, audio, options or ListenOptions())
-        driver = asyncio.create_task(opened.drive(), name="whisperline stream")
-        try:
-            yield opened
-        finally:
-            driver.cancel()
-            await asyncio.gather(driver, return_exceptions=True)
+        return Stream(self, audio, options or ListenOptions())
 
 
 @asynccontextmanager
 async def stream(
     audio: AsyncIterable[bytes], *, urls: Sequence[str] = (DEFAULT_URL,), options: ListenOptions | None = None
 ) -> AsyncIterator["Stream"]:
-    """Stream `audio` with a client of the default settings: see `Client.stream`."""
+    """Stream `audio` with a client that has the default settings. See `Client.stream`."""
     async with Client(urls).stream(audio, options) as opened:
         yield opened
 
 
 class Stream:
-    """A stream under way: an asynchronous iterator of events. Made by `Client.stream`."""
+    """One stream, from `Client.stream`: an asynchronous context manager and an asynchronous iterator of events."""
 
     def __init__(self, client: Client, audio: AsyncIterable[bytes], options: ListenOptions) -> None:
         self.connection_count = 0
         self._client = client
         self._audio = audio
-        self._session = Session(options, client.retry, client.buffer_s)
+        self._session = SessionState(options, client.retry, client.buffer_s)
         self._audio_ended = False
         self._audio_error: AudioError | None = None
         self._finalize_wanted = False
-        self._work = asyncio.Event()  # audio, its end, or a wish to finalize
-        self._space = asyncio.Event()  # in the buffer
+        # The events carry no data: whoever is woken looks at the state above, which may have changed again.
+        self._has_work = asyncio.Event()  # there is audio to send, or a Finalize, or the audio has ended
+        self._has_space = asyncio.Event()  # the buffer may have space again
         self._events: asyncio.Queue[events.Event | WhisperlineError | None] = asyncio.Queue(EVENT_LIMIT)
-        self._over = False
+        self._exhausted = False  # the last item of the queue has been taken
+        self._reading: asyncio.Task[None] | None = None
+        self._delivering: asyncio.Task[None] | None = None
 
     @property
     def session_id(self) -> str | None:
-        """The session's id, once a gateway has opened it."""
+        """The session's id; None until a gateway has opened the session."""
         return self._session.session_id
 
     def finalize(self) -> None:
-        """Ask for the open segment to be closed now, after the audio handed in so far."""
+        """Ask the gateway to close the open segment now, after the audio read from the source so far."""
         self._finalize_wanted = True
-        self._work.set()
+        self._has_work.set()
+
+    def end_audio(self) -> None:
+        """Read no more from the source. The session closes after the text of the audio read so far."""
+        if self._reading is not None:
+            self._reading.cancel()
+        self._audio_ended = True
+        self._has_work.set()
+
+    async def __aenter__(self) -> Self:
+        self._reading = asyncio.create_task(self._read_audio(), name="whisperline audio")
+        self._delivering = asyncio.create_task(self._deliver_events(), name="whisperline stream")
+        return self
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        # Without a task group: it would wrap what the caller's own block raises in an exception group.
+        tasks = [task for task in (self._reading, self._delivering) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def __aiter__(self) -> AsyncIterator[events.Event]:
         return self
 
     async def __anext__(self) -> events.Event:
-        item = None if self._over else await self._events.get()
+        item = None if self._exhausted else await self._events.get()
         if item is None or isinstance(item, WhisperlineError):
-            self._over = True
+            self._exhausted = True
             raise item or StopAsyncIteration
         return item
 
-    async def drive(self) -> None:
-        """Carry the stream to its end. `Client.stream` runs this beside the caller."""
-        taking = asyncio.create_task(self._take_audio(), name="whisperline audio")
-        try:
-            await self._converse_until_closed()
-            await self._events.put(None)
-        except WhisperlineError as error:
-            await self._events.put(error)
-        except Exception as error:
-            log.exception("the stream failed")
-            await self._events.put(StreamError(f"{type(error).__name__}: {error}"))
-        finally:
-            taking.cancel()
-            await asyncio.gather(taking, return_exceptions=True)
-
-    async def _take_audio(self) -> None:
+    async def _read_audio(self) -> None:
+        """Move audio from the source into the buffer, as far as there is space."""
         try:
             async for data in self._audio:
+                # First append, then wait: the time of capture is now, and `end_audio` cannot lose this chunk.
+                self._session.append_audio(data, time.monotonic())
+                self._has_work.set()
                 while not self._session.buffer.has_space:
-                    self._space.clear()
-                    await self._space.wait()
-                self._session.hand_in(data, time.monotonic())
-                self._work.set()
+                    self._has_space.clear()
+                    await self._has_space.wait()
         except AudioError as error:
             self._audio_error = error
         except Exception as error:
             self._audio_error = AudioError(f"the source of audio failed: {type(error).__name__}: {error}")
             self._audio_error.__cause__ = error
         self._audio_ended = True
-        self._work.set()
+        self._has_work.set()
 
-    async def _converse_until_closed(self) -> None:
-        for url in cycle(self._client.urls):
-            try:
-                await self._converse(url)
-                return
-            except StreamError as lost:
-                await self._wait_for_retry(lost)
-
-    async def _wait_for_retry(self, lost: StreamError) -> None:
-        if not lost.retriable:
-            raise lost
-        delay_s = self._session.outage.next_delay_s(time.monotonic(), random.random())  # noqa: S311 - spreads load
-        if delay_s is None:
-            raise GatewayUnreachable(f"gave up after {self._session.outage.deadline_s:g} s: {lost}") from lost
-        log.info("%s; next attempt in %.2f s", lost, delay_s)
-        await self._events.put(events.Disconnected(str(lost), delay_s))
-        await asyncio.sleep(delay_s)
+    async def _deliver_events(self) -> None:
+        """Go from gateway to gateway until the session is closed; the last item in the queue says how it ended."""
+        outage = self._session.outage
+        try:
+            # Any gateway can resume the session, so the next one is as good as the one that was lost.
+            for url in cycle(self._client.urls):
+                try:
+                    await self._converse(url)
+                    break
+                except StreamError as lost:
+                    if not lost.retriable:
+                        raise
+                    delay_s = outage.next_delay_s(time.monotonic(), random.random())  # noqa: S311 - spreads load
+                    if delay_s is None:
+                        raise GatewayUnreachable(f"gave up after {outage.deadline_s:g} s: {lost}") from lost
+                    log.info("%s; next attempt in %.2f s", lost, delay_s)
+                    await self._events.put(events.Disconnected(str(lost), delay_s))
+                    await asyncio.sleep(delay_s)
+            await self._events.put(None)
+        except WhisperlineError as error:
+            await self._events.put(error)
+        except Exception as error:  # a mistake of ours; without an item in the queue the caller would wait for ever
+            log.exception("the stream failed")
+            await self._events.put(StreamError(f"{type(error).__name__}: {error}"))
 
     async def _converse(self, url: str) -> None:
-        resuming = self._session.session_id is not None
-        start: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        heard = asyncio.Event()
+        """Carry the stream on over one connection until the session is closed.
 
-        async def deliver(message: events.Message) -> None:
-            heard.set()
-            event = self._session.take(message, time.monotonic())
-            if isinstance(message, events.Resumed if resuming else events.Started) and not start.done():
-                start.set_result(message.position)
-            self._space.set()
-            if isinstance(message, events.Metadata):
-                event = self._closed(message)
-            if event is not None:
-                await self._events.put(event)
-
+        Raises `StreamError` when the connection ends or falls silent before that, and `AudioError` when all audio
+        of a source that failed has been sent.
+        """
+        opening = events.Started if self._session.session_id is None else events.Resumed
+        sender: asyncio.Task[None] | None = None
         async with open_socket(listen_url(url, self._session.query())) as socket:
             self.connection_count += 1
-            await first_to_end(receive(socket, deliver), self._send(socket, start, heard))
+            try:
+                # The gateway may be silent for as long as it likes, except before it has opened the session and
+                # after CloseStream: the limit is moved accordingly.
+                async with asyncio.timeout(START_TIMEOUT_S) as silence, asyncio.TaskGroup() as tasks:
+                    async for message in receive(socket):
+                        if sender is None and isinstance(message, opening):
+                            silence.reschedule(None)
+                            sender = tasks.create_task(self._send_audio(socket, message.position, silence))
+                        elif sender is not None and sender.done():
+                            self._limit_silence(silence)
+                        await self._deliver_event(message)
+                    if sender is not None:
+                        sender.cancel()  # the session is closed, whatever it still wanted to send
+            except TimeoutError:
+                if sender is None:
+                    raise ConnectionLost(f"the gateway did not open the session in {START_TIMEOUT_S:g} s") from None
+                raise ConnectionLost(f"nothing came for {self._client.close_timeout_s:g} s after CloseStream") from None
+            except ExceptionGroup as group:
+                first = group.exceptions[0]  # callers are promised our errors, not groups of them
+                raise first from first.__cause__
 
-    def _closed(self, summary: events.Metadata) -> events.Closed:
-        return events.Closed(
-            session_id=summary.session_id,
-            duration_ms=summary.duration_ms,
-            segment_count=self._session.next_segment_index,
-            connection_count=self.connection_count,
-        )
+    async def _deliver_event(self, message: events.Message) -> None:
+        event = self._session.apply_message(message, time.monotonic())
+        self._has_space.set()  # the message may have been an acknowledgement
+        if isinstance(message, events.Metadata):
+            count = self._session.next_segment_index
+            event = events.Closed(message.session_id, message.duration_ms, count, self.connection_count)
+        if event is not None:
+            await self._events.put(event)
 
-    async def _send(self, socket: ClientConnection, start: asyncio.Future[int], heard: asyncio.Event) -> None:
-        """Send the audio, then `CloseStream`. Never returns: it is the receiver that sees the end."""
-        try:
-            async with asyncio.timeout(START_TIMEOUT_S):
-                position = await start
-            while not self._all_sent(position):
-                position = await self._send_next(socket, position)
+    async def _send_audio(self, socket: ClientConnection, position: int, silence: asyncio.Timeout) -> None:
+        """Send the audio from `position` on, `Finalize` when it is asked for, and `CloseStream` at the end."""
+        with suppress(ConnectionClosed):  # the receiver reads what came before the close, and reports it
+            while True:
+                self._has_work.clear()  # before the look at what there is, so that nothing is missed in between
+                if data := self._session.buffer.read(position, MAX_FRAME_BYTES):
+                    await socket.send(data)
+                    position += len(data) // self._session.options.frame_bytes
+                elif self._finalize_wanted:
+                    self._finalize_wanted = False
+                    await send_control(socket, "Finalize")
+                elif self._audio_ended:
+                    break
+                else:
+                    try:
+                        async with asyncio.timeout(KEEP_ALIVE_S):
+                            await self._has_work.wait()
+                    except TimeoutError:
+                        await send_control(socket, "KeepAlive")
+            # Only now, when all audio from before the failure has been sent.
             if self._audio_error is not None:
                 raise self._audio_error
             await send_control(socket, "CloseStream")
-            while await _set_within(heard, self._client.close_timeout_s):
-                heard.clear()
-        except ConnectionClosed:
-            await asyncio.Event().wait()  # the receiver reads what came before the close, and reports it
-        except TimeoutError:
-            raise ConnectionLost(f"the gateway did not open the session within {START_TIMEOUT_S:g} s") from None
-        raise ConnectionLost(f"nothing came for {self._client.close_timeout_s:g} s after CloseStream")
+            self._limit_silence(silence)
 
-    def _all_sent(self, position: int) -> bool:
-        return self._audio_ended and position == self._session.buffer.end and not self._finalize_wanted
-
-    async def _send_next(self, socket: ClientConnection, position: int) -> int:
-        """Send what waits at `position`, or a sign of life; return the position after it."""
-        self._work.clear()
-        data = self._session.buffer.read(position, MAX_FRAME_BYTES)
-        if data:
-            await socket.send(data)
-        elif self._finalize_wanted:
-            self._finalize_wanted = False
-            await send_control(socket, "Finalize")
-        elif not self._audio_ended and not await _set_within(self._work, KEEP_ALIVE_S):
-            await send_control(socket, "KeepAlive")
-        return position + len(data) // self._session.options.frame_bytes
-
-
-async def _set_within(event: asyncio.Event, timeout_s: float) -> bool:
-    # Not asyncio.wait_for: in Python 3.11 it can swallow a cancellation that comes together with the event.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(timeout_s):
-            await event.wait()
-    return event.is_set()
+    def _limit_silence(self, silence: asyncio.Timeout) -> None:
+        silence.reschedule(asyncio.get_running_loop().time() + self._client.close_timeout_s)

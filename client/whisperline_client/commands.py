@@ -5,19 +5,18 @@ import signal
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 
-from whisperline_client import microphone, terminal
+from whisperline_client import sources, terminal
 from whisperline_client.client import Client
 from whisperline_client.errors import WhisperlineError
 from whisperline_client.events import Closed
 from whisperline_client.options import DEFAULT_URL, ListenOptions
-from whisperline_client.sources import AudioFile
 
-COMMANDS_GROUP = "whisperline.commands"  # each entry point: a typer.Typer
+COMMANDS_GROUP = "whisperline.commands"  # each entry point names a typer.Typer
 
 app = typer.Typer(
     help="Speech to text on your own machines.", no_args_is_help=True, pretty_exceptions_show_locals=False
@@ -41,9 +40,9 @@ def stream(
     as_json: AsJson = False,
 ) -> None:
     """Stream an audio file in real time and show its text."""
-    audio = _or_exit(lambda: AudioFile.open(file))
+    audio = _or_exit(lambda: sources.AudioFile.open(file))
     options = audio.options(language=language, priority="file" if fast else "live")
-    _run(audio.live(speed=None if fast else 1.0), options, url, as_json)
+    _transcribe(audio.live(speed=None if fast else 1.0), options, url, as_json)
 
 
 @app.command()
@@ -54,55 +53,46 @@ def mic(
     as_json: AsJson = False,
 ) -> None:
     """Stream the microphone until Ctrl-C and show its text."""
-    _or_exit(microphone.require_sounddevice)
-    source = microphone.microphone(int(device) if device and device.isdecimal() else device)
+    _or_exit(sources.require_sounddevice)
+    audio = sources.microphone(int(device) if device and device.isdecimal() else device)
     errors.print("listening; Ctrl-C ends the session", style="dim")
-    _run(source, ListenOptions(sample_rate=microphone.SAMPLE_RATE, language=language), url, as_json)
+    _transcribe(audio, ListenOptions(sample_rate=sources.MICROPHONE_SAMPLE_RATE, language=language), url, as_json)
 
 
-def _run(audio: AsyncIterable[bytes], options: ListenOptions, urls: list[str], as_json: bool) -> None:
-    closed = _or_exit(lambda: asyncio.run(_stream(audio, options, urls, as_json)))
+def _transcribe(audio: AsyncIterable[bytes], options: ListenOptions, urls: list[str], as_json: bool) -> None:
+    """Stream audio and show its events.
+
+    Ctrl-C ends the audio, so that the last words are still transcribed; a second Ctrl-C stops at once.
+    """
+
+    async def run() -> Closed | None:
+        loop = asyncio.get_running_loop()
+
+        def end_audio() -> None:
+            loop.remove_signal_handler(signal.SIGINT)
+            opened.end_audio()
+
+        async def interruptible() -> AsyncIterator[bytes]:
+            # The handler is there only while there is audio: after its end, Ctrl-C stops at once.
+            loop.add_signal_handler(signal.SIGINT, end_audio)
+            try:
+                async for block in audio:
+                    yield block
+            finally:
+                loop.remove_signal_handler(signal.SIGINT)
+
+        async with Client(urls).stream(interruptible(), options) as opened:
+            if as_json:
+                return await terminal.write_json(opened, typer.echo)
+            return await terminal.show(opened, Console(), delays=options.priority == "live")
+
+    closed = _or_exit(lambda: asyncio.run(run()))
     if closed is not None and not as_json:
         errors.print(f"session {closed.session_id}: {closed.duration_ms / 1000:.1f} s of audio", style="dim")
 
 
-async def _stream(audio: AsyncIterable[bytes], options: ListenOptions, urls: list[str], as_json: bool) -> Closed | None:
-    async with Client(urls).stream(_until_interrupted(audio), options) as opened:
-        if as_json:
-            return await terminal.write_json(opened, typer.echo)
-        return await terminal.show(opened, Console(), delays=options.priority == "live")
-
-
-async def _until_interrupted(audio: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """Yield audio until Ctrl-C, so that the last words are still heard; a second Ctrl-C stops at once."""
-    loop, interrupted = asyncio.get_running_loop(), asyncio.Event()
-
-    def interrupt() -> None:
-        interrupted.set()
-        loop.remove_signal_handler(signal.SIGINT)
-
-    loop.add_signal_handler(signal.SIGINT, interrupt)
-    stop = asyncio.create_task(interrupted.wait())
-    blocks = aiter(audio)
-    try:
-        while (block := await _next_unless(stop, blocks)) is not None:
-            yield block
-    finally:
-        stop.cancel()
-        loop.remove_signal_handler(signal.SIGINT)
-
-
-async def _next_unless(stop: "asyncio.Task[Literal[True]]", blocks: AsyncIterator[bytes]) -> bytes | None:
-    following = asyncio.ensure_future(anext(blocks, None))
-    try:
-        await asyncio.wait((following, stop), return_when=asyncio.FIRST_COMPLETED)
-        return None if stop.done() else following.result()
-    finally:
-        following.cancel()
-
-
 def _or_exit(work: Callable[[], T]) -> T:
-    """Return what the work returns; end the command with the error's text when it fails."""
+    """Return the result of `work`; if it fails, show the error and end the command."""
     try:
         return work()
     except (WhisperlineError, ValueError) as error:
@@ -119,7 +109,7 @@ def main() -> None:
 
 
 def add_groups(to: typer.Typer, groups: Iterable[EntryPoint]) -> None:
-    """Add other packages' groups of commands; one that cannot be loaded is left out, with a line that says so."""
+    """Add other packages' groups of commands; a group that cannot be loaded is left out, and a line says so."""
     for group in groups:
         try:
             to.add_typer(group.load(), name=group.name)

@@ -1,48 +1,63 @@
-"""One socket's life: audio out from the position that the gateway tells, messages in until it closes."""
+"""One WebSocket to one gateway: opened, read until it closes, and its end turned into our errors."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from whisperline_client import events
-from whisperline_client.errors import RETRIABLE_HTTP_STATUS, ConnectionLost, GatewayRefused, StreamError
+from whisperline_client.errors import (
+    RETRIABLE_CLOSE_CODES,
+    RETRIABLE_HTTP_STATUS,
+    ConnectionLost,
+    GatewayRefused,
+)
 from whisperline_client.options import is_loopback
 
-_OPEN_TIMEOUT_S = 10.0
-_PING_S = 10.0
-_PONG_LIMIT_S = 20.0
+OPEN_TIMEOUT_S = 10.0
+PING_INTERVAL_S = 10.0
+PONG_TIMEOUT_S = 20.0
+NORMAL_CLOSURE, ABNORMAL_CLOSURE = 1000, 1006  # RFC 6455, section 7.4.1
 
 
 @asynccontextmanager
 async def open_socket(url: str) -> AsyncIterator[ClientConnection]:
-    """Connect to `/v1/listen`. Raises `ConnectionLost`, or `GatewayRefused` for an HTTP error that will stay."""
+    """Connect to `/v1/listen`. Raises `ConnectionLost`, or `GatewayRefused` for an HTTP error that will persist."""
+    gateway = url.partition("/v1/listen")[0]
     opening = connect(
         url,
         compression=None,  # speech does not compress, and a gateway has a thousand sockets
         proxy=None if is_loopback(url) else True,
-        open_timeout=_OPEN_TIMEOUT_S,
-        ping_interval=_PING_S,
-        ping_timeout=_PONG_LIMIT_S,
+        open_timeout=OPEN_TIMEOUT_S,
+        ping_interval=PING_INTERVAL_S,
+        ping_timeout=PONG_TIMEOUT_S,
         close_timeout=1,
     )
     try:
         socket = await opening
     except InvalidStatus as error:
-        raise _refused_by_status(error.response.status_code, url) from error
+        status = error.response.status_code
+        reason = f"{gateway} answered HTTP {status} instead of opening a WebSocket; is it a Whisperline gateway?"
+        if status in RETRIABLE_HTTP_STATUS:
+            raise ConnectionLost(reason) from error
+        raise GatewayRefused(f"HTTP_{status}", reason) from error
     except (OSError, TimeoutError, InvalidHandshake, InvalidMessage) as error:
-        raise ConnectionLost(f"{_host(url)} cannot be reached: {error or type(error).__name__}") from error
+        raise ConnectionLost(f"{gateway} cannot be reached: {error or type(error).__name__}") from error
     try:
         yield socket
     finally:
         await socket.close()
 
 
-async def receive(socket: ClientConnection, deliver: Callable[[events.Message], Coroutine[None, None, None]]) -> None:
-    """Deliver every message until the session's normal close. Raises `StreamError` when it ends otherwise."""
+async def receive(socket: ClientConnection) -> AsyncIterator[events.Message]:
+    """Yield every message until the gateway has summarised the session and closed the socket.
+
+    Raises `StreamError` when the socket closes in any other way. A `Fault` is not yielded: it explains the close
+    that follows it, and becomes its error.
+    """
     fault: events.Fault | None = None
     summarised = False
     try:
@@ -52,43 +67,21 @@ async def receive(socket: ClientConnection, deliver: Callable[[events.Message], 
                 fault = message
             elif message is not None:
                 summarised = summarised or isinstance(message, events.Metadata)
-                await deliver(message)
+                yield message
     except ConnectionClosed as closed:
-        code = closed.rcvd.code if closed.rcvd is not None else 1006
-        if not (summarised and code == 1000):  # 1000: normal closure
-            raise _closed_early(fault, code, closed) from closed
+        frame = closed.rcvd
+        code = frame.code if frame is not None else ABNORMAL_CLOSURE
+        reason = (frame.reason if frame is not None else "") or "no reason given"
+        # A normal closure without a summary counts as a loss, because finals may be missing.
+        if summarised and code == NORMAL_CLOSURE:
+            return
+        if fault is not None:
+            raise GatewayRefused(fault.code, fault.message, code) from closed
+        if code in RETRIABLE_CLOSE_CODES:
+            raise ConnectionLost(f"the gateway closed with {code}: {reason}") from closed
+        raise GatewayRefused(f"CLOSE_{code}", reason, code) from closed
 
 
-async def send_control(socket: ClientConnection, kind: str) -> None:
-    """Send `KeepAlive`, `Finalize` or `CloseStream`."""
+async def send_control(socket: ClientConnection, kind: Literal["KeepAlive", "Finalize", "CloseStream"]) -> None:
+    """Send a control message."""
     await socket.send(json.dumps({"type": kind}))
-
-
-async def first_to_end(*works: Coroutine[None, None, None]) -> None:
-    """Run all until one ends; cancel the others; raise what the first raised."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _closed_early(fault: events.Fault | None, code: int, closed: ConnectionClosed) -> StreamError:
-    if fault is not None:
-        return GatewayRefused(fault.code, fault.message, code)
-    reason = closed.rcvd.reason if closed.rcvd is not None and closed.rcvd.reason else "no reason given"
-    lost = ConnectionLost(f"the gateway closed with {code}: {reason}")
-    return lost if GatewayRefused("", "", code).retriable else GatewayRefused(f"CLOSE_{code}", reason, code)
-
-
-def _refused_by_status(status: int, url: str) -> StreamError:
-    message = f"{_host(url)} answered HTTP {status} instead of opening a WebSocket; is it a Whisperline gateway?"
-    return ConnectionLost(message) if status in RETRIABLE_HTTP_STATUS else GatewayRefused(f"HTTP_{status}", message)
-
-
-def _host(url: str) -> str:
-    return url.partition("/v1/listen")[0]

@@ -1,15 +1,15 @@
-"""Everything that can go wrong.
+"""Every error that this package raises.
 
 WhisperlineError
- ├── StreamError                 the stream is over before its audio was
- │    ├── GatewayUnreachable     no gateway answered within the deadline                    retriable
- │    ├── ConnectionLost         the socket closed or went silent; raised only inside       retriable
- │    ├── GatewayRefused         the gateway said why it will not go on (`code`)            some
- │    └── AudioGone              the gateway wants audio that is no longer in the buffer
- ├── ProtocolError               what came is not the protocol of docs/protocol.md
+ ├── StreamError                 the stream ended too early
+ │    ├── GatewayUnreachable     no gateway answered before the deadline                     retriable
+ │    ├── ConnectionLost         the socket closed or fell silent; never leaves the client   retriable
+ │    ├── GatewayRefused         the gateway refused to go on and said why (`code`)          some
+ │    └── AudioGone              the gateway asks for audio that has left the buffer
+ ├── ProtocolError               a message does not follow docs/protocol.md
  └── AudioError                  the file or the microphone cannot be used
 
-A caller tests `error.retriable`: whether the same call, made again, may succeed.
+Callers test `error.retriable`: it is True when the same call may succeed if it is made again.
 """
 
 # RFC 6455 and the IANA registry: going away, no status, abnormal, internal error, restart, try again, bad gateway.
@@ -24,23 +24,23 @@ class WhisperlineError(Exception):
 
 
 class StreamError(WhisperlineError):
-    """The stream is over before its audio was."""
+    """The stream ended before all of its audio was transcribed."""
 
 
 class GatewayUnreachable(StreamError):
-    """No gateway answered, or none kept the stream going, before the deadline."""
+    """Until the deadline no gateway answered, or none made progress."""
 
     retriable = True
 
 
 class ConnectionLost(StreamError):
-    """The socket closed unexpectedly or went silent. The client reconnects, so callers do not see it."""
+    """The socket closed unexpectedly or fell silent. The client reconnects, so callers never see this error."""
 
     retriable = True
 
 
 class GatewayRefused(StreamError):
-    """The gateway said why it will not go on. `code` is its error code, `close_code` the socket's."""
+    """The gateway refused to go on. `code` is its error code, `close_code` that of the WebSocket."""
 
     def __init__(self, code: str, message: str, close_code: int | None = None) -> None:
         super().__init__(f"{message} ({code})")
@@ -50,11 +50,11 @@ class GatewayRefused(StreamError):
 
 
 class AudioGone(StreamError):
-    """The gateway asks to go on from a position whose audio the client no longer has."""
+    """The gateway asks for audio that the client no longer has."""
 
 
 class ProtocolError(WhisperlineError):
-    """What the gateway sent is not the protocol."""
+    """The gateway sent a message that does not follow the protocol."""
 
 
 class AudioError(WhisperlineError):

@@ -1,6 +1,8 @@
-"""What a gateway says, as types. Protocol: docs/protocol.md, `WS /v1/listen` with `acks=true`.
+"""The messages of a gateway and the events of a stream, as types.
 
-All times are whole milliseconds from the start of the session's audio, positions are samples a channel.
+The protocol is `WS /v1/listen` with `acks=true` of docs/protocol.md.
+
+Times are whole milliseconds from the start of the session's audio. Positions are samples per channel.
 """
 
 import json
@@ -16,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Started:
-    """The gateway has opened the session; audio goes on from `position` (always 0 here)."""
+    """The gateway has opened the session. `position` is that of the first audio to send: 0."""
 
     session_id: str
     connection_id: str
@@ -26,7 +28,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Resumed:
-    """A new connection carries the session on: the gateway has the audio before `position`."""
+    """A new connection has resumed the session. The gateway has the audio before `position`."""
 
     session_id: str
     connection_id: str
@@ -36,7 +38,7 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Ack:
-    """The audio before `position` is durable. The token resumes the session at any gateway."""
+    """The audio before `position` is durable. `resume_token` resumes the session at any gateway."""
 
     position: int
     resume_token: str = field(repr=False)
@@ -51,7 +53,7 @@ class SpeechStarted:
 
 @dataclass(frozen=True)
 class Word:
-    """One word with its times in the session."""
+    """One word of a final."""
 
     word: str
     start_ms: int
@@ -61,7 +63,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Partial:
-    """What the open segment says so far: `stable_text` will not change, `text` begins with it."""
+    """The text of the open segment so far. It begins with `stable_text`, which will not change any more."""
 
     segment_index: int
     start_ms: int
@@ -72,7 +74,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class Final:
-    """What a closed segment says. `delay_s`: seconds since its end of speech was handed to the client."""
+    """The text of a closed segment. `delay_s` counts from when the client got the audio of its last word."""
 
     segment_index: int
     start_ms: int
@@ -87,19 +89,19 @@ class Final:
 
 @dataclass(frozen=True)
 class Finalized:
-    """The answer to `Finalize` when no segment was open."""
+    """The gateway's answer to `Finalize` when no segment was open."""
 
 
 @dataclass(frozen=True)
 class UtteranceEnd:
-    """The silence after the last word has lasted as long as was asked for."""
+    """The silence after the last word has lasted for `utterance_end_ms`."""
 
     last_word_end_ms: int
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """The session's summary, the last message before the socket closes."""
+    """The session's summary: the last message before the socket closes."""
 
     session_id: str
     duration_ms: int
@@ -108,7 +110,7 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Fault:
-    """The gateway's reason for the close that follows, and what to do."""
+    """The reason why the gateway is about to close the socket, and what to do about it."""
 
     code: str
     message: str
@@ -116,7 +118,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Disconnected:
-    """The connection is lost; the client tries the next gateway in `retry_in_s` seconds."""
+    """The connection is lost. The client tries the next gateway in `retry_in_s` seconds."""
 
     reason: str
     retry_in_s: float
@@ -137,9 +139,9 @@ Event = Started | Resumed | Ack | SpeechStarted | Partial | Final | Finalized | 
 
 
 def decode(text: str | bytes) -> Message | None:
-    """Read one message of the gateway; None for a type that this client does not know.
+    """Return a message of the gateway; None if its type is unknown, since later versions may add some.
 
-    Raises `ProtocolError` if it is not JSON or lacks a field.
+    Raises `ProtocolError` if it is not JSON, or a field is missing or of the wrong type.
     """
     try:
         message = json.loads(text)
@@ -163,7 +165,7 @@ def _flag(fields: Json, name: str) -> bool:
 
 def _of_type(fields: Json, name: str, kind: type[T]) -> T:
     value = fields[name]
-    if type(value) is not kind:
+    if type(value) is not kind:  # isinstance would take True for an int
         raise TypeError(f"{name} is {value!r}")
     return value
 
@@ -174,6 +176,7 @@ def _ms(seconds: float) -> int:
 
 def _results(message: Json) -> Message:
     best = message["channel"]["alternatives"][0]
+    # A `Finalize` that found no open segment is answered by a final without a segment.
     if message["is_final"] and message["segment_index"] is None:
         return Finalized()
     index = _count(message, "segment_index")
@@ -185,15 +188,14 @@ def _results(message: Json) -> Message:
         start_ms=start_ms,
         end_ms=end_ms,
         text=_text(best, "transcript"),
-        words=tuple(_word(word) for word in best["words"]),
+        words=tuple(
+            Word(_text(word, "punctuated_word"), _ms(word["start"]), _ms(word["end"]), float(word["confidence"]))
+            for word in best["words"]
+        ),
         confidence=float(best["confidence"]),
         speech_final=_flag(message, "speech_final"),
         from_finalize=_flag(message, "from_finalize"),
     )
-
-
-def _word(word: Json) -> Word:
-    return Word(_text(word, "punctuated_word"), _ms(word["start"]), _ms(word["end"]), float(word["confidence"]))
 
 
 def _opening(m: Json) -> tuple[str, str, str, int]:

@@ -1,19 +1,19 @@
-"""What a client asks of its session, and the URL that says so."""
+"""The options of a session, and the gateway's URL with these options in its query."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Literal
+from typing import Literal, TypedDict
 from urllib.parse import urlencode, urlsplit
 
 DEFAULT_URL = "ws://127.0.0.1:8080"
 BYTES_PER_SAMPLE = 2  # linear16
-_WEBSOCKET_SCHEME = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+WEBSOCKET_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 
 @dataclass(frozen=True)
 class ListenOptions:
-    """The query of `/v1/listen`. None leaves a choice to the gateway."""
+    """The query of `/v1/listen`. An option that is None is left to the gateway."""
 
     sample_rate: int = 16_000  # Hz, 8,000 to 48,000
     channels: int = 1
@@ -27,11 +27,11 @@ class ListenOptions:
 
     @property
     def frame_bytes(self) -> int:
-        """The bytes of one sample of all channels."""
+        """The number of bytes of one sample on all channels."""
         return BYTES_PER_SAMPLE * self.channels
 
     def query(self) -> dict[str, str]:
-        """Return the query parameters, with acknowledgements on."""
+        """Return the query parameters. Acknowledgements are always asked for: resuming rests on them."""
         values = {
             "encoding": "linear16",
             "sample_rate": self.sample_rate,
@@ -48,20 +48,33 @@ class ListenOptions:
         return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def listen_url(gateway_url: str, query: Mapping[str, str]) -> str:
-    """Return the WebSocket URL of `/v1/listen`; `gateway_url` may be ws, wss, http or https, with a path.
+class ListenChoices(TypedDict, total=False):
+    """The options that do not describe the audio, as keyword arguments."""
 
-    Raises ValueError, saying what a URL should look like.
+    language: str | None
+    interim_results: bool
+    vad_events: bool
+    endpointing_ms: int | None
+    utterance_end_ms: int | None
+    priority: Literal["live", "file"]
+    client_id: str | None
+
+
+def listen_url(gateway_url: str, query: Mapping[str, str]) -> str:
+    """Return the WebSocket URL of `/v1/listen` at a gateway.
+
+    `gateway_url` may begin with ws, wss, http, https or no scheme, and may have a path. Raises ValueError, with an
+    example of a right URL, for anything else.
     """
     parts = urlsplit(gateway_url if "://" in gateway_url else f"ws://{gateway_url}")
-    scheme = _WEBSOCKET_SCHEME.get(parts.scheme)
+    scheme = WEBSOCKET_SCHEMES.get(parts.scheme)
     if scheme is None or not parts.hostname:
-        raise ValueError(f"{gateway_url!r} is no gateway's URL; one looks like {DEFAULT_URL}")
+        raise ValueError(f"{gateway_url!r} is not the URL of a gateway; one looks like {DEFAULT_URL}")
     return f"{scheme}://{parts.netloc}{parts.path.rstrip('/')}/v1/listen?{urlencode(query)}"
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the URL names this machine: then no proxy may stand between."""
+    """Return True if the URL names this machine, which no proxy can reach for us."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

@@ -1,14 +1,14 @@
-"""How long to wait before the next attempt to connect, and when to give up. No I/O."""
+"""The waits between attempts to connect, and the deadline for giving up. No I/O."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Exponential backoff with equal jitter, bounded by a deadline.
+    """Exponential backoff with equal jitter, up to a deadline.
 
-    The deadline counts from the loss of the connection, and starts anew when the stream has made progress. As long
-    as no gateway has opened the session, the shorter `start_deadline_s` holds: nothing is at stake yet.
+    The deadline counts from the loss of the connection, and starts anew when the stream makes progress. The shorter
+    `start_deadline_s` holds until a gateway has opened the session: no audio can be lost before that.
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
 
@@ -25,25 +25,25 @@ class RetryPolicy:
 
 @dataclass
 class Outage:
-    """The time since the stream last made progress, and the attempts since."""
+    """The time since the stream last made progress, and the attempts to connect since then."""
 
     policy: RetryPolicy
     session_open: bool = False
-    began_s: float | None = None
+    began_s: float | None = None  # None: the connection has not been lost since the last progress
     attempts: int = 0
 
     @property
     def deadline_s(self) -> float:
-        """The longest time without progress."""
+        """The longest time that may pass without progress."""
         return self.policy.deadline_s if self.session_open else self.policy.start_deadline_s
 
-    def over(self) -> None:
-        """Note progress: the next loss of the connection is a new outage."""
+    def note_progress(self) -> None:
+        """End the outage: the next loss of the connection begins another one."""
         self.began_s = None
         self.attempts = 0
 
     def next_delay_s(self, now_s: float, chance: float) -> float | None:
-        """Return the seconds to wait before the next attempt, or None once it would miss the deadline."""
+        """Count an attempt, and return the seconds to wait before it, or None if it would miss the deadline."""
         if self.began_s is None:
             self.began_s = now_s
         delay_s = self.policy.delay_s(self.attempts, chance)

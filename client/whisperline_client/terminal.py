@@ -1,4 +1,4 @@
-"""Events on a terminal: the partial grey, its stable beginning brighter, turning into the final in its place."""
+"""Show events on a terminal: a partial is grey, its stable beginning brighter, and its final takes its place."""
 
 import json
 from collections.abc import AsyncIterable, Callable
@@ -14,7 +14,10 @@ STABLE, UNSTABLE = "grey74", "grey50"
 
 
 async def show(stream: AsyncIterable[events.Event], console: Console, *, delays: bool = True) -> events.Closed | None:
-    """Show a stream's events until it is over; return the last one. `delays` is for speech at its own speed."""
+    """Show the events of a stream until it ends, and return the last one.
+
+    `delays` shows how long each final took, which means something only for audio in real time.
+    """
     closed: events.Closed | None = None
     lost = False
     with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -34,7 +37,7 @@ async def show(stream: AsyncIterable[events.Event], console: Console, *, delays:
 
 
 async def write_json(stream: AsyncIterable[events.Event], write: Callable[[str], None]) -> events.Closed | None:
-    """Write one JSON object a line for each event; return the last one. Resume tokens are left out."""
+    """Write each event as one line of JSON, and return the last one. Resume tokens, being secrets, are left out."""
     closed: events.Closed | None = None
     async for event in stream:
         fields = {name: value for name, value in asdict(event).items() if name != "resume_token"}
@@ -44,13 +47,13 @@ async def write_json(stream: AsyncIterable[events.Event], write: Callable[[str],
 
 
 def partial_text(partial: events.Partial) -> Text:
-    """Return a partial's line."""
+    """Return the line that shows a partial."""
     unstable = partial.text.removeprefix(partial.stable_text)
     return Text.assemble((clock(partial.start_ms), "dim"), "  ", (partial.stable_text, STABLE), (unstable, UNSTABLE))
 
 
 def line_of(event: events.Event, *, delays: bool = True) -> Text | None:
-    """Return the line that stays on the terminal for an event; None if it leaves none."""
+    """Return the line that an event leaves on the terminal, or None."""
     match event:
         case events.Final() if event.text:
             delay = "" if event.delay_s is None or not delays else f"  +{event.delay_s:.2f} s"
@@ -63,6 +66,6 @@ def line_of(event: events.Event, *, delays: bool = True) -> Text | None:
 
 
 def clock(time_ms: int) -> str:
-    """Return a time in the session as minutes and seconds."""
+    """Return a time in the session as minutes and seconds, such as 01:02.3."""
     minutes, milliseconds = divmod(time_ms, 60_000)
     return f"{minutes:02d}:{milliseconds // 1000:02d}.{milliseconds % 1000 // 100}"

@@ -1,4 +1,4 @@
-"""The transcriber as a process, on real Kafka and Triton: what it writes when records are wrong, late, or missing."""
+"""The transcriber as a process, on real Kafka and Triton, writes the right events when records are wrong or late."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -15,7 +15,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from whisperline_contracts import (
     AudioChunk,
     AudioKind,
-    Event,
     Final,
     Finalized,
     Progress,
@@ -27,8 +26,6 @@ from whisperline_contracts import (
     decode_progress,
     encode_progress,
 )
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.create_topics import create_topics
 from whisperline_contracts.topics import (
     AUDIO_CHUNKS,
     AUDIO_CHUNKS_DEAD,
@@ -38,8 +35,10 @@ from whisperline_contracts.topics import (
     topics,
 )
 from whisperline_local import LocalSettings, Stack
-from whisperline_transcriber.progress_log import ProgressLog
-from whisperline_transcriber.publisher import Publisher
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.create_topics import create_topics
+from whisperline_runtime.producer import DurableProducer
+from whisperline_transcriber.log.progress import ProgressLog
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -47,6 +46,7 @@ CACHE = Path(__file__).parents[2] / ".state" / "cache"
 PORT_OFFSET = 14_000
 REPLY_PARTITION = 3
 LIMIT_S = 30.0
+Kind = TypeVar("Kind")
 ENV = {
     "WHISPERLINE_TRANSCRIBER_IDLE_TIMEOUT_S": "4",
     "WHISPERLINE_TRANSCRIBER_DEAD_LETTERS_IN_A_ROW": "5",
@@ -85,12 +85,12 @@ class Log:
         offset: int = (await self.producer.send_and_wait(AUDIO_CHUNKS, data, key=key, headers=headers)).offset
         return offset
 
-    async def event(self, kind: type[Event]) -> Any:  # type: ignore[valid-type]
+    async def event(self, kind: type[Kind]) -> Kind:
         """Return the session's next event of a kind."""
         async with asyncio.timeout(LIMIT_S):
             async for record in self._events:
                 event = decode_event(record.value)
-                if event.session_id == self.session_id and isinstance(event, kind):  # type: ignore[arg-type]
+                if event.session_id == self.session_id and isinstance(event, kind):
                     return event
         raise AssertionError("the log ended")
 
@@ -118,8 +118,8 @@ async def _at_end(stack: Stack, at: TopicPartition) -> AIOKafkaConsumer:
     return consumer
 
 
-async def test_an_unreadable_record_is_buried_with_its_reason_and_the_partition_moves_on(log: Log) -> None:
-    """What cannot be read goes to the dead letters as it came; the session behind it is served."""
+async def test_an_unreadable_record_is_set_aside_with_its_reason_and_the_partition_moves_on(log: Log) -> None:
+    """The record goes to the dead letters as it came; the session behind it is served."""
     sent = await log.producer.send_and_wait(
         AUDIO_CHUNKS, b"garbage", key=log.session_id.encode(), headers=[("x", b"1")]
     )
@@ -137,7 +137,7 @@ async def test_an_unreadable_record_is_buried_with_its_reason_and_the_partition_
 
 
 async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Log) -> None:
-    """An unreadable record that has no room for the reason beside it is buried without its value."""
+    """A record that has no room for the reason beside it is set aside without its value."""
     large = b"x" * (MAX_MESSAGE_BYTES - 150)
     sent = await log.producer.send_and_wait(AUDIO_CHUNKS, large, key=log.session_id.encode())
     await log.write(AudioKind.START)
@@ -149,7 +149,7 @@ async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Lo
 
 
 async def test_a_reply_partition_that_does_not_exist_is_unreadable(log: Log) -> None:
-    """Nobody could be answered there, so the record is buried instead of holding the partition up."""
+    """Nobody could be answered there, so the record is set aside instead of holding the partition up."""
     await log.write(AudioKind.START, reply_partition=99)
     async with asyncio.timeout(LIMIT_S):
         letter = await log.dead.getone()
@@ -169,7 +169,7 @@ async def test_a_reply_partition_that_is_added_is_replied_to(stack: Stack, log: 
     assert (type(event), event.session_id) == (SessionStart, log.session_id)
 
 
-async def test_a_session_that_nobody_feeds_is_ended_through_the_log(log: Log) -> None:
+async def test_a_session_without_records_is_ended_through_the_log(log: Log) -> None:
     """When client and gateway are gone, the transcriber itself writes the END that it then obeys."""
     await log.write(AudioKind.START)
     await log.write(AudioKind.AUDIO, np.zeros(16_000, np.int16).tobytes())
@@ -178,7 +178,7 @@ async def test_a_session_that_nobody_feeds_is_ended_through_the_log(log: Log) ->
 
 
 async def test_a_resumption_is_answered_where_it_asks(log: Log) -> None:
-    """RESUME is told where the durable audio ends; of a session that is over or unknown, so much."""
+    """RESUME is answered with the end of the durable audio, or with the end of a session that is over or unknown."""
     await log.write(AudioKind.START)
     await log.write(AudioKind.AUDIO, np.zeros(8_000, np.int16).tobytes())
     await log.write(AudioKind.RESUME, connection_id="second")
@@ -197,8 +197,8 @@ async def test_a_resumption_is_answered_where_it_asks(log: Log) -> None:
     assert (await log.event(SessionEnd)).reason == "unknown"
 
 
-async def test_nothing_behind_an_end_is_heard(log: Log) -> None:
-    """A RESUME that stands behind the END is told that the session is over; what it brings is not taken."""
+async def test_nothing_behind_an_end_is_used(log: Log) -> None:
+    """A RESUME behind the END is answered with the end of the session, and its audio is left out."""
     half_a_second = np.zeros(8_000, np.int16).tobytes()
     await log.write(AudioKind.START)
     await log.write(AudioKind.AUDIO, half_a_second)
@@ -215,7 +215,7 @@ async def test_nothing_behind_an_end_is_heard(log: Log) -> None:
 async def test_a_process_that_decides_second_goes_on_from_what_counts(
     stack: Stack, log: Log, progress: Callable[..., Progress]
 ) -> None:
-    """What another process has decided first is told to the letter, and the session goes on from there."""
+    """The decision of the other process is published to the letter, and the session goes on from there."""
     attached_at = await log.write(AudioKind.START)
     started = await log.event(SessionStart)
     ids = {"session_id": log.session_id, "connection_id": "first", "client_id": "test", "time_ms": started.time_ms}
@@ -264,11 +264,11 @@ async def test_every_decision_is_in_the_progress_log(stack: Stack, log: Log) -> 
 
 
 async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack, progress: Callable[..., Progress]) -> None:
-    """Both learn the same decision, and so does whoever reads the log later: never the one that came second."""
+    """Both learn the same decision, and so does a process that reads the log later: never the second one."""
     session_id = uuid.uuid4().hex
     broker = Broker(stack.kafka_bootstrap)
-    async with Publisher(broker) as publisher:
-        owners = [ProgressLog(broker, publisher) for _ in range(3)]
+    async with DurableProducer(broker, "test") as producer, asyncio.TaskGroup() as tasks:
+        owners = [ProgressLog(broker, producer, tasks) for _ in range(3)]
         try:
             for each in owners[:2]:
                 await each.assign([0])
@@ -318,7 +318,7 @@ async def test_sigterm_is_obeyed_while_kafka_is_away(stack: Stack) -> None:
 
 
 async def test_too_many_dead_letters_stop_the_process(stack: Stack, log: Log) -> None:
-    """A bad release must not drain the log: after so many in a row the process ends and says why."""
+    """A bad release must not drain the log: after the limit the process ends and says why."""
     restarts = stack.restarts("transcriber")
     for _ in range(6):
         await log.producer.send_and_wait(AUDIO_CHUNKS, b"garbage", key=b"one partition")
@@ -327,4 +327,4 @@ async def test_too_many_dead_letters_stop_the_process(stack: Stack, log: Log) ->
             await log.dead.getone()
         while stack.restarts("transcriber") == restarts:  # noqa: ASYNC110 - another process sets no event here
             await asyncio.sleep(0.1)
-    assert "records in a row cannot be read" in stack.log("transcriber").read_text()
+    assert "records in a row cannot be used" in stack.log("transcriber").read_text()

@@ -1,69 +1,70 @@
 """`python -m whisperline_transcriber`: run until SIGTERM or SIGINT."""
 
 import asyncio
-import logging
 import os
-import signal
 import socket
 import sys
 import uuid
+from contextlib import AsyncExitStack
 
-import uvloop
-from aiokafka.errors import KafkaConnectionError
-from whisperline_contracts.broker import BrokerRefused
-from whisperline_contracts.settings import WrongSettings
+from whisperline_contracts.topics import AUDIO_CHUNKS_DEAD
+from whisperline_runtime.errors import ProcessError
+from whisperline_runtime.probes import Probes, serve_probes
+from whisperline_runtime.process import Stop, run
+from whisperline_runtime.producer import DeadLetters, DurableProducer
 
-from whisperline_transcriber.health import Heart, serve_health
+from whisperline_transcriber import metrics
+from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import Triton
+from whisperline_transcriber.log.consumer import LogConsumer, kafka_consumer
+from whisperline_transcriber.log.progress import ProgressLog
+from whisperline_transcriber.log.publisher import Publisher
+from whisperline_transcriber.log.session_task import Services
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.transcriber import TooManyDeadLetters, Transcriber
+from whisperline_transcriber.stream.batcher import VadBatcher
+from whisperline_transcriber.stream.vad import VoiceActivity
 
-log = logging.getLogger("whisperline_transcriber")
-
-HAND_OVER_S = 5.0  # to commit and leave the group, behind the drain
-CANCEL_S = 0.5
+HAND_OVER_S = 5.0  # to commit and leave the group, after the drain
 
 
-async def _run(settings: Settings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop.set)
-    transcriber = Transcriber(settings, owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    async with serve_health(settings.metrics_host, settings.metrics_port, lambda: transcriber.ready, Heart()):
-        running = asyncio.create_task(transcriber.run(stop))
-        await _finish(running, stop, settings.drain_deadline_s + HAND_OVER_S)
-
-
-async def _finish(running: "asyncio.Task[None]", stop: asyncio.Event, limit_s: float) -> None:
-    """Wait until `running` ends of itself, or for `limit_s` after `stop` was set: Kafka may be away, or rebalance."""
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    await asyncio.wait({running}, timeout=limit_s)
-    if running.done():
-        return running.result()
-    log.warning("stopping without a last commit: what is not decided the next owner does again")
-    while not running.done():
-        running.cancel()  # more than once: each thing that it closes may wait for Kafka
-        await asyncio.wait({running}, timeout=CANCEL_S)
-    return None
-
-
-def main() -> int:
-    """Run the transcriber. Exit status: 0 stopped as asked, 1 no Kafka, or dead letters, 2 wrong settings."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    try:
-        settings = Settings.read()
-    except WrongSettings as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    try:
-        uvloop.run(_run(settings))
-    except (TooManyDeadLetters, BrokerRefused, KafkaConnectionError) as error:
-        log.critical("%s", error)
-        return 1
-    return 0
+async def main(settings: Settings, stop: Stop) -> None:
+    """Run one transcriber. Resources are opened in the order of need and closed in reverse."""
+    consumer: LogConsumer | None = None
+    probes = Probes(lambda: consumer.why_not_ready if consumer else "Kafka has not been reached yet")
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serve_probes(probes, settings.metrics_host, settings.metrics_port))
+        async with stop.interrupts():
+            await settings.broker.wait_until_reachable(settings.start_timeout_s)
+        if stop.is_set():
+            return
+        producer = await stack.enter_async_context(DurableProducer(settings.broker, "transcriber"))
+        triton = await stack.enter_async_context(Triton(settings.triton_url, settings.model, settings.rollout_keep_s))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                services = Services(
+                    settings=settings,
+                    publisher=Publisher(producer),
+                    progress=ProgressLog(settings.broker, producer, tasks),
+                    admission=Admission(triton, settings),
+                    vad=VadBatcher(VoiceActivity(settings.vad_model, settings.vad_noise)),
+                    owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+                )
+                dead_letters = DeadLetters(
+                    producer,
+                    AUDIO_CHUNKS_DEAD,
+                    consumer=settings.group,
+                    limit=settings.dead_letters_in_a_row,
+                    counter=metrics.DEAD_LETTERS,
+                )
+                consumer = LogConsumer(kafka_consumer(settings), services, dead_letters, tasks)
+                await consumer.run(stop)
+        except ExceptionGroup as group:
+            # One that ends the process on purpose is logged as one line; anything else is a defect.
+            wanted = group.subgroup(ProcessError)
+            if wanted is None:
+                raise
+            raise wanted.exceptions[0] from group
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("transcriber", Settings, main, stop_limit_s=lambda settings: settings.drain_deadline_s + HAND_OVER_S))

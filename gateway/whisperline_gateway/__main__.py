@@ -4,54 +4,37 @@ import asyncio
 import logging
 import sys
 
-import uvloop
-from whisperline_contracts.settings import WrongSettings
+from whisperline_runtime.probes import Probes
+from whisperline_runtime.process import Stop, run
 
-from whisperline_gateway.app import create_app
 from whisperline_gateway.gateway import Gateway
-from whisperline_gateway.kafka import StartError
-from whisperline_gateway.server import Server, server_config
+from whisperline_gateway.http.app import create_app
+from whisperline_gateway.http.server import Server, server_config
 from whisperline_gateway.settings import Settings
 
-log = logging.getLogger("whisperline.gateway")
+log = logging.getLogger(__name__)
+
+_CLOSE_S = 15.0  # after the draining: detached sessions, producers and consumer have deadlines of their own
+
+
+async def serve(settings: Settings, stop: Stop) -> None:
+    """Serve until asked to stop. Raises `StartupError`, and `FatalError` if events can no longer be read."""
+    async with Gateway.open(settings, stop) as gateway:
+        probes = Probes(lambda: gateway.problem)
+        server = Server(server_config(create_app(gateway, probes), settings), gateway.registry, stop)
+        beating = asyncio.create_task(probes.beat(), name="watchdog")
+        try:
+            log.info("serving http://%s:%d, events of partition %d", settings.host, settings.port, settings.ordinal)
+            await server.run_until_stopped()
+        finally:
+            beating.cancel()
 
 
 def main() -> int:
-    """Run the gateway; return the exit status: 0 after a signal, 1 if it could not start or had to stop."""
-    try:
-        settings = Settings.read()
-    except WrongSettings as error:
-        print(error, file=sys.stderr)  # noqa: T201 - no log yet
-        return 1
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    try:
-        return uvloop.run(serve(settings))
-    except StartError as error:
-        log.critical("%s", error)
-        return 1
-
-
-async def serve(settings: Settings) -> int:
-    """Serve until a signal comes; return the exit status. Raises `StartError`."""
-    stopping = asyncio.Event()
-    async with Gateway.open(settings, stopping.set) as gateway:
-        server = Server(server_config(create_app(gateway), settings), gateway)
-        watcher = asyncio.create_task(_stop_when(stopping, server))
-        try:
-            log.info(
-                "listening on http://%s:%d, events from partition %d", settings.host, settings.port, settings.ordinal
-            )
-            await server.serve()
-        finally:
-            watcher.cancel()
-    return 1 if stopping.is_set() else 0
-
-
-async def _stop_when(stopping: asyncio.Event, server: Server) -> None:
-    await stopping.wait()
-    server.should_exit = True
+    """Run the gateway; return the exit status."""
+    return run(
+        "whisperline-gateway", Settings, serve, stop_limit_s=lambda settings: settings.drain_timeout_s + _CLOSE_S
+    )
 
 
 if __name__ == "__main__":

@@ -1,124 +1,116 @@
-"""Everything that a client can be told has gone wrong, each with its close code: see docs/protocol.md.
+"""The gateway's errors.
 
-One class, `ClientError`; what differs is data. A client that may come back with the same request, or with its
-resume token, is closed with 1011, 1012 or 1013; one that must change something first with 1002, 1007, 1008 or 1009.
+    ClientError                   ends a connection; the client is told `code`, `message` and `action`
+    ├── SupersededError           another connection has resumed the session
+    └── RestartingError           this gateway is shutting down
+    ClientDisconnectedError       the client closed the socket, or lost it
+    OutboxFullError               the client does not read: as many messages wait for it as may
+
+Every `ClientError` but the two with a class of their own is made by a function below; what differs is data. A client
+may come back as it is after a `retriable` one, and must change something first after any other. Each protocol
+translates them into its own codes and close codes (`protocol.deepgram.errors`). What stops the whole process are the
+errors of `whisperline_runtime`.
 """
-
-from enum import IntEnum
-
-
-class CloseCode(IntEnum):
-    """WebSocket close codes that the gateway sends (RFC 6455 and IANA's registry)."""
-
-    NORMAL = 1000
-    PROTOCOL_ERROR = 1002
-    INVALID_TEXT = 1007
-    POLICY = 1008
-    TOO_BIG = 1009
-    INTERNAL = 1011
-    RESTART = 1012
-    TRY_LATER = 1013
 
 
 class ClientError(Exception):
-    """Why a connection ends: `message` says what is wrong, `action` what to do about it."""
+    """End a connection: `message` says what is wrong, `action` what the client can do about it."""
 
-    def __init__(self, code: str, close_code: CloseCode, message: str, action: str) -> None:
+    def __init__(self, code: str, message: str, action: str, *, retriable: bool = False) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
-        self.close_code = close_code
         self.message = message
         self.action = action
-
-    @property
-    def retriable(self) -> bool:
-        """Whether the client may come back as it is."""
-        return self.close_code in (CloseCode.INTERNAL, CloseCode.RESTART, CloseCode.TRY_LATER)
+        self.retriable = retriable
 
 
-def bad_parameter(name: str, problem: str) -> ClientError:
-    """A query parameter has a value that cannot be used."""
-    return ClientError("BAD_PARAMETER", CloseCode.POLICY, f"{name}: {problem}", f"Correct the parameter {name}.")
+class SupersededError(ClientError):
+    """Another connection has resumed this session. It owns the session now, so this one must not end it."""
+
+    def __init__(self) -> None:
+        message = "Another connection has resumed this session."
+        super().__init__("SUPERSEDED", message, "Continue on the newer connection.")
+
+
+class RestartingError(ClientError):
+    """The gateway is shutting down. Any other gateway can resume the session."""
+
+    def __init__(self) -> None:
+        action = "Connect again now, with the resume token if you have one."
+        super().__init__("RESTARTING", "This gateway is shutting down.", action, retriable=True)
+
+
+class ClientDisconnectedError(Exception):
+    """The client closed the socket, or lost it."""
+
+
+class OutboxFullError(Exception):
+    """As many messages wait for the client as may: it does not read."""
 
 
 def bad_token(problem: str) -> ClientError:
-    """The resume token is not one that this deployment issued for the session."""
-    return ClientError("BAD_RESUME_TOKEN", CloseCode.POLICY, problem, "Start a new session.")
+    """Return the error of a resume token that this deployment did not issue for the session."""
+    return ClientError("BAD_RESUME_TOKEN", problem, "Start a new session.")
 
 
-def expired_token(age_s: float) -> ClientError:
-    """The resume token is too old."""
-    message = f"The resume token is {age_s:.0f} s old, which is more than it is good for."
-    return ClientError("RESUME_TOKEN_EXPIRED", CloseCode.POLICY, message, "Start a new session.")
+def expired_token(age_s: float, lifetime_s: float) -> ClientError:
+    """Return the error of a resume token that is too old."""
+    message = f"The resume token is {age_s:.0f} s old; tokens expire after {lifetime_s:.0f} s."
+    return ClientError("RESUME_TOKEN_EXPIRED", message, "Start a new session.")
 
 
 def unknown_session() -> ClientError:
-    """The session to resume is over, long enough ago that nothing is known of it."""
+    """Return the error of resuming a session that ended so long ago that the transcriber has forgotten it."""
     message = "The session is over and can no longer be resumed."
-    return ClientError("SESSION_UNKNOWN", CloseCode.POLICY, message, "Start a new session; read its text from history.")
+    return ClientError("SESSION_UNKNOWN", message, "Start a new session. The text of the old one is in the history.")
 
 
 def session_over() -> ClientError:
-    """Audio came for a session that has ended."""
-    message = "The session has ended: it was closed, or its client was away for too long. This audio has no session."
-    return ClientError("SESSION_ENDED", CloseCode.POLICY, message, "Start a new session with the audio that is left.")
-
-
-def superseded() -> ClientError:
-    """Another connection has resumed this session."""
-    message = "Another connection has resumed this session."
-    return ClientError("SUPERSEDED", CloseCode.POLICY, message, "Go on with the newer connection.")
+    """Return the error of audio that came after its session had ended."""
+    message = (
+        "The session has ended, because it was closed or its client was away for too long. "
+        "The audio that was sent after its end is not part of it."
+    )
+    return ClientError("SESSION_ENDED", message, "Start a new session with the audio that is left.")
 
 
 def unreadable_audio(problem: str) -> ClientError:
-    """The audio is not what the parameters, or its own header, say."""
-    action = "Send a WAV file of 16-bit PCM, or raw samples with encoding=linear16 and sample_rate."
-    return ClientError("DATA-0000", CloseCode.POLICY, f"The audio cannot be read: {problem}", action)
-
-
-def bad_message(problem: str) -> ClientError:
-    """A text frame holds no message."""
-    action = 'Send audio in binary frames; in text frames send {"type": "KeepAlive"}, "Finalize" or "CloseStream".'
-    return ClientError("BAD_MESSAGE", CloseCode.POLICY, f"The text message cannot be read: {problem}", action)
+    """Return the error of audio that does not match the parameters, or its own header."""
+    action = "Send 16-bit PCM, as a WAV file or as raw samples."
+    return ClientError("UNREADABLE_AUDIO", f"The audio cannot be read: {problem}.", action)
 
 
 def silent_client(timeout_s: float) -> ClientError:
-    """Nothing at all came from the client."""
-    message = f"Neither audio nor a text message was received for {timeout_s:g} s."
-    return ClientError("NET-0001", CloseCode.INTERNAL, message, "Send audio, or KeepAlive every 3 to 5 s.")
+    """Return the error of a client that sends nothing at all."""
+    message = f"The client sent neither audio nor a message for {timeout_s:g} s."
+    return ClientError("SILENT_CLIENT", message, "Send audio, or a sign of life every few seconds.", retriable=True)
 
 
 def slow_client(timeout_s: float) -> ClientError:
-    """The client does not read what is sent to it."""
+    """Return the error of a client that does not read what is sent to it."""
     message = f"The client did not read its messages for {timeout_s:g} s."
-    return ClientError("SLOW_CLIENT", CloseCode.TRY_LATER, message, "Read from the socket all the time.")
+    return ClientError("SLOW_CLIENT", message, "Read from the socket continuously.", retriable=True)
 
 
 def not_durable() -> ClientError:
-    """Audio could not be written to the log."""
+    """Return the error of audio that could not be written to Kafka."""
     message = "The audio after the last acknowledged position could not be stored."
-    return ClientError("NOT_DURABLE", CloseCode.TRY_LATER, message, "Resume the session, from the last Ack.")
+    return ClientError("NOT_DURABLE", message, "Resume the session from the last acknowledgement.", retriable=True)
 
 
 def late_finals(timeout_s: float) -> ClientError:
-    """The session's audio is stored, its text is not there yet."""
-    message = f"The session is closed, but its text did not come within {timeout_s:g} s. It will be stored."
-    return ClientError("FINALS_LATE", CloseCode.INTERNAL, message, "Resume the session to receive the rest of it.")
+    """Return the error of a session whose audio is stored and whose text has not come yet."""
+    message = f"The session is closed, but its text did not arrive within {timeout_s:g} s. It will still be stored."
+    return ClientError("FINALS_LATE", message, "Resume the session to receive the rest.", retriable=True)
 
 
 def overloaded(limit: int) -> ClientError:
-    """The gateway has all the connections that it takes."""
-    message = f"This gateway has {limit} connections, which is all that it takes."
-    return ClientError("OVERLOADED", CloseCode.TRY_LATER, message, "Try again in a few seconds, or another gateway.")
-
-
-def restarting() -> ClientError:
-    """The gateway is shutting down."""
-    message = "This gateway is shutting down."
-    return ClientError("RESTARTING", CloseCode.RESTART, message, "Connect again at once, with the resume token if any.")
+    """Return the error of a gateway that has as many connections as it may."""
+    message = f"This gateway already serves {limit} connections, its maximum."
+    return ClientError("OVERLOADED", message, "Try again in a few seconds, or use another gateway.", retriable=True)
 
 
 def internal() -> ClientError:
-    """The gateway's own mistake."""
-    message = "The gateway failed; its log says why."
-    return ClientError("INTERNAL", CloseCode.INTERNAL, message, "Connect again, with the resume token if any.")
+    """Return the error of a defect in the gateway."""
+    message = "The gateway failed. Its log says why."
+    return ClientError("INTERNAL", message, "Connect again, with the resume token if you have one.", retriable=True)

@@ -5,116 +5,107 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
-from whisperline_contracts import AudioChunk, DeadLetter, Event, UnreadableMessage, decode_event
-from whisperline_contracts.audio import Header
-from whisperline_contracts.broker import Broker
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError
+from aiokafka.structs import RecordMetadata
+from whisperline_contracts import AudioChunk, Event, UnreadableMessage, decode_event
 from whisperline_contracts.topics import AUDIO_CHUNKS, MAX_MESSAGE_BYTES, TRANSCRIPTIONS, TRANSCRIPTIONS_DEAD
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.process import StartupError
+from whisperline_runtime.producer import DeadLetters
+from whisperline_runtime.retry import retrying
+from whisperline_runtime.tracing import SpanKind, context_of, extract, tracer
 
-from whisperline_gateway import metrics
-
-log = logging.getLogger("whisperline.gateway")
+log = logging.getLogger(__name__)
+TRACER = tracer(__name__)
 
 _OUTAGE_MS = 60_000  # how long a record waits for room; what has room waits for its broker without limit
 _BATCH_BYTES = MAX_MESSAGE_BYTES // 2
 _LINGER_MS = 5
-_RETRY_S = 0.5
 _STOP_S = 3.0
-_MAX_UNREADABLE_IN_A_ROW = 100  # more look like a wrong release, which must not drain the log into the dead letters
-
-
-class StartError(Exception):
-    """The gateway cannot start; the message says what to do."""
 
 
 class AudioLog:
-    """Appends records to `audio_chunks`, idempotently, with acks of all replicas. One for a whole process.
+    """Appends records to `audio_chunks`, idempotently, with acknowledgements of all replicas. One for a whole process.
 
-    A producer that has failed for good (its sequence is broken) is replaced. Records of one caller that awaits each
-    `append` keep their order as long as `generation` stays the same: what the failed producer holds for other
-    partitions it still writes for a few seconds, beside the new one. What it has not written then, fails.
+    A producer that has failed for good (its sequence is broken) is replaced, and `generation` counts the producers.
+    Records of one caller that awaits each `append` keep their order as long as `generation` stays the same. When it
+    changes, the failed producer may still write what it holds for other partitions for a few seconds, beside the new
+    one; what it has not written then, fails.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self.generation = 0  # counts the producers
+    def __init__(self, broker: Broker, *, linger_ms: int = _LINGER_MS) -> None:
+        self.generation = 0
         self._broker = broker
+        self._linger_ms = linger_ms
         self._producer: AIOKafkaProducer | None = None
-        self._renewal: asyncio.Task[None] | None = None
+        self._replacement: asyncio.Task[None] | None = None
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, broker: Broker) -> AsyncIterator["AudioLog"]:
+    async def open(cls, broker: Broker, *, linger_ms: int = _LINGER_MS) -> AsyncIterator["AudioLog"]:
         """Connect. Raises `KafkaConnectionError` when no broker answers. At the end, flush for a few seconds."""
-        audio_log = cls(broker)
-        audio_log._producer = await audio_log._started_producer()
+        audio_log = cls(broker, linger_ms=linger_ms)
+        audio_log._producer = await audio_log._start_producer()
         try:
             yield audio_log
         finally:
-            if audio_log._renewal is not None:
-                audio_log._renewal.cancel()
-                await asyncio.gather(audio_log._renewal, return_exceptions=True)
+            if audio_log._replacement is not None:
+                audio_log._replacement.cancel()
+                await asyncio.gather(audio_log._replacement, return_exceptions=True)
             await _stop(audio_log._producer)
 
-    async def append(self, chunk: AudioChunk) -> "asyncio.Future[object]":
-        """Hand a record over; the future is done when it is durable. Raises `KafkaError`, as the future does."""
-        producer = self._current()
+    async def append(self, chunk: AudioChunk) -> "asyncio.Future[RecordMetadata]":
+        """Hand a record over; the future is done when it is durable. Raises `KafkaError`, and so does the future."""
+        producer = self._producer
+        if producer is None:
+            raise KafkaConnectionError("the producer is not running")
         try:
-            future: asyncio.Future[object] = await producer.send(
+            future: asyncio.Future[RecordMetadata] = await producer.send(
                 AUDIO_CHUNKS, chunk.data, key=chunk.session_id.encode(), headers=chunk.headers()
             )
-        except KafkaTimeoutError:  # no room in the partition's batch: nothing was lost
+        except KafkaTimeoutError:  # there was no room for the record, and nothing was lost
             raise
         except KafkaError:
-            self._renew(producer)
+            self.replace_producer(producer)
             raise
-        future.add_done_callback(lambda done: self._check(done, producer))
+
+        def check(done: "asyncio.Future[RecordMetadata]") -> None:
+            # A batch that fails leaves a hole in the producer's sequence, which no later batch gets past.
+            if not done.cancelled() and done.exception() is not None:
+                self.replace_producer(producer)
+
+        future.add_done_callback(check)
         return future
 
-    async def bury(self, record: ConsumerRecord, reason: str, consumer: str) -> None:
-        """Hand an unreadable event over to the dead letters, as it came."""
-        letter = DeadLetter(reason, record.topic, record.partition, record.offset, consumer)
-        headers = letter.headers(tuple((name, value or b"") for name, value in record.headers))
-        try:
-            await self._send_letter(record.key or b"", record.value, headers)
-        except MessageSizeTooLargeError:  # no room for the reason beside it: the record stays where the letter points
-            await self._send_letter(b"", None, letter.headers(()))
+    def replace_producer(self, failed: AIOKafkaProducer | None = None) -> None:
+        """Replace the producer, unless `failed` is an earlier one or it is being replaced already."""
+        current = self._producer
+        if current is None or (failed is not None and failed is not current):
+            return
+        if self._replacement is None or self._replacement.done():
+            log.error("the Kafka producer has failed and is replaced")
+            self._replacement = asyncio.create_task(self._replace(current), name="replace producer")
 
     async def partition_count(self, topic: str) -> int:
-        """Return how many partitions a topic has. Raises `StartError` if there is no such topic."""
-        cluster = await self._current().client.fetch_all_metadata()
+        """Return the number of partitions of a topic. Raises `StartupError` if there is no such topic."""
+        if self._producer is None:
+            raise KafkaConnectionError("the producer is not running")
+        cluster = await self._producer.client.fetch_all_metadata()
         partitions = cluster.partitions_for_topic(topic)
         if not partitions:
-            raise StartError(
+            raise StartupError(
                 f"Kafka at {self._broker.bootstrap} has no topic {topic}: create Whisperline's topics first"
             )
         return len(partitions)
 
-    async def _send_letter(self, key: bytes, value: bytes | None, headers: list[Header]) -> None:
-        while True:
-            try:
-                future = await self._current().send(TRANSCRIPTIONS_DEAD, value, key=key, headers=headers)
-            except KafkaError as error:
-                if not (error.retriable or isinstance(error, KafkaTimeoutError)):
-                    raise
-                log.warning("the dead letters cannot be written, trying again: %r", error)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                future.add_done_callback(_log_failure)
-                return
-
-    def _current(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            raise KafkaConnectionError("the producer is not running")
-        return self._producer
-
-    async def _started_producer(self) -> AIOKafkaProducer:
+    async def _start_producer(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
             **self._broker.client_options(),
             client_id="whisperline-gateway",
             acks="all",
             enable_idempotence=True,
-            linger_ms=_LINGER_MS,
+            linger_ms=self._linger_ms,
             max_batch_size=_BATCH_BYTES,
             max_request_size=MAX_MESSAGE_BYTES,
             request_timeout_ms=_OUTAGE_MS,
@@ -128,25 +119,10 @@ class AudioLog:
             raise
         return producer
 
-    def _check(self, done: "asyncio.Future[object]", producer: AIOKafkaProducer) -> None:
-        if not done.cancelled() and done.exception() is not None:
-            self._renew(producer)
-
-    def _renew(self, failed: AIOKafkaProducer) -> None:
-        """A batch that fails leaves a hole in the producer's sequence, which no later batch gets past."""
-        if self._producer is failed and (self._renewal is None or self._renewal.done()):
-            log.error("the Kafka producer has failed and is replaced")
-            self._renewal = asyncio.create_task(self._replace(failed), name="replace producer")
-
     async def _replace(self, failed: AIOKafkaProducer) -> None:
-        while True:
-            try:
-                self._producer = await self._started_producer()
-            except KafkaError as error:
-                log.warning("no new Kafka producer yet: %s", error)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                break
+        async for attempt in retrying(KafkaError, what="starting a new Kafka producer"):
+            with attempt:
+                self._producer = await self._start_producer()
         self.generation += 1
         if not await _stop(failed):
             await _abandon(failed)
@@ -162,7 +138,7 @@ class EventReader:
     @classmethod
     @asynccontextmanager
     async def open(cls, broker: Broker, ordinal: int) -> AsyncIterator["EventReader"]:
-        """Connect, and find the end of the partition: events from then on will be read."""
+        """Connect, and find the end of the partition: events from then on are read."""
         partition = TopicPartition(TRANSCRIPTIONS, ordinal)
         consumer = AIOKafkaConsumer(
             **broker.client_options(),
@@ -177,30 +153,44 @@ class EventReader:
             await consumer.start()
             consumer.assign([partition])
             await consumer.seek_to_end(partition)
-            await consumer.position(partition)
+            await consumer.position(partition)  # `seek_to_end` is lazy: only this asks Kafka for the offset
             yield cls(consumer, partition)
         finally:
             await _stop(consumer)
 
-    async def run(self, route: Callable[[Event], None], audio_log: AudioLog) -> None:
-        """Route every event, for ever. What cannot be read goes to the dead letters; too many in a row raise."""
-        unreadable = 0
+    async def run(self, route: Callable[[Event], None], dead_letters: DeadLetters) -> None:
+        """Route every event, for ever. Raises `TooManyDeadLettersError`."""
         async for record in self._consumer:
             try:
                 event = decode_event(record.value)
             except UnreadableMessage as error:
-                unreadable += 1
-                await self._bury(record, error.reason, audio_log)
-                if unreadable >= _MAX_UNREADABLE_IN_A_ROW:
-                    raise RuntimeError(
-                        f"{unreadable} events in a row cannot be read: is this release too old?"
-                    ) from error
-            else:
-                unreadable = 0
+                await dead_letters.send(record, error.reason)
+                continue
+            dead_letters.readable(record.partition)
+            traceparent = extract(record.headers)
+            if traceparent is None:
+                route(event)
+                continue
+            with TRACER.start_as_current_span(
+                f"{TRANSCRIPTIONS} process", context_of(traceparent), SpanKind.CONSUMER
+            ) as span:
+                if span.is_recording():
+                    span.set_attributes(
+                        {
+                            "messaging.system": "kafka",
+                            "messaging.destination.name": TRANSCRIPTIONS,
+                            "messaging.destination.partition.id": str(record.partition),
+                            "messaging.operation.name": "process",
+                            "messaging.operation.type": "process",
+                            "messaging.kafka.offset": record.offset,
+                            "whisperline.session.id": event.session_id,
+                            "whisperline.event.type": event.type,
+                        }
+                    )
                 route(event)
 
-    async def reachable(self, timeout_s: float) -> bool:
-        """Whether the leader of the partition answers in time."""
+    async def is_reachable(self, timeout_s: float) -> bool:
+        """Return True if the leader of the partition answers in time."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._consumer.end_offsets([self._partition])
@@ -208,10 +198,27 @@ class EventReader:
             return False
         return True
 
-    async def _bury(self, record: ConsumerRecord, reason: str, audio_log: AudioLog) -> None:
-        metrics.UNREADABLE.inc()
-        log.warning("event at %s/%d offset %d: %s", record.topic, record.partition, record.offset, reason)
-        await audio_log.bury(record, reason, f"gateway-{self._partition.partition}")
+
+async def check_topics(broker: Broker, ordinal: int, timeout_s: float) -> None:
+    """Wait until Kafka has our topics. Raises `StartupError`: at once if it refuses us, or has no partition for us."""
+    await broker.wait_until_reachable(timeout_s)
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for attempt in retrying(KafkaError, what="asking Kafka for its topics"):
+                with attempt:
+                    async with AudioLog.open(broker) as audio_log:
+                        await audio_log.partition_count(AUDIO_CHUNKS)
+                        await audio_log.partition_count(TRANSCRIPTIONS_DEAD)
+                        partitions = await audio_log.partition_count(TRANSCRIPTIONS)
+    except TimeoutError:
+        raise StartupError(
+            f"Kafka at {broker.bootstrap} did not name its topics within {timeout_s:g} s: check that its brokers are up"
+        ) from None
+    if ordinal >= partitions:
+        raise StartupError(
+            f"WHISPERLINE_GATEWAY_ORDINAL is {ordinal}, but {TRANSCRIPTIONS} has {partitions} partitions "
+            f"(0 to {partitions - 1}), one for each gateway: raise its partitions, or run fewer gateways"
+        )
 
 
 async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> bool:
@@ -219,19 +226,18 @@ async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> bool:
         async with asyncio.timeout(_STOP_S):
             await client.stop()
     except (KafkaError, TimeoutError) as error:
-        log.warning("Kafka client did not stop cleanly: %r", error)
+        log.warning("a Kafka client did not stop cleanly: %r", error)
         return False
     return True
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Let a producer that cannot flush write nothing more, and fail what it holds: `stop` does neither."""
+    """Let a producer that cannot flush write nothing more, and fail what it holds, so that nobody waits for it.
+
+    `stop` does neither: it flushes, for as long as that takes. aiokafka 0.14 has no public way, so this uses its
+    private `_sender` and `_message_accumulator`. `test_what_a_replaced_producer_cannot_write_fails` notices a change.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_S):
             await asyncio.gather(producer._sender.close(), producer.client.close(), return_exceptions=True)
     producer._message_accumulator.fail_all(KafkaTimeoutError())
-
-
-def _log_failure(done: "asyncio.Future[object]") -> None:
-    if not done.cancelled() and done.exception() is not None:
-        log.error("a dead letter could not be written: %r", done.exception())

@@ -2,16 +2,17 @@
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
-from whisperline_contracts.settings import DeployableSettings
+from whisperline_persistence import DatabaseUrl
+from whisperline_runtime.settings import ConsumerSettings
 
 
-class Settings(DeployableSettings):
-    """Every setting of the gateway, its default and its unit. The README's table says the same."""
+class Settings(ConsumerSettings):
+    """Every setting of the gateway, with its default and unit. The README's table says the same."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_GATEWAY_")
 
     token_secret: SecretStr = Field(min_length=16, description="signs resume tokens; the same for every gateway")
-    database_url: SecretStr = Field(description="PostgreSQL that holds the finals which a resumed session missed")
+    database_url: DatabaseUrl = Field(description="PostgreSQL that holds the finals which a resumed session missed")
     host: str = Field(default="127.0.0.1", description="address to listen on; there are no accounts yet")
     port: int = Field(default=8080, ge=0, le=65535, description="0 takes any free port")
     ordinal: int = Field(default=0, ge=0, description="partition of `transcriptions` that this replica reads")
@@ -25,19 +26,24 @@ class Settings(DeployableSettings):
     )
     flush_ms: int = Field(default=40, ge=0, le=1_000, description="how long audio is gathered into one record")
     ack_interval_ms: int = Field(default=200, ge=0, le=10_000, description="shortest time between two Acks")
-    heartbeat_s: float = Field(default=30, gt=0, le=60, description="a quiet session shows the log that it lives")
-    idle_timeout_s: float = Field(default=12, gt=0, description="a client that sends nothing is closed (NET-0001)")
-    durable_timeout_s: float = Field(default=60, gt=0, description="longest wait for Kafka before NOT_DURABLE")
-    resume_timeout_s: float = Field(default=3, gt=0, description="longest wait for the transcriber at a resume")
-    resume_grace_s: float = Field(default=30, ge=0, description="how long a dropped session may be resumed")
-    finals_timeout_s: float = Field(default=20, gt=0, description="after CloseStream, longest wait without news")
+    heartbeat_s: float = Field(default=30, gt=0, le=60, description="how often a quiet session shows that it lives")
+    idle_timeout_s: float = Field(default=12, gt=0, description="how long a client may send nothing (NET-0001)")
+    durable_timeout_s: float = Field(default=60, gt=0, description="longest wait for Kafka (NOT_DURABLE)")
+    resume_timeout_s: float = Field(default=3, gt=0, description="longest wait for the transcriber at a resumption")
+    resume_grace_s: float = Field(default=30, ge=0, description="how long a session waits for its client")
+    finals_timeout_s: float = Field(
+        default=20, gt=0, description="longest wait without news of a session that the client has closed"
+    )
     file_finals_timeout_s: float = Field(default=300, gt=0, description="the same for priority=file")
-    write_timeout_s: float = Field(default=10, gt=0, description="longest time for a client to take a message")
-    drain_timeout_s: float = Field(default=8, gt=0, description="at SIGTERM, time for sessions that cannot resume")
-    start_timeout_s: float = Field(default=60, gt=0, description="longest wait for Kafka and its topics at start")
-    token_lifetime_s: float = Field(default=86_400, gt=0, description="how long a resume token is good for")
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="of the log")
+    write_timeout_s: float = Field(default=10, gt=0, description="longest time for a client to read a message")
+    drain_timeout_s: float = Field(default=8, gt=0, description="at SIGTERM, time for sessions that cannot be resumed")
+    token_lifetime_s: float = Field(default=86_400, gt=0, description="how long a resume token is valid")
+
+    @property
+    def token_key(self) -> bytes:
+        """Return the key that signs resume tokens."""
+        return self.token_secret.get_secret_value().encode()
 
     def finals_limit_s(self, priority: str) -> float:
-        """Return how long to wait without news for the end of a session of that priority."""
+        """Return how long to wait without news for the end of a session of a priority."""
         return self.file_finals_timeout_s if priority == "file" else self.finals_timeout_s

@@ -1,4 +1,4 @@
-"""What is fetched is what was published, and is fetched once. The index here is a folder that pip is pointed to."""
+"""An archive is fetched once, and only the published file is used. The index is a folder that pip is pointed to."""
 
 import hashlib
 import zipfile
@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> LocalSettings:
 
 
 async def test_only_what_is_wanted_is_unpacked(published: Archive, settings: LocalSettings) -> None:
-    """The cache holds the members and nothing else, no unfinished work either."""
+    """The cache holds the wanted members and nothing else, not even unfinished work."""
     folder = await fetch(published, settings)
     assert (folder / MEMBER).read_text() == "hello"
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["sound.txt"]
@@ -47,21 +47,21 @@ async def test_only_what_is_wanted_is_unpacked(published: Archive, settings: Loc
 async def test_a_second_fetch_needs_no_index(
     published: Archive, settings: LocalSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is in the cache is used as it is."""
+    """An archive that is in the cache is used as it is."""
     first = await fetch(published, settings)
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     assert await fetch(published, settings) == first
 
 
 async def test_another_file_than_the_published_one_is_refused(published: Archive, settings: LocalSettings) -> None:
-    """A wrong checksum is told, and nothing of that file stays in the cache."""
+    """A wrong checksum is an error, and nothing of that file stays in the cache."""
     other = Archive(published.name, published.version, "0" * 64, published.members)
     with pytest.raises(StepFailed, match="sha256"):
         await fetch(other, settings)
     assert list(settings.cache.iterdir()) == []
 
 
-async def test_an_index_without_the_archive_is_told(published: Archive, settings: LocalSettings) -> None:
+async def test_an_index_without_the_archive_is_reported(published: Archive, settings: LocalSettings) -> None:
     """The error names the step, holds pip's own words, and says what to check."""
     missing = Archive("clip", "2.0", published.sha256, published.members)
     with pytest.raises(StepFailed, match=r"(?s)fetching clip==2\.0.*No matching distribution.*package index"):

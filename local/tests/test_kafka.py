@@ -1,4 +1,4 @@
-"""What Kafka needs of Java, told before Kafka is started."""
+"""A Java that Kafka cannot use is reported before Kafka is started."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_the_version_of_java_is_read(output: str, major: int) -> None:
 
 
 @pytest.mark.parametrize("java", ["no-such-java", sys.executable])
-async def test_a_missing_or_wrong_java_is_told(tmp_path: Path, java: str) -> None:
+async def test_a_missing_or_wrong_java_is_reported(tmp_path: Path, java: str) -> None:
     """The error says what to install."""
     with pytest.raises(StepFailed, match=r"(?s)finding Java.*Install Java 17"):
         await find_java(LocalSettings(state_dir=tmp_path, java=java))

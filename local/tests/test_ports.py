@@ -25,8 +25,8 @@ def test_a_taken_port_is_named_with_its_holder_and_its_setting(taken_port: int) 
     assert "WHISPERLINE_LOCAL_KAFKA_PORT" in message
 
 
-def test_every_taken_port_is_told_at_once(taken_port: int) -> None:
-    """One attempt is enough to learn all that stands in the way."""
+def test_every_taken_port_is_reported_at_once(taken_port: int) -> None:
+    """The error of one attempt names every port that is in the way."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         uses = [PortUse("kafka", taken_port, "kafka_port"), PortUse("triton", other.getsockname()[1], "triton_port")]
         with pytest.raises(PortTaken) as caught:
@@ -35,14 +35,14 @@ def test_every_taken_port_is_told_at_once(taken_port: int) -> None:
 
 
 def test_a_port_given_twice_is_refused(taken_port: int) -> None:
-    """Two services may not be told to listen on one port."""
+    """Two services cannot be given the same port."""
     free = taken_port
     with pytest.raises(PortTaken, match="both one and other"):
         check_ports([PortUse("one", free, "one_port"), PortUse("other", free, "other_port")])
 
 
 def test_a_port_is_free_after_its_connections_have_closed() -> None:
-    """What lingers of an earlier run (TIME_WAIT) does not hold a port."""
+    """Connections of an earlier run that linger in TIME_WAIT do not hold a port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert not is_free("127.0.0.1", port)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from whisperline_local.errors import StepFailed
-from whisperline_local.process import run_tool, spawn, tell_nobody, terminate
+from whisperline_local.process import ignore_step, run_tool, spawn, terminate
 from whisperline_local.runner import Runner, State
 from whisperline_local.service import Service
 
@@ -45,20 +45,18 @@ class Runners:
     """Makes runners that are stopped at the end of the test."""
 
     def __init__(self, folder: Path, reports: Reports) -> None:
-        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._folder = folder
         self._reports = reports
         self._made: list[Runner] = []
 
     def __call__(self, service: Service, *needs: Runner) -> Runner:
         log = self._folder / f"{service.name}.log"
-        self._made.append(Runner(service, log, needs, self._reports, self.failure))
+        self._made.append(Runner(service, log, needs, self._reports))
         return self._made[-1]
 
     async def stop(self) -> None:
         for runner in reversed(self._made):
             await runner.stop()
-        self.failure.cancel()
 
 
 @pytest_asyncio.fixture
@@ -88,7 +86,7 @@ async def test_a_killed_process_is_restarted(make: Runners) -> None:
 
 
 async def test_a_process_that_stays_unready_is_killed_and_restarted(make: Runners, reports: Reports) -> None:
-    """What still runs but does not answer any more is replaced."""
+    """A process that runs but does not answer any more is replaced."""
     sick: set[int] = set()
 
     async def ready(pid: int) -> bool:
@@ -121,13 +119,60 @@ async def test_a_service_waits_for_what_it_needs(make: Runners) -> None:
     await healthy(second)
 
 
-async def test_a_first_start_that_fails_is_told_with_its_log(make: Runners) -> None:
+async def test_a_first_start_that_fails_is_reported_with_its_log(make: Runners) -> None:
     """The error names the step, the exit code, the last lines of the log and what to do."""
     runner = make(Service("broken", ("sh", "-c", "echo out of luck; exit 7"), ready=never, hint="Buy a clover."))
     runner.launch()
     with pytest.raises(StepFailed, match=r"(?s)broken: exited with 7.*out of luck.*Buy a clover"):
-        await make.failure
+        await runner.until_failed()
     assert runner.state is State.FAILED
+
+
+async def test_a_process_that_dies_in_on_ready_is_noticed_at_once(make: Runners) -> None:
+    """A dead process ends the wait for its `on_ready`."""
+
+    async def endless() -> None:
+        runner.kill()
+        await asyncio.Event().wait()
+
+    runner = make(Service("fragile", FOREVER, on_ready=endless))
+    runner.launch()
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StepFailed, match="fragile: exited with -9"):
+            await runner.wait_healthy()
+
+
+async def test_a_process_that_does_not_become_ready_in_time_fails_to_start(make: Runners) -> None:
+    """The error says how long the service had."""
+    runner = make(Service("slow", FOREVER, ready=never, start_limit_s=0.1))
+    runner.launch()
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StepFailed, match="slow: not ready after"):
+            await runner.wait_healthy()
+
+
+async def test_a_preparation_that_fails_ends_the_wait_for_its_service(make: Runners) -> None:
+    """`wait_healthy` raises the error of the preparation."""
+
+    async def prepare(_report_step: object) -> None:
+        raise StepFailed("digging", "hit a rock")
+
+    runner = make(Service("deep", FOREVER, prepare=prepare))
+    runner.launch()
+    with pytest.raises(StepFailed, match="digging: hit a rock"):
+        await runner.wait_healthy()
+    assert runner.state is State.FAILED
+
+
+async def test_waiting_for_a_service_that_is_stopped_ends(make: Runners) -> None:
+    """`wait_healthy` fails when nothing supervises the service any more."""
+    runner = make(Service("slow", FOREVER, ready=never))
+    runner.launch()
+    waiting = asyncio.create_task(runner.wait_healthy())
+    await runner.stop()
+    async with asyncio.timeout(LIMIT_S):
+        with pytest.raises(StepFailed, match="ended before it was healthy"):
+            await waiting
 
 
 async def test_a_command_that_ends_well_is_done(make: Runners) -> None:
@@ -151,13 +196,13 @@ async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_p
         await asyncio.sleep(0.01)
     assert not await terminate(process, signal.SIGTERM, 0.1)
     assert process.returncode == -signal.SIGKILL
-    assert not _lives(int(log.read_text()))
+    assert not lives(int(log.read_text()))
 
 
-async def test_a_tool_that_fails_is_told(tmp_path: Path) -> None:
+async def test_a_tool_that_fails_is_reported(tmp_path: Path) -> None:
     """The error holds what the tool wrote."""
     with pytest.raises(StepFailed, match=r"(?s)digging: sh exited with 3.*hit a rock"):
-        await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", tell_nobody)
+        await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", ignore_step)
 
 
 async def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
@@ -186,7 +231,7 @@ async def never(_pid: int) -> bool:
     return False
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -32,7 +32,7 @@ def settings(tmp_path: Path) -> LocalSettings:
 
 def processes_of(settings: LocalSettings) -> list[psutil.Process]:
     """Return the living processes that name the state folder or have a port of this stack in their command."""
-    marks = (str(settings.state), f"--port={settings.port('postgres_port')}")
+    marks = (str(settings.state), f"--port={settings.ports.postgres}")
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = " ".join(process.info["cmdline"] or ())
@@ -76,7 +76,7 @@ async def test_what_is_killed_comes_back_with_its_data_and_nothing_is_left(setti
 
 
 async def test_a_service_can_be_stopped_and_started(settings: LocalSettings) -> None:
-    """What was stopped stays away until it is started."""
+    """A service that was stopped stays stopped until it is started."""
     async with Stack(settings, ["postgres"]) as stack:
         await stack.stop("postgres")
         assert stack.pid("postgres") is None
@@ -96,7 +96,7 @@ async def test_a_state_folder_that_was_removed_starts_afresh(settings: LocalSett
 
 
 async def test_a_second_stack_on_the_same_folder_is_refused(settings: LocalSettings) -> None:
-    """The first goes on undisturbed."""
+    """The first stack is not disturbed."""
     async with Stack(settings, ["postgres"]) as stack:
         with pytest.raises(AlreadyRunning, match="WHISPERLINE_LOCAL_STATE_DIR"):
             await Stack(settings, ["postgres"]).__aenter__()
@@ -105,7 +105,7 @@ async def test_a_second_stack_on_the_same_folder_is_refused(settings: LocalSetti
 
 async def test_a_taken_port_stops_the_start_before_anything_runs(settings: LocalSettings) -> None:
     """Nothing is started, and the folder is free again."""
-    with socket.create_server(("127.0.0.1", settings.port("postgres_port"))):
+    with socket.create_server(("127.0.0.1", settings.ports.postgres)):
         with pytest.raises(PortTaken, match="WHISPERLINE_LOCAL_POSTGRES_PORT"):
             await Stack(settings, ["postgres"]).__aenter__()
         assert processes_of(settings) == []

@@ -4,11 +4,7 @@
         stack.kill("transcriber")
         await stack.wait_healthy("transcriber")
 
-Errors, all of them `LocalError`, each with a message that says what to do:
-
-    PortTaken       a port of the stack is in use
-    AlreadyRunning  another supervisor owns the state folder
-    StepFailed      a download, a preparation or a service's start did not succeed
+Every error is a `LocalError`, whose message says what to do; `errors.py` has the tree.
 """
 
 from whisperline_local.errors import AlreadyRunning, LocalError, PortTaken, StepFailed

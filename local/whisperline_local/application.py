@@ -4,20 +4,20 @@ import sys
 from functools import partial
 
 from whisperline_local import probes
-from whisperline_local.assets import SILERO, fetch
+from whisperline_local.assets import SILERO, voice_activity_model
 from whisperline_local.ports import PortUse
 from whisperline_local.postgres import database_url
-from whisperline_local.process import Tell
-from whisperline_local.secrets import Secrets
-from whisperline_local.service import Service
+from whisperline_local.service import Service, trace_env
 from whisperline_local.settings import HOST, LocalSettings
+from whisperline_local.state_folder import Secrets
 
 # Poetry leaves it to the first run to compile packages, which this variable would forbid: seconds at every start.
 PYTHON_ENV = {"PYTHONDONTWRITEBYTECODE": ""}
+READY_PATH = "/health/ready"
 
 
 def application_services(settings: LocalSettings, secrets: Secrets) -> tuple[Service, ...]:
-    """Every process of ours, in as many replicas as the settings say."""
+    """Return every process of ours, in as many replicas as the settings say."""
     return (
         migrate_service(settings, secrets),
         persistence_service(settings, secrets),
@@ -31,61 +31,75 @@ def replica(name: str, ordinal: int) -> str:
     return f"{name}-{ordinal}" if ordinal else name
 
 
+def persistence_env(settings: LocalSettings, secrets: Secrets) -> dict[str, str]:
+    """Return the variables of persistence and of its migrations."""
+    return {
+        **PYTHON_ENV,
+        **trace_env(settings, "persistence", "persistence"),
+        "WHISPERLINE_PERSISTENCE_DATABASE_URL": database_url(settings, secrets.postgres_password),
+        "WHISPERLINE_PERSISTENCE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
+        "WHISPERLINE_PERSISTENCE_METRICS_PORT": str(settings.ports.persistence_metrics),
+    }
+
+
 def migrate_service(settings: LocalSettings, secrets: Secrets) -> Service:
-    """The step that brings the schema up to date; it ends."""
+    """Return the command that brings the schema up to date, and ends."""
     return Service(
         name="migrate",
         command=(sys.executable, "-m", "whisperline_persistence", "migrate"),
-        env=_persistence_env(settings, secrets),
+        env=persistence_env(settings, secrets),
         after=("postgres",),
         once=True,
     )
 
 
 def persistence_service(settings: LocalSettings, secrets: Secrets) -> Service:
-    """The consumer that stores transcripts."""
-    port = settings.port("persistence_metrics_port")
+    """Return the consumer that stores transcripts."""
+    port = settings.ports.persistence_metrics
     return Service(
         name="persistence",
         command=(sys.executable, "-m", "whisperline_persistence"),
-        env=_persistence_env(settings, secrets),
+        env=persistence_env(settings, secrets),
         after=("migrate", "kafka"),
         ports=(PortUse("persistence", port, "persistence_metrics_port"),),
-        ready=lambda _pid: probes.http_ok(port, "/ready"),
+        ready=lambda _pid: probes.http_ok(port, READY_PATH),
     )
 
 
 def transcriber_service(settings: LocalSettings, ordinal: int) -> Service:
-    """One transcriber."""
+    """Return one transcriber."""
     name = replica("transcriber", ordinal)
-    port = settings.port("transcriber_metrics_port", ordinal)
+    port = settings.ports.transcriber_metrics + ordinal
     return Service(
         name=name,
         command=(sys.executable, "-m", "whisperline_transcriber"),
         env={
             **PYTHON_ENV,
+            **trace_env(settings, "transcriber", name),
             "WHISPERLINE_TRANSCRIBER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-            "WHISPERLINE_TRANSCRIBER_TRITON_URL": f"{HOST}:{settings.port('triton_grpc_port')}",
+            "WHISPERLINE_TRANSCRIBER_TRITON_URL": f"{HOST}:{settings.ports.triton_grpc}",
+            # Where `prepare` puts it: the path must be known before it is fetched.
             "WHISPERLINE_TRANSCRIBER_VAD_MODEL": str(settings.cache / SILERO.folder / SILERO.members[0]),
             "WHISPERLINE_TRANSCRIBER_METRICS_PORT": str(port),
         },
         after=("kafka", "triton"),
         ports=(PortUse(name, port, "transcriber_metrics_port"),),
-        prepare=partial(_fetch_voice_activity_model, settings),
-        ready=lambda _pid: probes.http_ok(port, "/ready"),
+        prepare=partial(voice_activity_model, settings),
+        ready=lambda _pid: probes.http_ok(port, READY_PATH),
         stop_limit_s=20.0,
     )
 
 
 def gateway_service(settings: LocalSettings, secrets: Secrets, ordinal: int) -> Service:
-    """One gateway; its ordinal names its reply partition."""
+    """Return one gateway; its ordinal is the number of its reply partition."""
     name = replica("gateway", ordinal)
-    port = settings.port("gateway_port", ordinal)
+    port = settings.ports.gateway + ordinal
     return Service(
         name=name,
         command=(sys.executable, "-m", "whisperline_gateway"),
         env={
             **PYTHON_ENV,
+            **trace_env(settings, "gateway", name),
             "WHISPERLINE_GATEWAY_HOST": settings.gateway_host,
             "WHISPERLINE_GATEWAY_PORT": str(port),
             "WHISPERLINE_GATEWAY_ORDINAL": str(ordinal),
@@ -95,19 +109,6 @@ def gateway_service(settings: LocalSettings, secrets: Secrets, ordinal: int) -> 
         },
         after=("kafka", "migrate"),
         ports=(PortUse(name, port, "gateway_port", settings.gateway_host),),
-        ready=lambda _pid: probes.http_ok(port, "/health/ready"),
+        ready=lambda _pid: probes.http_ok(port, READY_PATH),
         stop_limit_s=20.0,
     )
-
-
-def _persistence_env(settings: LocalSettings, secrets: Secrets) -> dict[str, str]:
-    return {
-        **PYTHON_ENV,
-        "WHISPERLINE_PERSISTENCE_DATABASE_URL": database_url(settings, secrets.postgres_password),
-        "WHISPERLINE_PERSISTENCE_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
-        "WHISPERLINE_PERSISTENCE_METRICS_PORT": str(settings.port("persistence_metrics_port")),
-    }
-
-
-async def _fetch_voice_activity_model(settings: LocalSettings, tell: Tell) -> None:
-    await fetch(SILERO, settings, tell)

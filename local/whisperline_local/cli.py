@@ -6,24 +6,27 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from whisperline_local.assets import demo_speech
-from whisperline_local.errors import AlreadyRunning, LocalError
-from whisperline_local.preparation import prepare as prepare_all
-from whisperline_local.progress import STYLES, Progress
+from whisperline_local.assets import demo_speech, voice_activity_model
+from whisperline_local.errors import AlreadyRunning, LocalError, first_error_of_tasks
+from whisperline_local.kafka import fetch_broker, find_java
+from whisperline_local.models import export_model
+from whisperline_local.process import ReportStep
 from whisperline_local.runner import State
 from whisperline_local.settings import ENV_PREFIX, LocalSettings
-from whisperline_local.stack import STATUS_FILE, Stack, take_state_folder
+from whisperline_local.stack import Stack
+from whisperline_local.state_folder import STATUS_FILE, take_state_folder
+from whisperline_local.terminal import Progress, status_table
+from whisperline_local.triton import fetch_server
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
 console = Console()
@@ -39,7 +42,25 @@ Speech = Annotated[Path | None, typer.Argument(help="An audio file; a clip of re
 @app.command()
 def up(only: Only = None) -> None:
     """Start everything and keep it running until Ctrl-C."""
-    _in_stack(only, _stay, demo_speech)
+
+    def from_here(path: Path) -> str:
+        return os.path.relpath(path)
+
+    async def stay(stack: Stack, clip: Awaitable[Path]) -> None:
+        if any(service.name == "gateway" for service in stack.services):
+            url = stack.gateway_urls[0]
+            client = Path(sys.executable).with_name("whisperline")
+            command = client.name if shutil.which(client.name) == str(client) else from_here(client)
+            try:
+                speech = from_here(await clip)
+            except LocalError:
+                speech = "speech.wav"  # no package index is in reach: the reader has a file of their own
+            console.print(f"\nWhisperline is up at [bold]{url}[/] (Ctrl-C stops it). Try:\n", highlight=False)
+            console.print(f"    {command} stream --url {url} {speech}\n", soft_wrap=True)
+        console.print(f"Logs: {stack.settings.logs}", highlight=False, soft_wrap=True)
+        await stack.until_failed()
+
+    _in_stack(only, stay, demo_speech)
 
 
 @app.command()
@@ -49,7 +70,7 @@ def demo(speech: Speech = None) -> None:
     async def given_or_fetched(settings: LocalSettings) -> Path:
         return speech or await demo_speech(settings)
 
-    async def work(stack: Stack, clip: asyncio.Task[Path]) -> None:
+    async def work(stack: Stack, clip: Awaitable[Path]) -> None:
         from whisperline_local.demo import demonstrate  # noqa: PLC0415 - not to be imported while services start
 
         await demonstrate(stack, await clip, console)
@@ -62,8 +83,25 @@ def prepare() -> None:
     """Fetch and make what the stack needs, without starting it."""
 
     async def work() -> None:
-        with Progress(console) as progress:
-            await prepare_all(_settings(), progress)
+        settings = _settings()
+        parts: dict[str, Callable[[ReportStep], Awaitable[object]]] = {
+            "java": lambda _: find_java(settings),
+            "kafka": lambda report_step: fetch_broker(settings, report_step),
+            "triton": lambda report_step: fetch_server(settings, report_step),
+            "model": lambda report_step: export_model(settings, report_step),
+            "voice activity": lambda report_step: voice_activity_model(settings, report_step),
+            "demo speech": lambda report_step: demo_speech(settings, report_step),
+        }
+        with Progress(console) as progress, first_error_of_tasks():
+
+            async def prepare_part(name: str) -> None:
+                progress(name, State.PREPARING, "")
+                await parts[name](lambda step: progress(name, State.PREPARING, step))
+                progress(name, State.DONE, "")
+
+            async with asyncio.TaskGroup() as tasks:
+                for name in parts:
+                    tasks.create_task(prepare_part(name))
 
     _or_exit(lambda: _interruptible(work(), lambda: None))
 
@@ -75,7 +113,7 @@ def status() -> None:
     try:
         take_state_folder(settings.state).close()
     except AlreadyRunning:
-        console.print(_status_table(json.loads((settings.state / STATUS_FILE).read_text())))
+        console.print(status_table(json.loads((settings.state / STATUS_FILE).read_text())))
         return
     console.print(f"No stack runs on {settings.state}.", highlight=False)
     raise typer.Exit(NOT_RUNNING)
@@ -91,15 +129,16 @@ def _settings() -> LocalSettings:
 
 def _in_stack(
     only: list[str] | None,
-    work: Callable[[Stack, asyncio.Task[Path]], Coroutine[object, object, None]],
+    work: Callable[[Stack, Awaitable[Path]], Coroutine[object, object, None]],
     fetch_clip: Callable[[LocalSettings], Coroutine[object, object, Path]],
 ) -> None:
-    """Run `work` in a running stack, a clip of speech being fetched while it starts.
+    """Run `work` in a running stack, and fetch a clip of speech while the stack starts.
 
-    A signal ends all in good order, a second one at once.
+    A signal stops everything in good order, a second one at once.
     """
 
     async def run(stack: Stack, progress: Progress) -> None:
+        # Not in a task group: `up` goes on without a clip when it cannot be fetched.
         clip = asyncio.create_task(fetch_clip(stack.settings))
         try:
             with ExitStack() as shown:
@@ -119,35 +158,8 @@ def _in_stack(
     _or_exit(start)
 
 
-async def _stay(stack: Stack, clip: asyncio.Task[Path]) -> None:
-    if any(service.name == "gateway" for service in stack.services):
-        url = stack.gateway_urls[0]
-        console.print(f"\nWhisperline is up at [bold]{url}[/] (Ctrl-C stops it). Try:\n", highlight=False)
-        console.print(f"    {_command('whisperline')} stream --url {url} {await _name(clip)}\n", soft_wrap=True)
-    console.print(f"Logs: {stack.settings.logs}", highlight=False, soft_wrap=True)
-    await stack.until_failed()
-
-
-async def _name(clip: asyncio.Task[Path]) -> str:
-    try:
-        path = await clip
-    except LocalError:
-        return "speech.wav"  # without an index in reach, a file of the reader's own
-    return _from_here(path)
-
-
-def _command(name: str) -> str:
-    """Return how to call a command of this environment from here."""
-    path = Path(sys.executable).with_name(name)
-    return name if shutil.which(name) == str(path) else _from_here(path)
-
-
-def _from_here(path: Path) -> str:
-    return os.path.relpath(path)
-
-
 def _interruptible(work: Coroutine[object, object, None], hurry: Callable[[], None]) -> None:
-    """Run `work`; the first signal to stop cancels it, the next ones call `hurry`."""
+    """Run `work`. The first signal to stop cancels it, the next ones call `hurry`."""
 
     async def run() -> None:
         task = asyncio.create_task(work)
@@ -157,32 +169,16 @@ def _interruptible(work: Coroutine[object, object, None], hurry: Callable[[], No
             asyncio.get_running_loop().add_signal_handler(
                 number, lambda: hurry() if task.cancelling() else task.cancel()
             )
-        await asyncio.wait({task})
-        if not task.cancelled():
-            task.result()
+        await task
 
-    asyncio.run(run())
+    with suppress(asyncio.CancelledError):
+        asyncio.run(run())
 
 
 def _or_exit(work: Callable[[], T]) -> T:
+    """Return the result of `work`; if it fails, show the error and end the command."""
     try:
         return work()
     except LocalError as error:
         Console(stderr=True).print(Text(str(error), "red"), soft_wrap=True)
         raise typer.Exit(1) from error
-
-
-def _status_table(status: dict[str, list[dict[str, object]]]) -> Table:
-    table = Table("service", "state", "process", "restarts", "ports", "log")
-    for row in status["services"]:
-        state = State(str(row["state"]))
-        style = STYLES.get(state, "cyan")
-        table.add_row(
-            str(row["name"]),
-            f"[{style}]{state}[/]",
-            str(row["pid"] or ""),
-            str(row["restarts"]),
-            " ".join(map(str, row["ports"])) if isinstance(row["ports"], list) else "",
-            str(row["log"]),
-        )
-    return table

@@ -1,13 +1,21 @@
-"""What can go wrong on the way up, told so that the reader knows what to do next."""
+"""The errors of the embedded stack, each with a message that says what to do next.
+
+LocalError
+ ├── PortTaken        a port of the stack is in use
+ ├── AlreadyRunning   another supervisor owns the state folder
+ └── StepFailed       a download, a preparation or the start of a service failed
+"""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 LOG_TAIL_LINES = 15
 
 
 class LocalError(Exception):
-    """The embedded stack cannot go on; the message says why and what to do."""
+    """The embedded stack cannot go on. The message says why, and what to do."""
 
 
 class PortTaken(LocalError):
@@ -19,28 +27,38 @@ class AlreadyRunning(LocalError):
 
 
 class StepFailed(LocalError):
-    """A step of the start failed: `step` names it, `log` is the file that tells more (None: there is none)."""
+    """A step of the start failed. `step` is its name, and `log` the file with the details, if there is one."""
 
     def __init__(self, step: str, reason: str, *, hint: str = "", log: Path | None = None) -> None:
         self.step = step
         self.reason = reason
         self.hint = hint
         self.log = log
-        super().__init__(_describe(step, reason, hint, log))
-
-
-def _describe(step: str, reason: str, hint: str, log: Path | None) -> str:
-    parts = [f"{step}: {reason}"]
-    if log is not None:
-        parts += [f"The last lines of {log}:", *(f"    {line}" for line in tail(log))]
-    if hint:
-        parts.append(hint)
-    return "\n".join(parts)
+        lines = [f"{step}: {reason}"]
+        if log is not None:
+            lines += [f"The last lines of {log}:", *(f"    {line}" for line in tail(log))]
+        if hint:
+            lines.append(hint)
+        super().__init__("\n".join(lines))
 
 
 def tail(log: Path, lines: int = LOG_TAIL_LINES) -> list[str]:
-    """Return the last `lines` lines of a log file, none when there is no such file."""
+    """Return the last lines of a log file, or none if there is no such file."""
     if not log.is_file():
         return []
     with log.open(errors="replace") as file:
         return [line.rstrip() for line in deque(file, maxlen=lines)]
+
+
+@contextmanager
+def first_error_of_tasks() -> Iterator[None]:
+    """Replace the exception group of an `asyncio.TaskGroup` by the error that came first.
+
+    Callers of the stack are promised a `LocalError`. The other errors of a group are those of tasks that failed while
+    the group was being cancelled, and would only hide the cause.
+    """
+    try:
+        yield
+    except ExceptionGroup as group:
+        first = group.exceptions[0]
+        raise first from first.__cause__

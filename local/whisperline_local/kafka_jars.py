@@ -1,10 +1,9 @@
-"""Apache Kafka's jars: from Maven coordinates, through jgo, each checked against `kafka.lock`.
+"""Fetch Apache Kafka's jars from Maven repositories, through jgo, and check each against `kafka.lock`.
 
-`kafka.lock` has a line `group:artifact:version sha256` for each jar, in the order of the class path. To write it
-anew for another version: `python -m whisperline_local.kafka_jars 4.3.1 > local/whisperline_local/kafka.lock`.
+`kafka.lock` has a line `group:artifact:version sha256` for each jar, in the order of the class path. To make it
+for another version: `python -m whisperline_local.kafka_jars 4.3.1 > local/whisperline_local/kafka.lock`.
 """
 
-import hashlib
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,10 @@ from jgo.config import GlobalSettings
 from jgo.constants import MAVEN_CENTRAL_URL
 from jgo.maven import MavenContext
 
+from whisperline_local.assets import sha256_of
 from whisperline_local.errors import StepFailed
 
-LOGGING_BACKEND = "org.slf4j:slf4j-simple:1.7.36"  # Kafka names none; this one starts fastest and writes to stderr
+LOGGING_BACKEND = "org.slf4j:slf4j-simple:1.7.36"  # Kafka brings none; this one starts fastest and writes to stderr
 PARALLEL_DOWNLOADS = 8
 TRIES = 3
 TIMEOUT_S = 60
@@ -44,12 +44,15 @@ def fetch_jars(repository: Path) -> list[Path]:
 
     Raises `StepFailed` when one cannot be had or is not the jar that the lock names.
     """
-    context = _context(repository)
+    # Mirrors come from jgo's own configuration, so that it holds here too.
+    remotes = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
+    context = MavenContext(repo_cache=repository, remote_repos=remotes, timeout=TIMEOUT_S)
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-        return list(pool.map(lambda jar: _fetch(context, jar), locked_jars()))
+        return list(pool.map(lambda jar: fetch_jar(context, jar), locked_jars()))
 
 
-def _fetch(context: MavenContext, jar: Jar) -> Path:
+def fetch_jar(context: MavenContext, jar: Jar) -> Path:
+    """Return the path of one jar, as `fetch_jars`."""
     group, name, version = jar.coordinate.split(":")
     artifact = context.project(group, name).at_version(version).artifact()
     problem = ""
@@ -59,31 +62,22 @@ def _fetch(context: MavenContext, jar: Jar) -> Path:
         except (RuntimeError, OSError, AssertionError) as error:  # requests' errors are OSErrors
             problem = str(error)
             continue
-        if _sha256(path) == jar.sha256:
+        found = sha256_of(path)
+        if found == jar.sha256:
             return path
-        problem = f"the sha256 of {path.name} is {_sha256(path)}, not {jar.sha256}"
-        path.unlink()  # cut short by an earlier interruption, or not what was published: fetched anew
+        problem = f"the sha256 of {path.name} is {found}, not {jar.sha256}"
+        path.unlink()  # a download that was interrupted, or not the published jar: the next try fetches it again
     raise StepFailed("fetching Apache Kafka", problem, hint="Is the Maven repository reachable?")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _context(repository: Path) -> MavenContext:
-    """A context that downloads into `repository`, from the repositories of jgo's configuration and Maven Central."""
-    remotes = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
-    return MavenContext(repo_cache=repository, remote_repos=remotes, timeout=TIMEOUT_S)
-
-
-def _lock(version: str) -> Sequence[Jar]:
+def lock(version: str) -> Sequence[Jar]:
+    """Return the jars of a version of Kafka, with the sums of the files that the repositories serve now."""
     artifacts = jgo.resolve(f"org.apache.kafka:kafka_2.13:{version}") + jgo.resolve(LOGGING_BACKEND)[:1]
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         paths = pool.map(lambda artifact: Path(artifact.resolve()), artifacts)
     names = [f"{artifact.groupId}:{artifact.artifactId}:{artifact.version}" for artifact in artifacts]
-    return [Jar(name, _sha256(path)) for name, path in zip(names, paths, strict=True)]
+    return [Jar(name, sha256_of(path)) for name, path in zip(names, paths, strict=True)]
 
 
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{jar.coordinate} {jar.sha256}\n" for jar in _lock(sys.argv[1]))
+    sys.stdout.writelines(f"{jar.coordinate} {jar.sha256}\n" for jar in lock(sys.argv[1]))

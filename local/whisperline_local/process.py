@@ -17,11 +17,11 @@ from whisperline_local.errors import StepFailed
 GROUP_GONE_LIMIT_S = 5.0
 POLL_S = 0.05
 
-Tell = Callable[[str], None]  # takes what a preparation is doing now
+ReportStep = Callable[[str], None]  # called with what a preparation is doing now
 
 
-def tell_nobody(_step: str) -> None:
-    """Keep it quiet."""
+def ignore_step(_step: str) -> None:
+    """Do nothing: the `ReportStep` of callers that show no progress."""
 
 
 async def spawn(
@@ -49,18 +49,22 @@ async def spawn(
             stderr=output,
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            start_new_session=True,  # a Ctrl-C in the terminal goes to the supervisor alone, which stops in order
+            start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone, which stops in order
         )
 
 
 async def terminate(process: asyncio.subprocess.Process, how: signal.Signals, limit_s: float) -> bool:
-    """Ask a process to stop, kill it when `limit_s` have passed, and leave nothing of its group; True: it obeyed."""
+    """Signal a process to stop, kill it after `limit_s`, and leave nothing of its group.
+
+    Returns True if it stopped by itself.
+    """
     obeyed = True
     if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):  # it may die at this moment
             process.send_signal(how)
         try:
-            await asyncio.wait_for(process.wait(), limit_s)
+            async with asyncio.timeout(limit_s):
+                await process.wait()
         except TimeoutError:
             obeyed = False
     await destroy_group(process)
@@ -68,43 +72,41 @@ async def terminate(process: asyncio.subprocess.Process, how: signal.Signals, li
 
 
 async def destroy_group(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of a process and of those it started in its group, and wait until they are gone."""
+    """Kill what is left of a process and of the processes in its group, and wait until they are gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
     deadline = time.monotonic() + GROUP_GONE_LIMIT_S
-    while _group_lives(process.pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our children: no event
+    while group_lives(process.pid) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our children: no event
         await asyncio.sleep(POLL_S)
 
 
-def _group_lives(group: int) -> bool:
+def group_lives(group: int) -> bool:
+    """Return True if a process of this group runs, as far as this user may know."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    # Orphans that are dead stay in the group until the system's first process has taken note of them.
-    return any(_is_alive_in(group, pid) for pid in psutil.pids())
-
-
-def _is_alive_in(group: int, pid: int) -> bool:
-    try:
-        return os.getpgid(pid) == group and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except (ProcessLookupError, PermissionError, psutil.Error):
-        return False
+    # Dead orphans stay in the group until the system's first process has reaped them, so look for living members.
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError, psutil.Error):
+            if os.getpgid(pid) == group and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 async def run_tool(
     step: str,
     command: Sequence[str],
     log: Path,
-    tell: Tell,
+    report_step: ReportStep,
     *,
     hint: str = "",
     user_id: int | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Tell the step and run its command to the end; raises `StepFailed` when it does not exit with 0."""
-    tell(step)
+    """Report the step and run its command to the end. Raises `StepFailed` if it does not exit with 0."""
+    report_step(step)
     process = await spawn(command, log, user_id=user_id, cwd=cwd)
     try:
         code = await process.wait()

@@ -1,4 +1,4 @@
-"""One service kept running: started when what it needs is healthy, watched, restarted, stopped."""
+"""Supervise one service: start it when what it needs is healthy, watch it, restart it, stop it."""
 
 import asyncio
 import contextlib
@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 
-from whisperline_local.errors import StepFailed
+from whisperline_local.errors import StepFailed, first_error_of_tasks
 from whisperline_local.process import destroy_group, spawn, terminate
 from whisperline_local.service import Service
 
 START_POLL_S = 0.05
 WATCH_POLL_S = 1.0
-STABLE_S = 30.0  # a service that was healthy for so long starts its backoff from the beginning
-BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # the last one again and again
+STABLE_S = 30.0  # after so long in good health, the backoff starts from the beginning again
+BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # the last one is repeated
 
 
 class State(StrEnum):
-    """Where a service is in its life."""
+    """The states of a service."""
 
     PREPARING = "preparing"
     WAITING = "waiting"
@@ -34,67 +34,68 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-Report = Callable[[str, State, str], None]
+Report = Callable[[str, State, str], None]  # called with a service's name, its new state, and a detail
 
 
 class Runner:
-    """Supervises one service from `launch` to `stop`; may be launched again after that.
+    """Supervises one service from `launch` to `stop`, after which it may be launched again.
 
-    A first start that fails ends the supervision, and `failure` is set to the reason; later starts are tried again
-    for ever, with backoff. At most one process of the service exists at any time.
+    A first start that fails ends the supervision, and `error` says why. A later start that fails is tried again for
+    ever, with backoff. At most one process of the service exists at any time.
     """
 
-    def __init__(
-        self,
-        service: Service,
-        log: Path,
-        needs: Sequence["Runner"],
-        report: Report,
-        failure: asyncio.Future[None],
-    ) -> None:
+    def __init__(self, service: Service, log: Path, needs: Sequence["Runner"], report: Report) -> None:
         self.service = service
         self.log = log
         self.state = State.STOPPED
         self.restarts = 0
+        self.healthy = False
+        self.error: Exception | None = None
         self._needs = needs
         self._report = report
-        self._failure = failure
-        self._healthy = asyncio.Event()
+        self._changed = asyncio.Event()  # of now; after each change there is another one
         self._was_healthy = False
-        self._killed_pid: int | None = None  # of a process that is as good as dead, whatever its last probe says
+        self._killed_pid: int | None = None  # a process that `kill` has killed may still answer a last probe
         self._process: asyncio.subprocess.Process | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._supervision: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
-        """The id of the running process, None when there is none."""
+        """The id of the running process; None if there is none."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
+    @property
+    def supervised(self) -> bool:
+        """True from `launch` until the supervision ends."""
+        return self._supervision is not None and not self._supervision.done()
+
     def launch(self) -> None:
-        """Begin to supervise."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._supervise(), name=f"local {self.service.name}")
+        """Begin to supervise, unless supervision is under way."""
+        if not self.supervised:
+            self.error = None
+            self._supervision = asyncio.create_task(self._supervise(), name=f"local {self.service.name}")
 
     def kill(self) -> None:
-        """Kill the process with SIGKILL, as a crash would; it will be restarted. It is not healthy from here on."""
+        """Kill the process with SIGKILL, as a crash would. It counts as unhealthy at once, and is restarted."""
         pid = self.pid
         if pid is None:
             raise StepFailed(self.service.name, "cannot be killed, it is not running")
-        self._healthy.clear()
+        self.healthy = False
         self._killed_pid = pid
         os.kill(pid, signal.SIGKILL)
 
     async def release(self) -> None:
-        """Supervise the process no more, and leave it as it is."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        """End the supervision, and leave the process as it is."""
+        if self._supervision is not None:
+            self._supervision.cancel()
+            await asyncio.wait({self._supervision})
+            self._wake_waiters()
 
     async def stop(self) -> None:
-        """Stop the process, by force when its deadline has passed, and supervise it no more."""
-        await self.release()
-        self._healthy.clear()
+        """End the supervision and stop the process, by force after its deadline."""
+        await self.release()  # first, or the supervision would restart what is stopped here
+        self.healthy = False
         if self._process is not None and self.state is not State.DONE:
             self._enter(State.STOPPING)
             obeyed = await terminate(self._process, self.service.stop_signal, self.service.stop_limit_s)
@@ -102,140 +103,144 @@ class Runner:
             self._enter(State.STOPPED, "" if obeyed else f"killed after {self.service.stop_limit_s:.0f} s")
 
     async def wait_healthy(self) -> None:
-        """Wait until the service is healthy; raises `StepFailed` when nothing supervises it."""
-        if self._task is None:
+        """Wait until the service is healthy. Raises why it cannot become so, if nothing supervises it any more."""
+        if self._supervision is None:
             raise StepFailed(self.service.name, "has not been started")
-        healthy = asyncio.create_task(self.until_healthy())
-        try:
-            await asyncio.wait({healthy, self._task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            healthy.cancel()
-        if not self._healthy.is_set():
-            raise StepFailed(self.service.name, "ended before it was healthy", log=self.log)
+        await self._until(lambda: self.healthy or not self.supervised or self.error is not None)
+        if not self.healthy:
+            raise self.error or StepFailed(self.service.name, "ended before it was healthy", log=self.log)
 
     async def until_healthy(self) -> None:
         """Wait until the service is healthy, whoever stops and starts it in the meantime."""
-        await self._healthy.wait()
+        await self._until(lambda: self.healthy)
+
+    async def until_failed(self) -> None:
+        """Wait until the supervision fails, and raise why. This does not return."""
+        await self._until(lambda: self.error is not None)
+        if self.error is not None:
+            raise self.error
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            await self._changed.wait()
 
     async def _supervise(self) -> None:
         attempt = 0
         try:
-            await self._prepare()
+            self._enter(State.PREPARING)
+            await self.service.prepare(lambda step: self._enter(State.PREPARING, step))
             while True:
-                healthy_s = await self._live()
+                healthy_s = await self._run_process()
                 if self.service.once:
                     return
                 attempt = 0 if healthy_s > STABLE_S else attempt
                 delay_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
                 attempt += 1
-                self._enter(State.RESTARTING, f"{self._ending()}; again in {delay_s} s")
+                code = self._process.returncode if self._process is not None else None
+                ending = "was not ready for too long" if code is None else f"exited with {code}"
+                self._enter(State.RESTARTING, f"{ending}; again in {delay_s} s")
                 self.restarts += 1
                 await asyncio.sleep(delay_s)
-        except Exception as error:
+        except Exception as error:  # whatever it is, those who wait for this service must hear of it
+            self.error = error
             self._enter(State.FAILED, str(error).partition("\n")[0])
-            if not self._failure.done():
-                self._failure.set_exception(error)
 
-    async def _prepare(self) -> None:
-        self._enter(State.PREPARING)
-        await self.service.prepare(lambda step: self._enter(State.PREPARING, step))
+    async def _run_process(self) -> float:
+        """Run one process from the wait for its needs to its death. Returns for how many seconds it was up.
 
-    async def _live(self) -> float:
-        """Live one life of the process, from waiting for its needs to its death; return its healthy seconds."""
+        Raises `StepFailed` if it does not become healthy and no process of this service ever was.
+        """
+        service = self.service
         self._enter(State.WAITING)
         for need in self._needs:
+            # Not `wait_healthy`: a need may be stopped and started again, however often, while this service waits.
             await need.until_healthy()
         self._enter(State.STARTING)
-        process = self._process = await self._spawn()
-        try:
-            await self._start(process)
-        except StepFailed:
-            await destroy_group(process)
-            if not self._was_healthy:
-                raise
-            return 0.0
-        if self.service.once:
-            return 0.0
-        started_s = time.monotonic()
-        await self._watch(process)
-        self._healthy.clear()
-        await destroy_group(process)
-        return time.monotonic() - started_s
-
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        service = self.service
-        return await spawn(
+        process = self._process = await spawn(
             service.command,
             self.log,
             env=service.env,
             user_id=service.user_id,
             orphan_signal=service.orphan_signal,
         )
-
-    async def _start(self, process: asyncio.subprocess.Process) -> None:
-        """Wait until the new process is healthy; raises `StepFailed` when it dies first or takes too long."""
-        exited = asyncio.create_task(process.wait())
-        ready = asyncio.create_task(self._until_ready(process))
         try:
-            await asyncio.wait(
-                {exited} if self.service.once else {exited, ready},
-                timeout=self.service.start_limit_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            exited.cancel()
-            ready.cancel()
-        if self.service.once and process.returncode == 0:
-            self._set_healthy(State.DONE)
-        elif process.returncode is None and ready.done():
-            ready.result()
-            self._set_healthy(State.HEALTHY)
-        else:
-            raise self._start_failed(process)
+            await self._until_started(process)
+        except StepFailed:
+            await destroy_group(process)
+            # A first start that fails is a mistake that somebody must mend; a later one may work the next time.
+            if not self._was_healthy:
+                raise
+            return 0.0
+        if service.once:
+            return 0.0
+        started_s = time.monotonic()
+        await self._until_dead_or_unready(process)
+        self.healthy = False
+        await destroy_group(process)  # children may survive their parent, and hold its ports
+        return time.monotonic() - started_s
 
-    def _start_failed(self, process: asyncio.subprocess.Process) -> StepFailed:
+    async def _until_started(self, process: asyncio.subprocess.Process) -> None:
+        """Wait until the new process is healthy. Raises `StepFailed` if it dies first or takes too long."""
+        service, started = self.service, False
+
+        async def until_dead() -> None:
+            await process.wait()
+            if not limit.expired():
+                limit.reschedule(asyncio.get_running_loop().time())  # a dead process will not become ready
+
+        with contextlib.suppress(TimeoutError), first_error_of_tasks():
+            async with asyncio.timeout(service.start_limit_s) as limit, asyncio.TaskGroup() as tasks:
+                death = tasks.create_task(until_dead())
+                if service.once:
+                    await death
+                else:
+                    while not await service.ready(process.pid):  # noqa: ASYNC110 - another process sets no event here
+                        await asyncio.sleep(START_POLL_S)
+                    await service.on_ready()
+                    started = True
+                    death.cancel()
         code = process.returncode
-        reason = f"not ready after {self.service.start_limit_s:.0f} s" if code is None else f"exited with {code}"
-        return StepFailed(self.service.name, reason, hint=self.service.hint, log=self.log)
+        if service.once and code == 0:
+            self._enter_healthy(process, State.DONE)
+        elif started and code is None:
+            self._enter_healthy(process, State.HEALTHY)
+        else:
+            reason = f"not ready after {service.start_limit_s:.0f} s" if code is None else f"exited with {code}"
+            raise StepFailed(service.name, reason, hint=service.hint, log=self.log)
 
-    async def _until_ready(self, process: asyncio.subprocess.Process) -> None:
-        while not await self.service.ready(process.pid):  # noqa: ASYNC110 - another process sets no event here
-            await asyncio.sleep(START_POLL_S)
-        await self.service.on_ready()
-
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _until_dead_or_unready(self, process: asyncio.subprocess.Process) -> None:
         """Return when the process has died, or has not been ready for as long as its service allows."""
+        limit_s = self.service.unready_limit_s
         last_ready_s = time.monotonic()
-        while not await _exits_within(process, WATCH_POLL_S):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_POLL_S):
+                    await process.wait()
+            if process.returncode is not None:
+                return
+            # Unready for a moment is not a reason to kill: a process may wait for another that is being restarted.
             if await self.service.ready(process.pid):
                 last_ready_s = time.monotonic()
-                self._set_healthy(State.HEALTHY)
+                self._enter_healthy(process, State.HEALTHY)
                 continue
-            self._healthy.clear()
+            self.healthy = False
             self._enter(State.UNREADY)
-            limit_s = self.service.unready_limit_s
             if limit_s is not None and time.monotonic() - last_ready_s > limit_s:
                 return
 
-    def _set_healthy(self, state: State) -> None:
-        process = self._process
-        if process is None or process.pid == self._killed_pid:
-            return
-        self._was_healthy = True
-        self._healthy.set()
-        self._enter(state)
-
-    def _ending(self) -> str:
-        code = self._process.returncode if self._process is not None else None
-        return "was not ready for too long" if code is None else f"exited with {code}"
+    def _enter_healthy(self, process: asyncio.subprocess.Process, state: State) -> None:
+        if process.pid != self._killed_pid:
+            self._was_healthy = self.healthy = True
+            self._enter(state)
+            self._wake_waiters()
 
     def _enter(self, state: State, detail: str = "") -> None:
         if state is not self.state or detail:
             self.state = state
             self._report(self.service.name, state, detail)
+            self._wake_waiters()
 
-
-async def _exits_within(process: asyncio.subprocess.Process, limit_s: float) -> bool:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(process.wait(), limit_s)
-    return process.returncode is not None
+    def _wake_waiters(self) -> None:
+        # A new event for each change, so that those who wait again wait for the next change.
+        self._changed.set()
+        self._changed = asyncio.Event()

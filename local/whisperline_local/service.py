@@ -1,5 +1,6 @@
 """A service of the stack as data, and the order in which services start."""
 
+import os
 import signal
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -7,33 +8,34 @@ from graphlib import CycleError, TopologicalSorter
 
 from whisperline_local.errors import LocalError
 from whisperline_local.ports import PortUse
-from whisperline_local.process import Tell
+from whisperline_local.process import ReportStep
+from whisperline_local.settings import LocalSettings
 
 
-async def nothing() -> None:
-    """Do nothing when the process is ready."""
+async def nothing_on_ready() -> None:
+    """Do nothing: the default of `Service.on_ready`."""
 
 
-async def no_preparation(_tell: Tell) -> None:
-    """Prepare nothing."""
+async def no_preparation(_report_step: ReportStep) -> None:
+    """Do nothing: the default of `Service.prepare`."""
 
 
-async def always(_pid: int) -> bool:
-    """Hold for any process."""
+async def always_ready(_pid: int) -> bool:
+    """Return True: the default of `Service.ready`."""
     return True
 
 
 @dataclass(frozen=True)
 class Service:
-    """One process of the stack: how it is prepared, started, asked for its health, and stopped.
+    """One process of the stack: how to prepare it, start it, ask for its health, and stop it.
 
-    `prepare` runs before the first process, beside the preparations of the others, and must be idempotent: it does
-    not wait for the services that `after` names.
-    `ready` is asked with the process id. `on_ready` runs each time the process has become ready, and must be
-    idempotent: only then is the service healthy, and those that name it in `after` start. A service that is
-    `once` is healthy when its command has exited with 0. `unready_limit_s`: a service that has been healthy and
-    then is not ready for so long is killed and started anew (None: it may take all the time it wants, for
-    example because what it depends on is away).
+    `prepare` runs once, before the first process and at the same time as the preparations of the others. It must be
+    idempotent, and does not wait for the services in `after`.
+    `ready` is called with the process id, again and again. `on_ready` runs each time a new process has become ready,
+    and must be idempotent. Then the service is healthy, and the services that name it in `after` start.
+    A `once` service is a command that ends: it is healthy when it has exited with 0.
+    A service that was healthy and is then not ready for `unready_limit_s` is killed and restarted. None: it is left
+    alone, for example because it is unready while a service it depends on is away.
     """
 
     name: str
@@ -41,23 +43,38 @@ class Service:
     env: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     ports: tuple[PortUse, ...] = ()
-    prepare: Callable[[Tell], Awaitable[None]] = no_preparation
-    ready: Callable[[int], Awaitable[bool]] = always
-    on_ready: Callable[[], Awaitable[None]] = nothing
+    prepare: Callable[[ReportStep], Awaitable[object]] = no_preparation
+    ready: Callable[[int], Awaitable[bool]] = always_ready
+    on_ready: Callable[[], Awaitable[None]] = nothing_on_ready
     once: bool = False
     user_id: int | None = None
     stop_signal: signal.Signals = signal.SIGTERM
-    orphan_signal: signal.Signals = signal.SIGKILL  # what the process gets when the supervisor has been killed
+    orphan_signal: signal.Signals = signal.SIGKILL  # sent by Linux to the process when the supervisor dies
     start_limit_s: float = 60.0
     stop_limit_s: float = 10.0
     unready_limit_s: float | None = None
     hint: str = ""
 
 
-def start_order(services: Iterable[Service]) -> tuple[tuple[str, ...], ...]:
-    """Group service names into waves: each wave needs only the waves before it.
+def trace_env(settings: LocalSettings, kind: str, instance: str) -> dict[str, str]:
+    """Return the variables by which a process is told apart in traces.
 
-    Raises `LocalError` when services wait for each other, or for one that is not there.
+    Every other `OTEL_*` variable reaches the process as it is, since services inherit the supervisor's environment.
+    """
+    inherited = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    instance_id = f"service.instance.id={instance}"
+    endpoint = {"OTEL_EXPORTER_OTLP_ENDPOINT": settings.otel_endpoint} if settings.otel_endpoint else {}
+    return {
+        "OTEL_SERVICE_NAME": f"whisperline-{kind}",
+        "OTEL_RESOURCE_ATTRIBUTES": f"{inherited},{instance_id}" if inherited else instance_id,
+        **endpoint,
+    }
+
+
+def start_order(services: Iterable[Service]) -> tuple[tuple[str, ...], ...]:
+    """Group service names into waves, so that each wave needs only the waves before it.
+
+    Raises `LocalError` if services wait for each other, or for one that does not exist.
     """
     graph = {service.name: set(service.after) for service in services}
     if missing := set().union(*graph.values()) - graph.keys():

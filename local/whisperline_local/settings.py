@@ -1,6 +1,7 @@
 """The embedded stack's settings, read once from `WHISPERLINE_LOCAL_*`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,20 +10,35 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "WHISPERLINE_LOCAL_"
 CHECKOUT = Path(__file__).resolve().parents[2]
-HOST = "127.0.0.1"  # nothing of the stack but the gateway can be told to listen elsewhere
+HOST = "127.0.0.1"  # only the gateway can be told to listen elsewhere
 MAX_REPLICAS = 8  # of gateways and of transcribers: the topics have eight partitions
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Replicas = Annotated[int, Field(ge=1, le=MAX_REPLICAS)]
 
 
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one stack. Replica *i* of the gateway or the transcriber has the port given here plus *i*."""
+
+    gateway: int
+    kafka: int
+    kafka_controller: int
+    postgres: int
+    triton_http: int
+    triton_grpc: int
+    triton_metrics: int
+    transcriber_metrics: int
+    persistence_metrics: int
+
+
 class LocalSettings(BaseSettings):
-    """What runs, where it listens, and where its state lies. The README of `local/` has the table."""
+    """The services to run, their addresses, and the folders for their state. The README of `local/` has the table."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
     state_dir: Path = CHECKOUT / ".state"
-    cache_dir: Path | None = None  # downloads and models, to be shared between state folders; None: in the state folder
+    cache_dir: Path | None = None  # downloads and models, which state folders may share; None: in the state folder
     port_offset: Annotated[int, Field(ge=0, le=50000)] = 0  # added to every port below
     gateway_host: str = HOST
     gateway_port: Port = 8080
@@ -40,11 +56,12 @@ class LocalSettings(BaseSettings):
     kafka_heap_mb: Annotated[int, Field(ge=128)] = 384
     model: str = "tiny.en"
     model_repository: Path | None = None  # a Triton model repository to serve as it is, instead of exporting `model`
+    otel_endpoint: str | None = None  # of an OTLP collector, by gRPC; None: as the OTEL_* variables have it
     service_env: Mapping[str, Mapping[str, str]] = {}  # service name -> variables added to its environment
 
     @property
     def cache(self) -> Path:
-        """The folder of downloads and models."""
+        """The folder of downloads and models, absolute."""
         return (self.cache_dir or self.state_dir / "cache").absolute()
 
     @property
@@ -57,11 +74,23 @@ class LocalSettings(BaseSettings):
         """The folder of logs, one file per service."""
         return self.state / "logs"
 
-    def port(self, name: str, ordinal: int = 0) -> int:
-        """Return the port that the setting `name` gives, shifted by the offset and by a replica's ordinal."""
-        return int(getattr(self, name)) + self.port_offset + ordinal
+    @property
+    def ports(self) -> Ports:
+        """The ports with the offset added."""
+        offset = self.port_offset
+        return Ports(
+            gateway=self.gateway_port + offset,
+            kafka=self.kafka_port + offset,
+            kafka_controller=self.kafka_controller_port + offset,
+            postgres=self.postgres_port + offset,
+            triton_http=self.triton_http_port + offset,
+            triton_grpc=self.triton_grpc_port + offset,
+            triton_metrics=self.triton_metrics_port + offset,
+            transcriber_metrics=self.transcriber_metrics_port + offset,
+            persistence_metrics=self.persistence_metrics_port + offset,
+        )
 
     @property
     def kafka_bootstrap(self) -> str:
         """The broker's address."""
-        return f"{HOST}:{self.port('kafka_port')}"
+        return f"{HOST}:{self.ports.kafka}"

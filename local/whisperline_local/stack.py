@@ -3,52 +3,57 @@
 import asyncio
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from whisperline_local.application import application_services
-from whisperline_local.errors import AlreadyRunning, LocalError
+from whisperline_local.errors import LocalError, first_error_of_tasks
 from whisperline_local.kafka import kafka_service
 from whisperline_local.ports import check_ports
 from whisperline_local.postgres import database_url, postgres_service
 from whisperline_local.runner import Report, Runner, State
-from whisperline_local.secrets import load_secrets
 from whisperline_local.service import Service, start_order, with_dependencies
-from whisperline_local.settings import ENV_PREFIX, LocalSettings
+from whisperline_local.settings import LocalSettings
+from whisperline_local.state_folder import STATUS_FILE, fresh_log, load_secrets, take_state_folder, write_whole
 from whisperline_local.triton import triton_service
 
 HEALTHY_LIMIT_S = 60.0
-STATUS_FILE = "status.json"
 
 
-def no_report(_name: str, _state: State, _detail: str) -> None:
-    """Report to nobody."""
+def ignore_state(_name: str, _state: State, _detail: str) -> None:
+    """Do nothing: the `Report` of callers that show no progress."""
 
 
 def all_services(settings: LocalSettings) -> tuple[Service, ...]:
-    """Every service of the stack that the settings describe."""
+    """Return every service of the stack that the settings describe."""
     settings.state.mkdir(parents=True, exist_ok=True)
     secrets = load_secrets(settings.state)
-    infrastructure = (kafka_service(settings), postgres_service(settings, secrets.postgres_password))
-    services = (*infrastructure, triton_service(settings), *application_services(settings, secrets))
-    return tuple(_with_extra_env(service, settings) for service in services)
+    services = (
+        kafka_service(settings),
+        postgres_service(settings, secrets.postgres_password),
+        triton_service(settings),
+        *application_services(settings, secrets),
+    )
+    return tuple(
+        dataclasses.replace(service, env={**service.env, **settings.service_env.get(service.name, {})})
+        for service in services
+    )
 
 
 class Stack:
-    """Runs the services between `async with` and its end.
+    """Runs the services inside its `async with` block. Callers name a service and never touch its `Runner`.
 
-    Entering takes the state folder for itself, checks the ports, and returns when every service is healthy;
-    leaving stops them in reverse order, each within its deadline. Raises `LocalError`s on entering, and leaves
-    nothing running then. `services` names the services wanted (what they need is added), None means all.
+    Entering takes the state folder, checks the ports, and returns when every service is healthy. Leaving stops the
+    services in reverse order, each within its deadline. Entering raises `LocalError`s, and leaves nothing running
+    then. `services` names the services wanted, to which those that they need are added; None means all.
     """
 
     def __init__(
-        self, settings: LocalSettings, services: Collection[str] | None = None, report: Report = no_report
+        self, settings: LocalSettings, services: Collection[str] | None = None, report: Report = ignore_state
     ) -> None:
         self.settings = settings
         every = all_services(settings)
@@ -57,17 +62,16 @@ class Stack:
         self._report = report
         self._runners: dict[str, Runner] = {}
         self._lock: TextIO | None = None
-        self._failure: asyncio.Future[None] | None = None
 
     @property
     def gateway_urls(self) -> list[str]:
         """The HTTP addresses of the gateways, in the order of their ordinals."""
-        ports = (self.settings.port("gateway_port", ordinal) for ordinal in range(self.settings.gateways))
-        return [f"http://{self.settings.gateway_host}:{port}" for port in ports]
+        first = self.settings.ports.gateway
+        return [f"http://{self.settings.gateway_host}:{first + ordinal}" for ordinal in range(self.settings.gateways)]
 
     @property
     def database_url(self) -> str:
-        """The database, as its superuser."""
+        """The URL of the database, for its superuser."""
         return database_url(self.settings, load_secrets(self.settings.state).postgres_password)
 
     @property
@@ -76,23 +80,19 @@ class Stack:
         return self.settings.kafka_bootstrap
 
     def pid(self, name: str) -> int | None:
-        """Return the process id of a service, None when it does not run."""
+        """Return the process id of a service; None if it does not run."""
         return self._runner(name).pid
 
     def restarts(self, name: str) -> int:
-        """Return how many times a service has been started anew after its process ended unasked."""
+        """Return how many times the supervisor has restarted a service."""
         return self._runner(name).restarts
-
-    def state(self, name: str) -> State:
-        """Return where a service is in its life."""
-        return self._runner(name).state
 
     def log(self, name: str) -> Path:
         """Return the log file of a service."""
         return self._runner(name).log
 
     def kill(self, name: str) -> None:
-        """Kill a service's process with SIGKILL; the supervisor starts it anew."""
+        """Kill a service's process with SIGKILL; the supervisor restarts it."""
         self._runner(name).kill()
 
     async def stop(self, name: str) -> None:
@@ -105,17 +105,19 @@ class Stack:
         await self.wait_healthy(name)
 
     async def wait_healthy(self, name: str, limit_s: float = HEALTHY_LIMIT_S) -> None:
-        """Wait until a service is healthy; raises `TimeoutError` or `StepFailed`."""
+        """Wait until a service is healthy. Raises `TimeoutError`, or `StepFailed` if its supervision has ended."""
         async with asyncio.timeout(limit_s):
             await self._runner(name).wait_healthy()
 
     async def until_failed(self) -> None:
-        """Wait until the supervision of a service fails, and raise why: while all is well, for ever."""
-        if self._failure is not None:
-            await asyncio.shield(self._failure)
+        """Wait until the supervision of a service fails, and raise why. This does not return."""
+        with first_error_of_tasks():
+            async with asyncio.TaskGroup() as tasks:
+                for runner in self._runners.values():
+                    tasks.create_task(runner.until_failed())
 
     def hurry(self) -> None:
-        """Kill every process at once; for one who does not want to wait for `__aexit__`."""
+        """Kill every process at once, for a caller who does not want to wait for `__aexit__`."""
         for runner in self._runners.values():
             with contextlib.suppress(LocalError, ProcessLookupError):
                 runner.kill()
@@ -123,11 +125,21 @@ class Stack:
     async def __aenter__(self) -> Self:
         self._lock = take_state_folder(self.settings.state)
         try:
+            # Before anything starts: a service that cannot bind its port would fail late and say less.
             check_ports(port for service in self.services for port in service.ports)
-            self._failure = asyncio.get_running_loop().create_future()
-            self._launch(self._failure)
-            await _first(self._all_healthy(), self.until_failed())
-        except BaseException:
+            by_name = {service.name: service for service in self.services}
+            for name in (name for wave in self._order for name in wave):
+                needs = [self._runners[need] for need in by_name[name].after]
+                log = fresh_log(self.settings.logs, name)
+                self._runners[name] = Runner(by_name[name], log, needs, self._note_state)
+            # All at once: each waits for its needs by itself, and preparations need not wait at all.
+            for runner in self._runners.values():
+                runner.launch()
+            with first_error_of_tasks():
+                async with asyncio.TaskGroup() as tasks:
+                    for runner in self._runners.values():
+                        tasks.create_task(runner.wait_healthy())
+        except BaseException:  # Ctrl-C too: `__aexit__` does not run when entering fails
             await self._stop_all()
             raise
         return self
@@ -137,28 +149,13 @@ class Stack:
     ) -> None:
         await self._stop_all()
 
-    def _launch(self, failure: asyncio.Future[None]) -> None:
-        by_name = {service.name: service for service in self.services}
-        for name in (name for wave in self._order for name in wave):
-            service = by_name[name]
-            needs = [self._runners[need] for need in service.after]
-            self._runners[name] = Runner(service, _fresh_log(self.settings.logs, name), needs, self._note, failure)
-        for runner in self._runners.values():
-            runner.launch()
-
-    async def _all_healthy(self) -> None:
-        for runner in self._runners.values():
-            await runner.until_healthy()
-
     async def _stop_all(self) -> None:
         try:
-            # First, so that nothing is restarted because what it needs has gone, or because of `hurry`.
+            # Supervision ends first, so that nothing is restarted because what it needs has gone, or after `hurry`.
             await asyncio.gather(*(runner.release() for runner in self._runners.values()))
             for wave in reversed(self._order):
                 await asyncio.gather(*(self._runners[name].stop() for name in wave if name in self._runners))
         finally:
-            if self._failure is not None:
-                self._failure.cancel()
             if self._lock is not None:
                 self._lock.close()
 
@@ -167,66 +164,19 @@ class Stack:
             raise LocalError(f"no such service: {name}; there are {', '.join(self._runners)}")
         return self._runners[name]
 
-    def _note(self, name: str, state: State, detail: str) -> None:
+    def _note_state(self, name: str, state: State, detail: str) -> None:
+        """Report a state, and write the status of all services for `whisperline-local status`."""
         self._report(name, state, detail)
-        rows = [_status(runner) for runner in self._runners.values()]
-        _write(self.settings.state / STATUS_FILE, json.dumps({"supervisor": os.getpid(), "services": rows}))
-
-
-def _status(runner: Runner) -> dict[str, object]:
-    return {
-        "name": runner.service.name,
-        "state": runner.state,
-        "pid": runner.pid,
-        "restarts": runner.restarts,
-        "ports": [use.port for use in runner.service.ports],
-        "log": str(runner.log),
-    }
-
-
-def take_state_folder(state: Path) -> TextIO:
-    """Lock a state folder for this process, until the file returned is closed; raises `AlreadyRunning`."""
-    state.mkdir(parents=True, exist_ok=True)
-    lock = (state / "lock").open("a")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise AlreadyRunning(
-            f"A stack already runs on {state} (see `whisperline-local status`). Stop it, or give this one another "
-            f"folder and other ports: {ENV_PREFIX}STATE_DIR and {ENV_PREFIX}PORT_OFFSET."
-        ) from error
-    return lock
-
-
-async def _first(*waits: Coroutine[object, object, None]) -> None:
-    """Wait until the first of them ends, give up the others, and raise what it raised."""
-    tasks = {asyncio.create_task(wait) for wait in waits}
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in done:
-        task.result()
-
-
-def _with_extra_env(service: Service, settings: LocalSettings) -> Service:
-    extra = settings.service_env.get(service.name, {})
-    return dataclasses.replace(service, env={**service.env, **extra})
-
-
-def _fresh_log(logs: Path, name: str) -> Path:
-    """Return the path of an empty log, with the one of the run before kept beside it."""
-    log = logs / f"{name}.log"
-    logs.mkdir(parents=True, exist_ok=True)
-    if log.exists():
-        log.rename(logs / f"{name}.previous.log")
-    return log
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(text)
-    unfinished.rename(path)
+        rows = [
+            {
+                "name": runner.service.name,
+                "state": runner.state,
+                "pid": runner.pid,
+                "restarts": runner.restarts,
+                "ports": [use.port for use in runner.service.ports],
+                "log": str(runner.log),
+            }
+            for runner in self._runners.values()
+        ]
+        status = json.dumps({"supervisor": os.getpid(), "services": rows})
+        write_whole(self.settings.state / STATUS_FILE, status)

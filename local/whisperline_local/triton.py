@@ -1,9 +1,10 @@
 """Triton Inference Server from the wheel `nvidia-pytriton`, which carries the whole server.
 
-Its Python backend runs the model in a process of its own, the stub. The stub ignores PYTHONPATH; it takes its
-packages from the environment of the first `python3` on PATH, so that PATH begins with this environment.
+Its Python backend runs the model in a process of its own, the stub. The stub ignores PYTHONPATH and takes its
+packages from the environment of the first `python3` on PATH, so PATH must begin with this environment.
 """
 
+import asyncio
 import ctypes.util
 import os
 import platform
@@ -18,16 +19,15 @@ import psutil
 
 from whisperline_local import probes
 from whisperline_local.assets import TRITON, fetch
-from whisperline_local.errors import StepFailed
+from whisperline_local.errors import StepFailed, first_error_of_tasks
 from whisperline_local.models import export_model, exported_repository
 from whisperline_local.ports import PortUse
-from whisperline_local.process import Tell, tell_nobody
-from whisperline_local.service import Service
+from whisperline_local.process import ReportStep, ignore_step
+from whisperline_local.service import Service, trace_env
 from whisperline_local.settings import HOST, LocalSettings
-from whisperline_local.together import together
 
 MODEL = "whisper"
-MODELS = (MODEL, "whisper_rollout")  # the second tells which version of the first serves a session
+MODELS = (MODEL, "whisper_rollout")  # the second says which version of the first serves a session
 SERVER = "pytriton/tritonserver"
 STUB = "triton_python_backend_stub"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -35,61 +35,64 @@ LIBRARY = f"libpython{PYTHON}.so.1.0"
 EXIT_LIMIT_S = 5
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 SHARED_MEMORY_NAME = "triton_python_backend_shm_region_*"
-STALE_S = 60.0
+STALE_S = 60.0  # a stub needs moments to name its region in its command line
 
 
 def triton_service(settings: LocalSettings) -> Service:
-    """The inference server with the model loaded."""
+    """Return the inference server, which is healthy once it has loaded the models."""
     server = settings.cache / TRITON.folder / SERVER
-    http, grpc, metrics = (settings.port(f"triton_{kind}_port") for kind in ("http", "grpc", "metrics"))
+    ports = settings.ports
     return Service(
         name="triton",
         command=(
             str(server / "bin/tritonserver"),
             f"--model-repository={model_repository(settings)}",
             f"--backend-directory={server / 'backends'}",
-            "--model-control-mode=explicit",
+            "--model-control-mode=explicit",  # lets a rollout load and unload versions by request
             *(f"--load-model={model}" for model in MODELS),
-            "--disable-auto-complete-config",  # it is complete, and to ask the stub would start the stub twice
+            "--grpc-header-forward-pattern=traceparent",  # the model's spans are children of the sender's
+            "--disable-auto-complete-config",  # it is complete, and asking the stub for it would start the stub twice
             f"--exit-timeout-secs={EXIT_LIMIT_S}",
             *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),
-            f"--http-port={http}",
-            f"--grpc-port={grpc}",
-            f"--metrics-port={metrics}",
+            f"--http-port={ports.triton_http}",
+            f"--grpc-port={ports.triton_grpc}",
+            f"--metrics-port={ports.triton_metrics}",
         ),
         env={
+            **trace_env(settings, "triton", "triton"),
             "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ.get('PATH', os.defpath)}",
-            "LD_LIBRARY_PATH": f"{_python_library_folder()}:{server.parents[1] / 'nvidia_pytriton.libs'}",
+            "LD_LIBRARY_PATH": f"{python_library_folder()}:{server.parents[1] / 'nvidia_pytriton.libs'}",
         },
-        ports=tuple(
-            PortUse("triton", settings.port(name), name)
-            for name in ("triton_http_port", "triton_grpc_port", "triton_metrics_port")
+        ports=(
+            PortUse("triton", ports.triton_http, "triton_http_port"),
+            PortUse("triton", ports.triton_grpc, "triton_grpc_port"),
+            PortUse("triton", ports.triton_metrics, "triton_metrics_port"),
         ),
-        prepare=partial(_prepare, settings),
-        ready=partial(_ready, http),
+        prepare=partial(prepare_triton, settings),
+        ready=partial(models_ready, ports.triton_http),
         start_limit_s=120.0,
         stop_limit_s=EXIT_LIMIT_S + 5.0,
         unready_limit_s=3.0,
         hint=f"{settings.model_repository} must hold {' and '.join(MODELS)}: see `whisperline models init`."
         if settings.model_repository
-        else f"If the model is broken: remove {exported_repository(settings)}, it will be exported anew.",
+        else f"If the model is broken: remove {exported_repository(settings)}, it will be exported again.",
     )
 
 
 def model_repository(settings: LocalSettings) -> Path:
-    """The folder that Triton serves models from."""
+    """Return the folder that Triton serves models from."""
     return settings.model_repository or exported_repository(settings)
 
 
-async def _ready(http_port: int, pid: int) -> bool:
-    """Tell whether the models are ready and their stubs live: this server goes on to call one without a stub ready."""
+async def models_ready(http_port: int, pid: int) -> bool:
+    """Return True if the models are ready and their stubs live: the server still calls a model ready without a stub."""
     if not stubs_live(pid):
         return False
     return all([await probes.http_ok(http_port, f"/v2/models/{model}/ready") for model in MODELS])
 
 
 def stubs_live(pid: int) -> bool:
-    """Tell whether a Triton process has stubs and all of them live; those that it ended itself it has let go."""
+    """Return True if a Triton process has stubs and none is dead. A stub that Triton itself has ended is not there."""
     try:
         children = [child for child in psutil.Process(pid).children() if child.name().startswith(STUB[:15])]
         return bool(children) and all(child.status() != psutil.STATUS_ZOMBIE for child in children)
@@ -97,54 +100,57 @@ def stubs_live(pid: int) -> bool:
         return False
 
 
-async def fetch_server(settings: LocalSettings, tell: Tell = tell_nobody) -> None:
-    """Fetch the server, and put the stub for this Python where the server looks for it."""
-    _check_machine()
-    server = await fetch(TRITON, settings, tell) / SERVER
+async def fetch_server(settings: LocalSettings, report_step: ReportStep = ignore_step) -> None:
+    """Fetch the server, and put the stub for this Python where the server looks for it.
+
+    Raises `StepFailed` if this machine cannot run it.
+    """
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        raise StepFailed("preparing Triton", "its wheel is for Linux on x86-64 only")
+    if not (python_library_folder() / LIBRARY).exists() and ctypes.util.find_library(f"python{PYTHON}") is None:
+        hint = f"Install it (Debian, Ubuntu: apt-get install libpython{PYTHON}), or use a Python that has it."
+        raise StepFailed("preparing Triton", f"its Python backend needs {LIBRARY}, which is not here", hint=hint)
+    server = await fetch(TRITON, settings, report_step) / SERVER
     stub = server / "backends/python" / STUB
     if not stub.exists():
+        # Another process may be doing the same: each copies to a name of its own, and renames it.
         unfinished = stub.with_name(f"{STUB}.{os.getpid()}")
         shutil.copy(server / "python_backend_stubs" / PYTHON / STUB, unfinished)
         unfinished.rename(stub)
 
 
-async def _prepare(settings: LocalSettings, tell: Tell) -> None:
+async def prepare_triton(settings: LocalSettings, report_step: ReportStep) -> None:
+    """Fetch the server, and export the model unless a repository was given."""
     remove_stale_shared_memory()
-    if settings.model_repository is None:
-        await together(fetch_server(settings, tell), export_model(settings, tell))
-    else:
-        await fetch_server(settings, tell)
+    with first_error_of_tasks():
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fetch_server(settings, report_step))
+            if settings.model_repository is None:
+                tasks.create_task(export_model(settings, report_step))
 
 
 def remove_stale_shared_memory() -> None:
     """Remove the shared memory of servers that were killed: containers have little, and nobody else would.
 
-    A region in use is named in the command line of its stub; a stub that starts names its own within moments.
+    A region in use is named in the command line of its stub.
     """
-    regions = [path for path in SHARED_MEMORY.glob(SHARED_MEMORY_NAME) if _is_stale(path)]
+
+    def is_stale(region: Path) -> bool:
+        try:
+            status = region.stat()
+        except FileNotFoundError:
+            return False
+        return status.st_uid == os.geteuid() and time.time() - status.st_mtime > STALE_S
+
+    regions = [path for path in SHARED_MEMORY.glob(SHARED_MEMORY_NAME) if is_stale(path)]
     if not regions:
-        return
+        return  # and spare the look at every process
     in_use = {word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()}
     for region in regions:
         if region.name not in in_use:
             region.unlink(missing_ok=True)
 
 
-def _is_stale(region: Path) -> bool:
-    try:
-        status = region.stat()
-    except FileNotFoundError:
-        return False
-    return status.st_uid == os.geteuid() and time.time() - status.st_mtime > STALE_S
-
-
-def _check_machine() -> None:
-    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
-        raise StepFailed("preparing Triton", "its wheel is for Linux on x86-64 only")
-    if not (_python_library_folder() / LIBRARY).exists() and ctypes.util.find_library(f"python{PYTHON}") is None:
-        hint = f"Install it (Debian, Ubuntu: apt-get install libpython{PYTHON}), or use a Python that has it."
-        raise StepFailed("preparing Triton", f"its Python backend needs {LIBRARY}, which is not here", hint=hint)
-
-
-def _python_library_folder() -> Path:
+def python_library_folder() -> Path:
+    """Return the folder of the shared library of this Python."""
     return Path(sysconfig.get_config_var("LIBDIR"))

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from whisperline_models.checkpoint import Checkpoint, Dimensions
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.engine.vocabulary import Vocabulary
 from whisperline_models.export import export_version
-from whisperline_models.sources import load_checkpoint
-from whisperline_models.speech import Clip, read_manifest
+from whisperline_models.gate import Clip, read_manifest
+from whisperline_models.weights import Checkpoint, Dimensions, load_checkpoint
 
 CHECKOUT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("WHISPERLINE_MODEL_CACHE", CHECKOUT / ".state" / "cache"))
@@ -40,6 +39,12 @@ def small(checkpoint: Checkpoint) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
+def exported(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of `small`, not to be changed."""
+    return export_version(small, tmp_path_factory.mktemp("exported") / "version", "int8")
+
+
+@pytest.fixture(scope="session")
 def served(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """The engine as it is served by default."""
     return Engine(export_version(checkpoint, tmp_path_factory.mktemp("int8") / "version", "int8"), threads=2)
@@ -58,14 +63,14 @@ def multilingual() -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def vocabulary(checkpoint: Checkpoint) -> Vocabulary:
+def tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """The tokens of tiny.en."""
-    return Vocabulary.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    return Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
 
 
 @pytest.fixture(scope="session")
 def recorded() -> Callable[[str], list[dict[str, Any]]]:
-    """What the reference gave, by the kinds of `whisperline_models.recording`."""
+    """Return the recorded answers of the reference, by the kinds of `reference_tools.recording`."""
     return lambda kind: json.loads((REFERENCE / f"{kind}.json").read_text())
 
 

@@ -11,23 +11,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jiwer import wer
-from whisperline_models.engine.requests import Request, RequestError, Result
+from numpy.typing import NDArray
+from whisperline_models.engine.errors import RequestError
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.speech import Clip
+from whisperline_models.gate import Clip
 
 TIMED = json.dumps({"language": "en", "timestamps": True, "words": True}).encode()
 SAMPLE = 12  # clips, spread over the set
 
 
-def _ask(engine: Engine, audio: np.ndarray, options: bytes = TIMED) -> Request:
-    return Request.parse(audio, options, engine.vocabulary.languages)
+def _ask(engine: Engine, audio: NDArray[np.int16], options: bytes = TIMED) -> Request:
+    return Request.parse(audio, options, engine.tokenizer.languages)
 
 
 def _plain(text: str) -> str:
     return " ".join(re.sub(r"[^a-z' ]", " ", text.lower()).split())
 
 
-def _said(result: Result) -> tuple[str, tuple[int, ...], int]:
+def _said(result: Result) -> tuple[str, tuple[int, ...], float]:
     return result.text, result.tokens, result.window_s
 
 
@@ -58,10 +61,10 @@ def test_a_row_that_leaves_for_a_better_lane_goes_on_where_it_was(
     for units in (3, 9, 14):
         said: dict[str, Result] = {}
         for name, request in (("first", first), ("second", second)):
-            served.submit(replace(request, lane="file"), partial(said.__setitem__, name))  # type: ignore[arg-type]
+            served.submit(replace(request, lane="file"), partial(said.__setitem__, name))
         for _ in range(units):
             served.work()
-        served.submit(replace(live, lane="final"), partial(said.__setitem__, "live"))  # type: ignore[arg-type]
+        served.submit(replace(live, lane="final"), partial(said.__setitem__, "live"))
         while served.work():
             pass
         assert next(iter(said)) == "live"
@@ -73,13 +76,13 @@ def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Resu
     """Word times do not run backwards or beyond the audio, and the words are the text."""
     for request, result in rows:
         words = result.words
-        assert "".join(str(word["word"]) for word in words).split() == result.text.split() or (
-            " ".join(str(word["word"]).strip() for word in words) == result.text
+        assert "".join(word.word for word in words).split() == result.text.split() or (
+            " ".join(word.word for word in words) == result.text
         )
-        times = [(int(word["start_ms"]), int(word["end_ms"])) for word in words]
+        times = [(word.start_ms, word.end_ms) for word in words]
         assert all(start <= end <= len(request.audio) // 16 + 1 for start, end in times)
         assert all(one[0] <= other[0] for one, other in itertools.pairwise(times))
-        assert all(0 <= float(word["confidence"]) <= 1 for word in words)
+        assert all(0 <= word.confidence <= 1 for word in words)
 
 
 def test_read_speech_is_understood(served: Engine, english: list[Clip]) -> None:

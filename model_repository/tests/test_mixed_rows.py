@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from whisperline_models.checkpoint import Checkpoint
-from whisperline_models.engine.requests import Request, Result
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
-from whisperline_models.speech import Clip, read_manifest
+from whisperline_models.gate import Clip, read_manifest
+from whisperline_models.weights import Checkpoint
 
 OPTIONS: list[tuple[str, dict[str, object]]] = [  # of a clip in this language
     ("en", {"language": "en", "words": True}),
@@ -38,7 +39,7 @@ def rows(base: Engine, speech_dir: Path, english: list[Clip]) -> list[tuple[Requ
     """A request of each kind, with what it gives alone."""
     clips = {code: read_manifest(speech_dir, {code}, longest_s=14) for code, _ in OPTIONS}
     requests = [
-        Request.parse(clips[code][index].read(), json.dumps(options).encode(), base.vocabulary.languages)
+        Request.parse(clips[code][index].read(), json.dumps(options).encode(), base.tokenizer.languages)
         for index, (code, options) in zip((0, 4, 1, 2, 1, 2, 0, 0, 0), OPTIONS, strict=True)
     ]
     return [(request, base.transcribe([request])[0]) for request in requests]
@@ -59,12 +60,12 @@ def test_a_row_is_what_it_is_alone(base: Engine, rows: list[tuple[Request, Resul
 
 
 def _without_probabilities(result: Result) -> Result:
-    words = tuple({**word, "confidence": 0.0} for word in result.words)
+    words = tuple(replace(word, confidence=0.0) for word in result.words)
     return replace(result, words=words, avg_logprob=0.0, no_speech_prob=0.0)
 
 
 def _probabilities(result: Result) -> list[float]:
-    return [result.avg_logprob, result.no_speech_prob, *(float(word["confidence"]) for word in result.words)]
+    return [result.avg_logprob, result.no_speech_prob, *(word.confidence for word in result.words)]
 
 
 def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]]) -> None:

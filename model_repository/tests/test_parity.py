@@ -1,13 +1,13 @@
-"""Against the reference implementations, in an environment of their own."""
+"""Comparison with the reference implementations, which run in an environment of their own."""
 
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from whisperline_models.checkpoint import Checkpoint
-from whisperline_models.parity import TOLERANCE, Parity, check, weighed_error
-from whisperline_models.speech import Clip
+from reference_tools.parity import TOLERANCE, Parity, compare, weighed_error
+from whisperline_models.gate import Clip
+from whisperline_models.weights import Checkpoint
 
 MOST_WORD_ERROR_S = 0.02  # one frame, median
 
@@ -44,7 +44,7 @@ def test_a_sample_is_the_references_token_for_token(
     checkpoint: Checkpoint, english: list[Clip], oracle: Path, tmp_path: Path
 ) -> None:
     """Outputs within 1e-3, the same greedy tokens with and without timestamps, the same word times."""
-    _assert_equal(check(checkpoint, english[:: len(english) // 6][:6], oracle, tmp_path, n_deep=3))
+    _assert_equal(compare(checkpoint, english[:: len(english) // 6][:6], oracle, tmp_path, n_deep=3))
 
 
 @pytest.mark.oracle
@@ -52,7 +52,7 @@ def test_every_english_clip_is_the_references_token_for_token(
     checkpoint: Checkpoint, english: list[Clip], oracle: Path, tmp_path: Path
 ) -> None:
     """The same over all clips of up to 30 s."""
-    _assert_equal(check(checkpoint, english, oracle, tmp_path, n_deep=40))
+    _assert_equal(compare(checkpoint, english, oracle, tmp_path, n_deep=40))
 
 
 @pytest.mark.oracle
@@ -60,4 +60,4 @@ def test_other_languages_are_the_references_token_for_token(
     multilingual: Checkpoint, romance: list[Clip], oracle: Path, tmp_path: Path
 ) -> None:
     """The multilingual `base` on French, Spanish and Italian clips."""
-    _assert_equal(check(multilingual, romance, oracle, tmp_path, n_deep=8))
+    _assert_equal(compare(multilingual, romance, oracle, tmp_path, n_deep=8))

@@ -1,8 +1,9 @@
-"""Against what the reference gave on real speech, recorded by `whisperline_models.recording`.
+"""Comparison with what the reference gave on real speech, recorded by `reference_tools.recording`.
 
 `reference/base.json` is of the multilingual `base`: greedy tokens by transformers; translation, detection, prompts and
-word times by openai-whisper. `reference/ladder.json` tells when its `transcribe` takes greedy text of `tiny.en` for
-good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; what is not there is left out.
+word times by openai-whisper. `reference/fallback.json` tells when its `transcribe` takes greedy text of `tiny.en` for
+good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; those that are not there are
+left out.
 """
 
 import json
@@ -12,13 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from whisperline_models.checkpoint import Checkpoint
-from whisperline_models.engine.guards import Verdict, judge, loops
+from reference_tools.parity import decode, word_errors
+from reference_tools.recording import read_prompts
+from whisperline_models.engine.fallback import Verdict, has_loop, judge
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
-from whisperline_models.parity import decode, word_gaps
-from whisperline_models.speech import Clip, read_manifest, read_prompts
+from whisperline_models.gate import Clip, read_manifest
+from whisperline_models.weights import Checkpoint
 
 Row = dict[str, Any]
 EVERY = 6  # row of greedy text; all of them take minutes
@@ -56,7 +58,7 @@ def rows(recorded: Callable[[str], list[Row]], clips: dict[str, Clip]) -> Callab
 def ask(row: Row, clips: dict[str, Clip], engine: Engine) -> Request:
     """The row as a request of the interface."""
     audio = clips[row["clip"]].read()[: 30 * 16_000]
-    return Request.parse(audio, json.dumps(row["options"]).encode(), engine.vocabulary.languages)
+    return Request.parse(audio, json.dumps(row["options"]).encode(), engine.tokenizer.languages)
 
 
 def _assert_decoded(rows: list[Row], clips: dict[str, Clip], engine: Engine) -> None:
@@ -101,21 +103,21 @@ def test_words_are_where_the_reference_hears_them(
 ) -> None:
     """Starts and ends are within 100 ms in the median."""
     asked = [(row, ask(row, clips, base)) for row in rows("base", "words")]
-    gaps = [gap for row, request in asked for gap in word_gaps(base, request, row["greedy"]["text"], row["words"])]
+    gaps = [gap for row, request in asked for gap in word_errors(base, request, row["greedy"]["text"], row["words"])]
     assert len(gaps) > 50
     assert np.median(gaps) <= MOST_WORD_ERROR_S
 
 
-def test_what_the_reference_decodes_again_is_not_taken_for_good(
+def test_a_text_that_the_reference_decodes_again_is_not_taken_for_good(
     exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """Our guards refuse what its ladder refuses; what it takes they take too, or hold to be no speech."""
-    vocabulary, asked = exact.vocabulary, rows("ladder", "ladder")
+    """We refuse each text that its temperature fallback refuses, and take the others, or hold them to be no speech."""
+    tokenizer, asked = exact.tokenizer, rows("fallback", "fallback")
     requests = [ask(row, clips, exact) for row in asked]
     for row, request, ours in zip(asked, requests, decode(exact, requests), strict=True):
-        theirs = row["ladder"]
-        text_tokens = [token for token in ours.tokens if token < vocabulary.end]
-        verdict = judge(ours, vocabulary.decode(text_tokens), text_tokens, request.audio.size / 16_000)
+        theirs = row["fallback"]
+        text_tokens = [token for token in ours.tokens if token < tokenizer.eot]
+        verdict = judge(ours, tokenizer.decode(text_tokens), text_tokens, request.audio.size / 16_000)
         assert list(ours.tokens) == theirs["tokens"], row["clip"]
         assert ours.avg_logprob == pytest.approx(theirs["avg_logprob"], abs=PROBABILITY_TOLERANCE)
         assert ours.no_speech_prob == pytest.approx(theirs["no_speech_prob"], abs=PROBABILITY_TOLERANCE)
@@ -124,4 +126,4 @@ def test_what_the_reference_decodes_again_is_not_taken_for_good(
         elif theirs["falls_back"]:
             assert verdict is not Verdict.GOOD, row["clip"]
         else:
-            assert verdict in {Verdict.GOOD, Verdict.SILENT} or loops(text_tokens), row["clip"]
+            assert verdict in {Verdict.GOOD, Verdict.SILENT} or has_loop(text_tokens), row["clip"]

@@ -1,4 +1,4 @@
-"""Token for token against the reference, without its environment.
+"""Comparison with the reference's tokens, without its environment.
 
 `reference_tokens.json` holds what transformers 5.17.0 on torch 2.11.0 decoded greedily (tiny.en, float32, 30 s window,
 no timestamps) of each English clip of the speech folder; `make parity` compares with the reference itself.
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from whisperline_models.engine.jobs import FULL_WINDOW_S
+from reference_tools.parity import decode
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.speech import Clip
+from whisperline_models.gate import Clip
 
 RECORDED: dict[str, list[int]] = json.loads(Path(__file__).with_name("reference_tokens.json").read_text())
 EVERY = 5  # clip; all of them take minutes
@@ -24,10 +24,10 @@ def test_greedy_text_is_the_references_token_for_token(exact: Engine, english: l
     clips = [clip for clip in english if clip.id in RECORDED][::EVERY]
     if not clips:
         pytest.skip("the speech folder holds none of the clips that were recorded")
-    found = {}
+    found: dict[str, list[int]] = {}
     for at in range(0, len(clips), BATCH):
         batch = clips[at : at + BATCH]
         requests = [Request(clip.read().astype(np.float32) / 32_768, "en") for clip in batch]
-        decoded = exact.decode([exact.task(request, FULL_WINDOW_S) for request in requests])
+        decoded = decode(exact, requests)
         found |= {clip.id: list(each.tokens) for clip, each in zip(batch, decoded, strict=True)}
     assert found == {clip.id: RECORDED[clip.id] for clip in clips}

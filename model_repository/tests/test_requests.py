@@ -1,3 +1,5 @@
+"""What a request may ask for, and how a wrong one is refused."""
+
 from __future__ import annotations
 
 import json
@@ -7,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from whisperline_models.engine.jobs import attempts
-from whisperline_models.engine.requests import TEMPERATURES, Request, RequestError
+from whisperline_models.engine.errors import RequestError
+from whisperline_models.engine.requests import Request
 
 AUDIO = np.zeros(16000, np.int16)
 LANGUAGES = ("en", "fr")
@@ -108,17 +110,3 @@ def test_any_value_is_read_or_refused(options: dict[str, object]) -> None:
     assert request.temperatures
     assert all(0 <= temperature <= 1 for temperature in request.temperatures)
     assert f"{request.prompt}{request.hotwords}".encode() is not None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "window_s"), [(0.1, 12), (11.7, 12), (11.8, 15), (14.7, 15), (19.6, 20), (19.8, 30), (30.0, 30)]
-)
-def test_the_window_is_the_smallest_with_a_margin(seconds: float, window_s: int) -> None:
-    """Three tenths of a second stay free behind the audio, where thirty seconds allow it."""
-    assert attempts(round(seconds * 16000), (30, 12, 20, 15), (0.0,))[0].window_s == window_s
-
-
-def test_the_ladder_goes_over_the_full_window_to_the_temperatures() -> None:
-    """After the small window come 30 s, greedy and then sampled ever more freely."""
-    ladder = [(attempt.window_s, attempt.temperature) for attempt in attempts(16000, (12, 30), TEMPERATURES)]
-    assert ladder == [(12, 0.0), (30, 0.0), (30, 0.2), (30, 0.4), (30, 0.6), (30, 0.8), (30, 1.0)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from whisperline_models.cli_rollout import parse_share
+from whisperline_models.cli.console import parse_share
 from whisperline_models.errors import VersionError
 from whisperline_models.routing import state
 from whisperline_models.routing.state import Canary, Rollout, RolloutError

@@ -6,7 +6,8 @@ from itertools import count
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_models.engine.schedule import LANES, PATIENCE_S, Scheduler, Stage, Unit
+from whisperline_models.engine.requests import LANES
+from whisperline_models.engine.schedule import PATIENCE_S, Scheduler, Stage, Unit
 
 SLOTS = 4
 FINAL, PARTIAL, FILE = range(len(LANES))
@@ -23,7 +24,7 @@ class Job:
     stage: Stage = Stage.ENCODE
 
     @property
-    def encoding(self) -> tuple[int, int]:
+    def batch_key(self) -> tuple[int, int]:
         """Windows of one length that want the same piece go together."""
         return self.window_s, self.pieces
 

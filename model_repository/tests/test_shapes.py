@@ -1,7 +1,7 @@
 """Official sizes that cannot be had here, by random weights of their shape.
 
 `reference/shapes.json` holds what transformers gave with the same weights: encoder and logits in float64, greedy
-tokens. Where time binds, a size has fewer layers: `whisperline_models.recording.CUTS`.
+tokens. Where time binds, a size has fewer layers: `reference_tools.recording.CUTS`.
 """
 
 from collections.abc import Callable
@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from whisperline_models.engine import rules
+from numpy.typing import NDArray
+from reference_tools.parity import TOLERANCE, force, outputs_of, spectrogram
+from reference_tools.recording import CUTS, cut_checkpoint, shape_audio, thin
+from reference_tools.shapes import with_layers
+from whisperline_models.engine import logit_filters
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
-from whisperline_models.parity import TOLERANCE, outputs_of, spectrogram
-from whisperline_models.recording import CUTS, cut_checkpoint, shape_audio, thin
-from whisperline_models.shapes import cut
 
 OFTEN = ("distil-small.en", "large-v3")  # the others take a gigabyte and seconds each, and differ in width alone
 DEEP = 20  # layers of the width of large-v3: 2.6 GB with the vocabulary
 Recorded = Callable[[str], list[dict[str, Any]]]
 
 
-def _assert_near(ours: np.ndarray, theirs: list[list[float]], name: str) -> None:
+def _assert_near(ours: NDArray[np.float32], theirs: list[list[float]], name: str) -> None:
     found = np.array(thin({name: ours})[name])
     np.testing.assert_allclose(found, theirs, rtol=0, atol=TOLERANCE, err_msg=name)
 
@@ -38,24 +39,24 @@ def test_any_size_gives_what_the_reference_gives(name: str, recorded: Recorded, 
     hidden, logits = outputs_of(engine, mel[None], fed)
     for kind, ours in (("mel", mel), ("hidden", hidden[0]), ("logits", logits)):
         _assert_near(ours, theirs[kind], kind)
-    prompt_length = fed.index(engine.vocabulary.no_timestamps) + 1
+    prompt_length = fed.index(engine.tokenizer.no_timestamps) + 1
     assert _choices(engine, logits[prompt_length - 1 : -1]) == fed[prompt_length:]
     assert len(set(fed)) > 8
 
 
-def _choices(engine: Engine, logits: np.ndarray) -> list[int]:
-    """What the rules choose at each step of a text without timestamps."""
-    masks = rules.phase_masks(engine.vocabulary)
+def _choices(engine: Engine, logits: NDArray[np.float32]) -> list[int]:
+    """Return what the logit filters choose at each step of a text without timestamps."""
+    masks = logit_filters.filter_masks(engine.tokenizer)
     chosen: list[int] = []
     for row in logits:
-        constraint = rules.constrain(chosen, timed=False, vocabulary=engine.vocabulary)
-        chosen.append(int(rules.apply(row, constraint, masks, engine.vocabulary).argmax()))
+        constraint = logit_filters.next_filter(chosen, timestamps=False, tokenizer=engine.tokenizer)
+        chosen.append(int(logit_filters.apply_filter(row, constraint, masks, engine.tokenizer).argmax()))
     return chosen
 
 
-@pytest.mark.oracle  # writes three gigabytes, and takes seven of memory
+@pytest.mark.large  # writes three gigabytes, and takes seven of memory
 def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
-    """A decoder of over 2 GB gives what it gives without the layers that add nothing: most write zeros."""
+    """A decoder of over 2 GB gives what it gives without the layers that write zeros, which are most."""
     shallow = cut_checkpoint("large-v3", cache)
     blocks = [name for name in shallow.tensors if name.startswith("decoder.blocks.0.")]
     idle = {
@@ -63,12 +64,15 @@ def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> No
         for name in blocks
         for layer in range(shallow.dimensions.n_text_layer, DEEP)
     }
-    dimensions = cut(shallow.dimensions, shallow.dimensions.n_audio_layer, DEEP)
+    dimensions = with_layers(shallow.dimensions, shallow.dimensions.n_audio_layer, DEEP)
     deep = replace(shallow, tensors={**shallow.tensors, **idle}, dimensions=dimensions)
     mel = np.random.default_rng(0).standard_normal((128, 200), np.float32)
     logits = []
     for name, checkpoint in (("deep", deep), ("shallow", shallow)):
         engine = Engine(export_version(checkpoint, tmp_path / name, "float32"), threads=2)
-        logits.append(engine.force(engine.encoder.encode([mel])[0], [50258, 50259, 50359]))
+        logits.append(force(engine, engine.encoder.encode([mel])[0], [50258, 50259, 50359]))
     assert (tmp_path / "deep" / "decoder.weights").stat().st_size > 2**31
-    np.testing.assert_allclose(*logits, rtol=0, atol=1e-5)  # keys of more layers in one product are rounded otherwise
+    deep_logits, shallow_logits = logits
+    np.testing.assert_allclose(
+        deep_logits, shallow_logits, rtol=0, atol=1e-5
+    )  # keys of more layers in one product are rounded otherwise

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from whisperline_models.engine.requests import Request, RequestCancelled, Result
+from whisperline_models.engine.errors import OverloadedError, RequestCancelledError
+from whisperline_models.engine.requests import Request
+from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
-from whisperline_models.engine.worker import Overloaded, Worker
+from whisperline_models.engine.worker import Worker
 
 SILENCE = Request(np.zeros(16000, np.float32))
 LIMIT_S = 60
@@ -46,7 +48,7 @@ def test_what_was_queued_is_answered_before_the_thread_ends(served: Engine) -> N
         worker.submit(SILENCE, answers)
     worker.close()
     assert [isinstance(outcome, Result) for outcome in answers.outcomes] == [True] * 5
-    with pytest.raises(Overloaded, match="closing"):
+    with pytest.raises(OverloadedError, match="closing"):
         worker.submit(SILENCE, answers)
 
 
@@ -64,7 +66,7 @@ def test_a_full_lane_refuses_and_takes_again(worker: Worker) -> None:
     assert held.wait(LIMIT_S)  # the engine's thread now waits in `hold`, and what follows stays queued
     for _ in range(3):
         worker.submit(SILENCE, answers)
-    with pytest.raises(Overloaded, match="3 requests of lane final"):
+    with pytest.raises(OverloadedError, match="3 requests of lane final"):
         worker.submit(SILENCE, answers)
     worker.submit(Request(SILENCE.audio, lane="file"), answers)
     gate.set()
@@ -79,7 +81,7 @@ def test_who_has_gone_costs_no_work(worker: Worker) -> None:
     worker.submit(SILENCE, answers, lambda: True)
     worker.submit(SILENCE, answers)
     answers.wait(2)
-    assert isinstance(answers.outcomes[0], RequestCancelled)
+    assert isinstance(answers.outcomes[0], RequestCancelledError)
     assert isinstance(answers.outcomes[1], Result)
 
 
@@ -108,7 +110,9 @@ class Scripted:
     def warm_up(self) -> None:
         self.thread = threading.get_ident()
 
-    def submit(self, _request: Request, finish: Callable[[str], None], _gone: object, arrived_s: float) -> None:
+    def submit(
+        self, _request: Request, finish: Callable[[str], None], _gone: object, *, arrived_s: float, timeline: object
+    ) -> None:
         self.arrived_s.append(arrived_s)
         self._queue.append(finish)
 

@@ -1,1 +1,13 @@
-"""What Triton serves, and how it is made: exporter, parity check, and the engine that a version carries."""
+"""Make versions of Whisper for Triton, judge them, bring them into service, and run them.
+
+    weights/   read a checkpoint from a package, a folder or the Hugging Face hub
+    export/    write it as a version: ONNX graphs, tokenizer, code and manifest
+    gate/      compare a version with the one in service on recorded speech
+    rollout/   bring versions into a repository, into service and out of it
+    cli/       the command `whisperline-models`
+    engine/    decode with Whisper on ONNX Runtime; every version carries a copy
+    serving/   Triton's Python backend around the engine; every version carries a copy
+    routing/   Triton's model that tells which version serves a session
+
+Imports run from `cli` down to `weights` and `engine`. This file imports nothing: the probe runs every few seconds.
+"""

@@ -1,19 +1,19 @@
 """The errors of this package.
 
-ModelError
-├── SourceError    the weights are missing, damaged, or not Whisper's
-├── ExportError    the version cannot be written
-├── ParityError    the export does not agree with the oracle
-├── VersionError   the version or its repository is not as it must be for what was asked
-├── GateError      the version has not passed its gate
-└── ServerError    a Triton server does not do what was asked
-"""
+    ModelError
+    ├── SourceError     the weights are missing, damaged, or not Whisper's
+    ├── ExportError     the version cannot be written
+    ├── VersionError    the version or its repository does not allow what was asked
+    ├── GateError       the version has not passed its gate
+    ├── RolloutError    the routing cannot be read, or does not allow the change
+    └── ServerError     a Triton server does not do what was asked
 
-from __future__ import annotations
+The engine and the routing have errors of their own, because copies of them run inside Triton without this package.
+"""
 
 
 class ModelError(Exception):
-    """What a user of the command line can act upon; its text says how."""
+    """An error that the user of the command line can act upon. Its text says how."""
 
 
 class SourceError(ModelError):
@@ -24,16 +24,16 @@ class ExportError(ModelError):
     """The version cannot be written."""
 
 
-class ParityError(ModelError):
-    """The export does not agree with the oracle, or the oracle cannot run."""
-
-
 class VersionError(ModelError):
-    """The version or its repository is not as it must be for what was asked."""
+    """The version or its repository does not allow what was asked."""
 
 
 class GateError(ModelError):
-    """The version has not passed its gate, or another one than this content needs."""
+    """The version has not passed its gate, or passed it with other content or against another version."""
+
+
+class RolloutError(ModelError):
+    """The routing of sessions cannot be read, or does not allow the change."""
 
 
 class ServerError(ModelError):

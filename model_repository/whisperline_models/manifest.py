@@ -1,25 +1,26 @@
-"""The `manifest.json` of a version: what it is, the sum of every file, and how it passed its gate."""
+"""The `manifest.json` of a version: what it was made from, the checksum of every file, and how it passed its gate."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from whisperline_models.errors import VersionError
-from whisperline_models.folders import write_whole
-from whisperline_models.hashing import sha256_of_file
+from whisperline_models.files import sha256_of_file, write_atomically
 
 MANIFEST = "manifest.json"
 
 
 class Gate(BaseModel):
-    """What `verify` found; it speaks for the content whose digest is `content`, and for no other.
+    """The result of `verify`. It holds for the content with the digest `content`, and for no other.
 
-    Word error rates are fractions over the spoken clips; `against` is the digest of the version in service then.
+    Word error rates are fractions over the clips with speech. `against` is the digest of the version that was in
+    service, None if there was none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -31,7 +32,7 @@ class Gate(BaseModel):
     set_sha256: str
     clips: int
     audio_s: float
-    speech_s: float = 0.0  # older gates did not say
+    speech_s: float = 0.0  # manifests of older tools lack it
     word_error_rate: float
     most_word_error_rate: float
     heard_in_non_speech: tuple[str, ...]
@@ -42,7 +43,7 @@ class Gate(BaseModel):
 
 
 class Waiver(BaseModel):
-    """Why a version was published without a gate."""
+    """The reason why a version was published without a gate."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,9 +53,9 @@ class Waiver(BaseModel):
 
 
 class Manifest(BaseModel):
-    """A version's manifest; fields that only decoding reads are kept as they are."""
+    """The manifest of a version. Fields that only the engine reads are kept as they are."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow")  # without `extra` the engine's fields would be lost
 
     model: str
     precision: str
@@ -66,18 +67,14 @@ class Manifest(BaseModel):
 
     @property
     def content(self) -> str:
-        """The digest of all that the version is: the files' sums and every field but what gate and waiver say."""
+        """The digest of all that makes the version: checksums of its files and every field but gate and waiver."""
+        # The order of keys must not matter: the manifest is read and written again by newer tools.
         fields = self.model_dump(mode="json", exclude={"gate", "waiver"}, exclude_none=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def english_only(self) -> bool:
-        """Whether the model knows no other language; the multilingual vocabularies are larger."""
-        return self.dimensions["n_vocab"] < 51865
-
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read a version's manifest; raises `VersionError` where there is none or it cannot be read."""
+        """Read the manifest of a version. Raises `VersionError` if there is none or it cannot be read."""
         path = folder / MANIFEST
         try:
             return cls.model_validate_json(path.read_text())
@@ -86,23 +83,28 @@ class Manifest(BaseModel):
         except ValidationError as error:
             raise VersionError(f"{path} cannot be read: {error}") from error
 
+    @classmethod
+    def read_checked(cls, folder: Path) -> Manifest:
+        """Read the manifest of a version and compare every file with it. Raises `VersionError` if one differs."""
+        manifest, found = cls.read(folder), file_checksums(folder)
+        differing = sorted(name for name in {*found, *manifest.files} if found.get(name) != manifest.files.get(name))
+        if differing:
+            more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+            raise VersionError(f"{folder} is not what was exported: {', '.join(differing[:3])}{more}; export it again")
+        return manifest
+
     def write(self, folder: Path) -> None:
-        """Write it into a version's folder, whole."""
+        """Write the manifest into the folder of a version, atomically."""
         fields: dict[str, Any] = self.model_dump(mode="json", exclude_none=True)
-        write_whole(folder / MANIFEST, json.dumps(fields, indent=2) + "\n")
+        write_atomically(folder / MANIFEST, json.dumps(fields, indent=2) + "\n")
 
 
-def sums(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file of a version but the manifest, by its path in the folder."""
+def file_checksums(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a version but its manifest, by the file's path in the folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): sha256_of_file(path) for path in files if path != folder / MANIFEST}
 
 
-def checked(folder: Path) -> Manifest:
-    """Read a version's manifest and hold every file against it; raises `VersionError` where one differs."""
-    manifest, found = Manifest.read(folder), sums(folder)
-    differing = sorted(name for name in {*found, *manifest.files} if found.get(name) != manifest.files.get(name))
-    if differing:
-        some = ", ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
-        raise VersionError(f"{folder} is not what was exported: {some}; export it again")
-    return manifest
+def utc_now() -> str:
+    """Return the time in UTC, as manifests have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

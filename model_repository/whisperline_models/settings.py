@@ -1,4 +1,4 @@
-"""The settings of the command line, read from the environment once."""
+"""The settings of the command line, from environment variables."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ModelSettings(BaseSettings):
-    """Defaults of the options; the parity check's clips and interpreter are shared with the tests."""
+    """The defaults of options. Each command reads them when it is called."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_MODEL_", frozen=True)
 
-    cache: Path = Path.home() / ".cache" / "whisperline"  # what was fetched
-    repository: Path = Path("models")  # the Triton model repository that versions are published to
-    speech_dir: Path = Field(Path("speech"), validation_alias=AliasChoices("WHISPERLINE_SPEECH_DIR"))
-    oracle_python: Path = Field(
-        Path(".tools/oracle/bin/python"), validation_alias=AliasChoices("WHISPERLINE_ORACLE_PYTHON")
+    cache: Path = Field(Path.home() / ".cache" / "whisperline", description="where fetched weights are kept")
+    repository: Path = Field(Path("models"), description="the Triton model repository that versions are published to")
+    speech_dir: Path = Field(
+        Path("speech"),
+        validation_alias=AliasChoices("WHISPERLINE_SPEECH_DIR"),
+        description="recorded speech with a manifest.jsonl",
     )

@@ -8,21 +8,20 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from rendering import REPOSITORY
-from streams import local_settings
+from stacks import local_settings
 from whisperline_contracts.dead_letter import DeadLetter
 from whisperline_contracts.topics import AUDIO_CHUNKS, AUDIO_CHUNKS_DEAD
 from whisperline_local import Stack
 
-PORT_OFFSET = 27_000
 SCRIPT = REPOSITORY / "docs/runbooks/dead_letters.py"
 
 
 @pytest.mark.integration
 async def test_the_reasons_of_dead_letters_are_printed(tmp_path: Path) -> None:
     """The script prints the reason and the origin of each dead letter."""
-    settings = local_settings(tmp_path, port_offset=PORT_OFFSET)
+    settings = local_settings(tmp_path, name="charts, dead letters")
     async with Stack(settings, ["kafka"]):
-        bootstrap = f"127.0.0.1:{settings.port('kafka_port')}"
+        bootstrap = f"127.0.0.1:{settings.ports.kafka}"
         letters = [DeadLetter(f"reason {number}", AUDIO_CHUNKS, 3, number, "transcriber") for number in range(3)]
         async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
             for letter in letters:

@@ -19,7 +19,7 @@ from aiokafka.protocol.admin import CreateAclsRequest
 from pydantic import SecretStr
 from rendering import of_kind, render
 from secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
-from streams import local_settings
+from stacks import local_settings
 from websockets.asyncio.client import connect
 from whisperline_contracts.topics import (
     AUDIO_CHUNKS,
@@ -52,7 +52,7 @@ TYPES, LITERAL, OPERATIONS, ALLOW = {"topic": 2, "group": 3}, 3, {"Read": 3, "Wr
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Yield a server with the roles of the rendered Cluster, and with Whisperline's tables, made by their owner."""
-    settings = local_settings(tmp_path_factory.mktemp("postgres"), port_offset=9_400)
+    settings = local_settings(tmp_path_factory.mktemp("postgres"), name="charts, rights")
     async with Stack(settings, services=("postgres",)) as running:
         await asyncio.to_thread(make_database, url(running, "postgres", "postgres"))
         owner = {"WHISPERLINE_PERSISTENCE_DATABASE_URL": database_url(running, "whisperline")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from whisperline_models.packages import fetch
+from whisperline_models.weights.packages import fetch
 
 from containers.bases import make_bases
 from containers.engine import CHECKOUT, Engine, compose_plugin, running_engine

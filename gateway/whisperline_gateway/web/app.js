@@ -8,7 +8,7 @@ const STATES = {
   connecting: () => "Connecting…",
   live: () => "Listening",
   reconnecting: ({ delayS, opened }) =>
-    `${opened ? "Connection lost, no word is. Resuming" : "No answer. Trying again"} in ${delayS.toFixed(1)} s`,
+    `${opened ? "Connection lost; your audio is kept. Resuming" : "No answer. Trying again"} in ${delayS.toFixed(1)} s`,
   closing: () => "Finishing…",
 };
 
@@ -16,7 +16,7 @@ const page = Object.fromEntries(
   ["state", "microphone", "choose", "file", "language", "fast", "error", "copy"].map((id) => [id, document.getElementById(id)]),
 );
 const transcript = new Transcript(document.getElementById("finals"), document.getElementById("partial"));
-let session = null; // { stop } while audio is taken or text is awaited
+let session = null; // { stop } while audio is recorded or text is still to come
 
 function show(state, text) {
   page.state.dataset.state = state;
@@ -38,14 +38,14 @@ function setBusy(kind) {
 // `start(push, stream)` starts a source and returns { stop, ended }.
 async function run(priority, start) {
   if (session) {
-    complain("Stop the session that is running, then start another.");
+    complain("A session is running. Stop it before you start another.");
     return;
   }
   const mine = (session = {});
   complain("");
   setBusy("starting");
   const stream = { current: null };
-  const early = []; // frames that came before the stream was there
+  const early = []; // frames that came before there was a stream
   try {
     show("connecting", "Opening the audio…");
     const source = await start((frame) => (stream.current ? stream.current.push(frame) : early.push(frame)), stream);
@@ -58,7 +58,7 @@ async function run(priority, start) {
     if (session === mine) setBusy("closing");
     stream.current.finish();
   } catch (error) {
-    over("failed", "Not started", error.message);
+    over("failed", "Could not start", error.message);
   }
 }
 

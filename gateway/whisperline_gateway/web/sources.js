@@ -1,23 +1,23 @@
-// Where audio comes from. Each source calls `onFrame` with Int16Array frames of 16 kHz mono and ends when stopped.
+// The sources of audio. Each calls `onFrame` with Int16Array frames of 16 kHz mono until it ends or is stopped.
 
 import { toInt16 } from "./resampler.js";
 
 export const SAMPLE_RATE = 16000;
 const FRAME_SAMPLES = SAMPLE_RATE / 10;
-const MAX_FILE_BYTES = 200e6; // it is decoded as a whole, in memory
+const MAX_FILE_BYTES = 200e6; // a file is decoded as a whole, in memory
 const ROOM_POLL_MS = 20;
 
 export class AudioProblem extends Error {}
 
 const MICROPHONE_PROBLEMS = {
-  NotAllowedError: "The microphone was refused. Allow it for this page (the icon beside the address), then start again.",
+  NotAllowedError: "The browser blocked the microphone. Allow it for this page (icon beside the address), then start again.",
   NotFoundError: "No microphone was found. Connect one, then start again.",
-  NotReadableError: "The microphone cannot be read. Another program may be using it.",
+  NotReadableError: "The microphone cannot be used. Another program may have it.",
 };
 
 async function openMicrophone() {
   try {
-    // Plain audio: what helps the ear (noise suppression) takes sounds away that the model knows how to read.
+    // Unprocessed audio: noise suppression helps listeners, and removes sounds that the model can use.
     const audio = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
     return await navigator.mediaDevices.getUserMedia({ audio });
   } catch (error) {
@@ -28,11 +28,11 @@ async function openMicrophone() {
 // Start the microphone; returns { stop, ended }: `ended` resolves once the last frame is out.
 export async function startMicrophone(onFrame) {
   if (!navigator.mediaDevices) {
-    throw new AudioProblem("Browsers give the microphone only to pages from https or from this machine (localhost).");
+    throw new AudioProblem("Browsers allow the microphone only on pages from https or from this machine (localhost).");
   }
   const context = new AudioContext();
   try {
-    await context.audioWorklet.addModule("capture-worklet.js"); // first, so that no word is lost while it loads
+    await context.audioWorklet.addModule("capture-worklet.js"); // before the microphone opens, so that no word is lost while it loads
     return capture(context, await openMicrophone(), onFrame);
   } catch (error) {
     await context.close();
@@ -54,7 +54,7 @@ function capture(context, media, onFrame) {
   return { stop, ended };
 }
 
-// Stream a file; with `fast` as quickly as `hasRoom()` allows, else in real time.
+// Stream a file: with `fast` as quickly as `hasRoom()` allows, else in real time.
 export async function startFile(file, { fast, hasRoom, onFrame }) {
   const samples = await decode(file);
   let stopped = false;
@@ -75,7 +75,7 @@ async function sendPaced(samples, { fast, hasRoom, onFrame, isStopped }) {
 
 async function decode(file) {
   if (file.size > MAX_FILE_BYTES) {
-    throw new AudioProblem(`${file.name} is too large for a browser. The command "whisperline stream" takes any length.`);
+    throw new AudioProblem(`${file.name} is too large for a browser. The command "whisperline stream" takes files of any length.`);
   }
   try {
     const buffer = await new OfflineAudioContext(1, 1, SAMPLE_RATE).decodeAudioData(await file.arrayBuffer());

@@ -1,23 +1,23 @@
-// One session with the gateway, over as many sockets as it takes. Protocol: docs/protocol.md, `WS /v1/listen`.
-// The audio since the last Ack is kept; a dropped socket is resumed from the position that the gateway tells.
+// One session with a gateway, over as many sockets as it takes. docs/protocol.md describes `WS /v1/listen`.
+// Audio is kept until it is acknowledged; a lost session is resumed from the position that the gateway names.
 
 import { SAMPLE_RATE } from "./sources.js";
 
-const BUFFER_SAMPLES = 120 * SAMPLE_RATE; // what may wait for its Ack
-const SOCKET_BYTES = 256 * 1024; // what may wait in the browser's socket
+const BUFFER_SAMPLES = 120 * SAMPLE_RATE; // the most that may wait to be acknowledged
+const SOCKET_BYTES = 256 * 1024; // the most that may wait in the browser's socket
 const KEEP_ALIVE_MS = 4000; // the gateway closes a connection that is silent for 12 s
 const FIRST_RETRY_MS = 200;
 const MAX_RETRY_MS = 5000;
-const RETRY_DEADLINE_MS = 120000; // since the stream last made progress
-const START_DEADLINE_MS = 10000; // before a gateway has opened the session
-const CLOSE_TIMEOUT_MS = 30000; // without a message
+const RETRY_DEADLINE_MS = 120000; // counted from the stream's last progress
+const START_DEADLINE_MS = 10000; // the same while no gateway has opened the session yet
+const CLOSE_TIMEOUT_MS = 30000; // longest wait for a message after CloseStream
 const HAND_IN_TIMES = 1800; // three minutes of 100 ms frames
 const PASSING_CLOSE_CODES = new Set([1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014]);
 
 export class Stream {
   #frames = []; // { start, samples }: handed in, not acknowledged
   #end = 0; // position after the last sample that was handed in
-  #next = null; // position of the next sample to send; null until the gateway has told it
+  #next = null; // position of the next sample to send; null until the gateway has named it
   #times = []; // { end, at }: when the audio before `end` was handed in
   #nextSegment = 0;
   #ended = false;
@@ -33,11 +33,11 @@ export class Stream {
   #closeTimer = null;
   #over = false;
 
-  // `emit(type, detail)` hears: state, partial, final, closed, failed.
+  // Calls `emit(type, detail)` with the types state, partial, final, closed and failed.
   constructor(query, emit) {
     this.query = query;
     this.emit = emit;
-    this.timer = setInterval(() => this.#pump(), 50); // a socket does not tell when it has room again
+    this.timer = setInterval(() => this.#pump(), 50); // a socket has no event for having room again
     this.#connect();
   }
 
@@ -48,7 +48,7 @@ export class Stream {
   push(samples) {
     if (this.#over) return;
     if (this.#end - this.#start() > BUFFER_SAMPLES) {
-      this.#fail("The connection was away for too long; the audio since then could not be kept.");
+      this.#fail("The connection was lost for too long, and no more audio could be kept.");
       return;
     }
     this.#frames.push({ start: this.#end, samples });
@@ -111,7 +111,7 @@ export class Stream {
     this.#sessionId = session_id;
     this.#token = resume_token;
     if (position < this.#start() || position > this.#end) {
-      this.#fail("The gateway asks for audio that is no longer here.");
+      this.#fail("The gateway asked for audio that this page no longer has.");
       return;
     }
     this.#next = position;
@@ -140,9 +140,9 @@ export class Stream {
 
   #final(message) {
     const index = message.segment_index;
-    if (index === null || index < this.#nextSegment) return; // a Finalize without speech; one that came before
+    if (index === null || index < this.#nextSegment) return; // the answer to a Finalize without speech, or a final that came before
     if (index > this.#nextSegment) {
-      this.#socket.close(); // one is missing: the next connection asks for it
+      this.#socket.close(); // one is missing; the next connection asks for it
       return;
     }
     this.#nextSegment++;
@@ -163,7 +163,7 @@ export class Stream {
     for (const { start, samples } of this.#frames) {
       if (start + samples.length <= this.#next) continue;
       if (socket.bufferedAmount > SOCKET_BYTES) return;
-      socket.send(samples.subarray(this.#next - start)); // a part of a frame when a resumed session goes on inside it
+      socket.send(samples.subarray(this.#next - start)); // part of a frame, when a resumed session continues inside it
       this.#next = start + samples.length;
       this.#lastSentAt = performance.now();
     }

@@ -1,4 +1,4 @@
-// The text on the page: finals stay, the partial below them changes until it becomes one.
+// The text on the page: finals, and below them the partial that will become the next one.
 
 const clock = (seconds) =>
   `${String(Math.floor(seconds / 60)).padStart(2, "0")}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
@@ -21,7 +21,7 @@ export class Transcript {
     this.partial(null);
   }
 
-  // null: there is none.
+  // Show a partial, or hide it if `detail` is null.
   partial(detail) {
     this.partialLine.hidden = !detail?.text;
     if (!detail) return;
@@ -44,7 +44,7 @@ export class Transcript {
     this.#keepInView(() => this.finals.append(line));
   }
 
-  // Follow the text, unless the reader has scrolled up.
+  // Scroll with the text, unless the reader has scrolled up.
   #keepInView(change) {
     const root = document.documentElement;
     const following = root.scrollHeight - root.scrollTop - root.clientHeight < 80;

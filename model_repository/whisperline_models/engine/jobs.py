@@ -1,4 +1,4 @@
-"""A request on its way: its parts, their attempts, and what came of each."""
+"""The state of one request under way, and of the parts that it is decoded in."""
 
 from __future__ import annotations
 
@@ -6,189 +6,129 @@ import zlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .decoding import Decoded, Row, Task
-from .guards import MAX_IMPROBABLE, Verdict, is_believable_repetition, is_indistinct_speech, judge
-from .log_mel import HOP, SAMPLE_RATE
+from .audio import N_SAMPLES_PER_TOKEN, SAMPLE_RATE
+from .decoding import DecodingTask
+from .fallback import Fallback
 from .prompts import build_prompt
-from .schedule import LANES, Stage
+from .requests import LANES
+from .schedule import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .encoding import State
-    from .requests import Request, Result
+    from .decoding import DecodingResult, Row
+    from .encoder import State
+    from .fallback import Attempt
+    from .requests import Request
+    from .result import Result, Word
     from .slots import Window
-    from .vocabulary import Vocabulary
+    from .timeline import Timeline
+    from .tokenizer import Tokenizer
 
-MARGIN_S = 0.3  # that a window holds after the audio: a timestamp at its very edge may begin the text anew
-FULL_WINDOW_S = 30
-SAMPLES_PER_FRAME = 2 * HOP  # in a frame of the encoder, and a step of the timestamps
-LEAST_STEP_S = 1.0  # what must be done before the rest is decoded for itself
-LEAST_REST_S = 0.5
+LEAST_STEP_S = 1.0  # a part that covers less than this is not cut: the next one would hear nearly the same
+LEAST_REST_S = 0.5  # nor one that leaves less than this
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One rung of the ladder that a part climbs while its guards fail."""
-
-    window_s: float
-    temperature: float
-
-
-def attempts(n_samples: int, windows_s: Sequence[float], temperatures: Sequence[float]) -> list[Attempt]:
-    """The first temperature in the smallest window that holds audio and margin, then in 30 s; there the others."""
-    needed_s = n_samples / SAMPLE_RATE + MARGIN_S
-    window_s = next((w for w in sorted(windows_s) if w >= needed_s), FULL_WINDOW_S)
-    first = [] if window_s == FULL_WINDOW_S else [Attempt(window_s, temperatures[0])]
-    return first + [Attempt(FULL_WINDOW_S, temperature) for temperature in temperatures]
-
-
+@dataclass
 class Part:
-    """A request's audio from `start_samples` on: the attempts that are left, and the best that came of the others."""
+    """A stretch of a request's audio that was decoded in one window, from `seek` samples on."""
 
-    def __init__(self, request: Request, windows_s: Sequence[float], start_samples: int = 0) -> None:
-        self.request, self.start_samples = request, start_samples
-        self.audio = request.audio[start_samples:]
-        self.ladder = attempts(self.audio.size, windows_s, request.temperatures)
-        self.seed = zlib.crc32(self.audio.tobytes())
-        self.window: Window = None
-        self.window_s = 0.0
-        self.improbable = 0
-        self.repeated: Decoded | None = None  # the first over the full window that may be what was said
-        self.indistinct: Decoded | None = None  # the most probable of the improbable ones that may be
-        self.decoded = Decoded((), (), 0.0, 1.0, request.language or "en", ended=True)
-        self.settled = False
-        self.silent = False
-
-    @property
-    def needs_window(self) -> bool:
-        """Whether the next attempt is over a window of another length."""
-        return self.ladder[0].window_s != self.window_s
-
-    def next_row(self, vocabulary: Vocabulary) -> Row:
-        """The decoding of the next attempt, over `window`."""
-        attempt, request = self.ladder.pop(0), self.request
-        seed = self.seed + round(attempt.temperature * 10)
-        task = Task(
-            self.window,
-            build_prompt(request, vocabulary),
-            request.language or "en",
-            request.timestamps,
-            attempt.temperature,
-            seed,
-        )
-        return Row(task, vocabulary)
-
-    def take(self, decoded: Decoded, vocabulary: Vocabulary) -> None:
-        """Settle on this decoding, on an earlier one or on silence; else another attempt follows."""
-        tokens = [token for token in decoded.tokens if token < vocabulary.end]
-        verdict = judge(decoded, vocabulary.decode(tokens), tokens, self.audio.size / SAMPLE_RATE)
-        self.decoded = decoded
-        if self.window_s == FULL_WINDOW_S:
-            self.improbable += verdict is Verdict.IMPROBABLE
-            if verdict is Verdict.REPEATED and self.repeated is None and is_believable_repetition(decoded):
-                self.repeated = decoded
-        if verdict is Verdict.IMPROBABLE and is_indistinct_speech(decoded):
-            self.indistinct = max(self.indistinct or decoded, decoded, key=lambda one: one.avg_logprob)
-        silent = verdict is Verdict.SILENT
-        gives_up = silent or not self.ladder or self.improbable >= MAX_IMPROBABLE
-        if gives_up and verdict is not Verdict.GOOD:
-            kept = None if silent else self.repeated or self.indistinct
-            self.decoded, self.silent = kept or decoded, kept is None
-        self.settled = gives_up or verdict is Verdict.GOOD
-
-    def break_off(self, vocabulary: Vocabulary) -> int:
-        """Where a text that breaks off goes on, in samples; 0 when it does not.
-
-        A text breaks off between two timestamps at its end; one that was cut for its length, at the last two that
-        follow each other, and what stands behind them is left to the next part. The reference seeks there.
-        """
-        tokens, begin = self.decoded.tokens, vocabulary.timestamp_begin
-        pairs = (at for at in range(len(tokens) - 1, 0, -1) if min(tokens[at - 1 : at + 1]) >= begin)
-        last = next(pairs, 0)
-        if self.silent or not last or (self.decoded.ended and last < len(tokens) - 1):
-            return 0
-        done = (tokens[last] - begin) * SAMPLES_PER_FRAME
-        left = self.audio.size - done
-        if done < LEAST_STEP_S * SAMPLE_RATE or left < LEAST_REST_S * SAMPLE_RATE:
-            return 0
-        logprobs = self.decoded.logprobs[: last + 1]
-        self.decoded = replace(self.decoded, tokens=tokens[: last + 1], logprobs=logprobs)
-        return self.start_samples + done
+    seek: int
+    n_samples: int  # from `seek` to the end of the audio; the text may end before
+    window: Window
+    window_s: float
+    result: DecodingResult
+    silent: bool
+    words: tuple[Word, ...] = ()
 
 
 class Job:
-    """A request under way; `finish` is called once, with its result or with what went wrong."""
+    """A request under way. `Stages` moves it from stage to stage; the scheduler reads `rank`, `stage` and `batch_key`.
+
+    What is valid in which stage: in ENCODE, the encoder has done `pieces_done` pieces for the window of `attempt`, and
+    `state` is what the last of them gave. In DECODE, `row` decodes `window`. In ALIGN and DONE, `parts` has everything.
+    """
 
     def __init__(
         self,
         request: Request,
         windows_s: Sequence[float],
+        *,
         finish: Callable[[Result | Exception], None],
         is_cancelled: Callable[[], bool],
         arrived_s: float,
+        timeline: Timeline | None = None,
     ) -> None:
         self.request, self.finish, self.is_cancelled, self.arrived_s = request, finish, is_cancelled, arrived_s
+        self.timeline = timeline
         self.rank = LANES.index(request.lane)
-        self.stage = Stage.ENCODE
-        self.parts = [Part(request, windows_s)]
-        self.row: Row | None = None
-        self.state: State = None  # of the window that is being encoded, behind so many pieces:
-        self.pieces_done = 0
+        self.started = False  # True from the first unit of work on
+        self.parts: list[Part] = []
         self._windows_s = windows_s
+        self.begin_part(seek=0)
+
+    def begin_part(self, seek: int) -> None:
+        """Go on to decode the audio from `seek` samples on, with attempts of its own."""
+        self.seek = seek
+        self.audio = self.request.audio[seek:]
+        self.fallback = Fallback(self.audio.size, self._windows_s, self.request.temperatures)
+        self.begin_encoding(self.fallback.next_attempt())
+
+    def begin_encoding(self, attempt: Attempt) -> None:
+        """Go on to encode the window of an attempt."""
+        self.stage = Stage.ENCODE
+        self.attempt = attempt
+        self.pieces_done = 0
+        self.state: State = None
+        self.window: Window = None
+        self.row: Row | None = None
 
     @property
-    def part(self) -> Part:
-        """The newest part."""
-        return self.parts[-1]
+    def batch_key(self) -> tuple[float, int]:
+        """Windows of one length that need the same piece of the encoder are encoded together."""
+        return self.attempt.window_s, self.pieces_done
 
     @property
-    def window_s(self) -> float:
-        """The length of the window of the next attempt."""
-        return self.part.ladder[0].window_s
-
-    @property
-    def encoding(self) -> tuple[float, int]:
-        """What must be the same of windows that are encoded together."""
-        return self.window_s, self.pieces_done
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing was done yet."""
-        return len(self.parts) == 1 and not self.part.window_s and not self.pieces_done
-
-    @property
-    def heard(self) -> list[Part]:
-        """The parts with speech."""
+    def parts_with_speech(self) -> list[Part]:
+        """The parts that are not held to be silent."""
         return [part for part in self.parts if not part.silent]
 
-    def take_state(self, state: State) -> None:
-        """Go on to encode, from what one more piece has given."""
-        self.state, self.pieces_done = state, self.pieces_done + 1
+    def decoding_task(self, tokenizer: Tokenizer) -> DecodingTask:
+        """Return what the attempt decodes. Its seed comes from the audio, so that a retry draws the same tokens."""
+        request, temperature = self.request, self.attempt.temperature
+        seed = zlib.crc32(self.audio.tobytes()) + round(temperature * 10) if temperature else 0
+        prompt = build_prompt(request, tokenizer)
+        return DecodingTask(self.window, prompt, request.language or "en", request.timestamps, temperature, seed)
 
-    def take_window(self, window: Window, vocabulary: Vocabulary) -> None:
-        """Go on to decode over a window."""
-        self.part.window, self.part.window_s = window, self.window_s
-        self.state, self.pieces_done = None, 0
-        self._decode(vocabulary)
 
-    def take_decoded(self, decoded: Decoded, vocabulary: Vocabulary) -> bool:
-        """Judge what the row gave and go on to what is next; True when nothing is left to decode or to align."""
-        self.part.take(decoded, vocabulary)
-        if not self.part.settled:
-            if self.part.needs_window:
-                self.stage = Stage.ENCODE
-            else:
-                self._decode(vocabulary)
-            return False
-        if rest := self.part.break_off(vocabulary):
-            heard = replace(self.part.request, language=decoded.language)  # one language a request
-            self.parts.append(Part(heard, self._windows_s, rest))
-            self.stage = Stage.ENCODE
-            return False
-        self.stage = Stage.ALIGN
-        return not (self.request.words and self.heard)
+@dataclass(frozen=True)
+class Cut:
+    """Where a text breaks off: its first `n_tokens` are of the first `n_samples`, and the rest is decoded anew."""
 
-    def _decode(self, vocabulary: Vocabulary) -> None:
-        self.row = self.part.next_row(vocabulary)
-        self.stage = Stage.DECODE
+    n_tokens: int
+    n_samples: int
+
+    def apply(self, result: DecodingResult) -> DecodingResult:
+        """Return the result without the tokens behind the cut; its average stays that of the whole text."""
+        return replace(result, tokens=result.tokens[: self.n_tokens], logprobs=result.logprobs[: self.n_tokens])
+
+
+def find_cut(result: DecodingResult, n_samples: int, tokenizer: Tokenizer) -> Cut | None:
+    """Return where to cut a text that breaks off before the end of its audio; None if it does not.
+
+    As in the reference, which moves its `seek` there: two timestamps in a row end one stretch of text and begin the
+    next. A text that ends with such a pair breaks off there. One that was cut for its length breaks off at its last
+    pair, and what stands behind that is decoded again.
+    """
+    tokens, begin = result.tokens, tokenizer.timestamp_begin
+    for last in range(len(tokens) - 1, 0, -1):
+        if tokens[last - 1] >= begin and tokens[last] >= begin:
+            break
+    else:
+        return None
+    if result.ended and last < len(tokens) - 1:
+        return None
+    n_done = (tokens[last] - begin) * N_SAMPLES_PER_TOKEN
+    if n_done < LEAST_STEP_S * SAMPLE_RATE or n_samples - n_done < LEAST_REST_S * SAMPLE_RATE:
+        return None
+    return Cut(last + 1, n_done)

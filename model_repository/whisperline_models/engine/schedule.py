@@ -1,8 +1,9 @@
-"""What to do next: whose window to encode, whose rows to step, whose words to time.
+"""Which unit of work is next: whose window to encode, whose rows to step, whose words to time.
 
 Work is done in units that are never interrupted: one piece of an encoding, one step of the decoder over all running
-rows, or one alignment. Lanes have ranks (live finals, live partials, files) and the best lane with work goes first,
-so what has just come waits for the one unit that is under way and no other. Time comes in as an argument.
+rows, or one alignment. Lanes have ranks (live finals, live partials, files), and the best lane with work goes first:
+so a request that has just come waits for the one unit that is under way, and for no other. Time comes in as an
+argument.
 """
 
 from __future__ import annotations
@@ -10,38 +11,37 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+from .requests import LANES
 
-LANES = ("final", "partial", "file")  # the first goes first
-PATIENCE_S = {"final": 0.0, "partial": 1.0, "file": 5.0}  # after so long without one, a lane has its turn for a unit
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+# A lane that has had no unit for so long gets one before better lanes, so that nobody starves.
+PATIENCE_S = {"final": 0.0, "partial": 1.0, "file": 5.0}
 
 
 class Stage(Enum):
-    """What a job needs next; the value names it in the metrics."""
+    """What a job needs next; the value is its name in the metrics and spans."""
 
     ENCODE = "encode"
     DECODE = "decode"
     ALIGN = "align"
+    DONE = "done"
 
 
 class Scheduled(Protocol):
     """What the scheduler asks of a job."""
 
-    @property
-    def rank(self) -> int:
-        """Its lane's place in `LANES`."""
+    rank: int  # its lane's place in `LANES`
+    stage: Stage
 
     @property
-    def stage(self) -> Stage:
-        """What it needs next."""
-
-    @property
-    def encoding(self) -> Hashable:
-        """What must be the same of windows that are encoded together, in stage ENCODE."""
+    def batch_key(self) -> Hashable:
+        """Equal for jobs whose windows can be encoded together, in stage ENCODE."""
 
 
 Job = TypeVar("Job", bound=Scheduled)
@@ -57,37 +57,57 @@ class Unit(Generic[Job]):
 
 @dataclass
 class Scheduler(Generic[Job]):
-    """Jobs wait in the queue of their lane, unbounded here, until there is a slot for them.
+    """Jobs wait in the queue of their lane, which the worker bounds, until there is a slot for them.
 
-    `shares` lets rows of every lane into one step, which costs a GPU next to nothing; a processor pays for each
-    row, so there a lane has the steps to itself. Up to `encoded_together` windows of one length are one unit.
+    With `shares`, one step takes rows of every lane: on a GPU a row more costs next to nothing. A processor pays for
+    each row, so there a lane has its steps to itself. Up to `encoded_together` windows of one length are encoded in
+    one unit.
     """
 
     n_slots: int
     shares: bool = False
     encoded_together: int = 1
-    waiting: list[deque[Job]] = field(default_factory=lambda: [deque() for _ in LANES])
-    active: list[Job] = field(default_factory=list)
-    _served_s: list[float] = field(default_factory=lambda: [0.0] * len(LANES))
+    waiting: list[deque[Job]] = field(default_factory=lambda: [deque() for _ in LANES])  # by rank
+    active: list[Job] = field(default_factory=list)  # by rank, and within a lane in order of arrival
+    _served_s: list[float] = field(default_factory=lambda: [0.0] * len(LANES))  # when a lane last had a unit
     _last: Stage | None = None
 
     def add(self, job: Job, now_s: float) -> None:
         """Put a job at the end of its lane's queue."""
-        if not self._has_work(job.rank):
-            self._served_s[job.rank] = now_s
+        if not self.has_work(job.rank):
+            self._served_s[job.rank] = now_s  # a lane without work has not been waiting
         self.waiting[job.rank].append(job)
 
     def remove(self, job: Job) -> None:
-        """Forget a job that is done."""
+        """Forget an active job that is done."""
         self.active.remove(job)
 
+    def has_work(self, rank: int) -> bool:
+        """True if any job of this lane waits or is under way."""
+        return bool(self.waiting[rank]) or any(job.rank == rank for job in self.active)
+
     def next(self, now_s: float) -> Unit[Job] | None:
-        """The unit to do now; None when there is nothing to do. A job that it names from a queue becomes active."""
-        ranks = [rank for rank in range(len(LANES)) if self._has_work(rank)]
+        """Return the unit to do now, or None when there is nothing to do.
+
+        A job from a queue that is in the unit becomes active.
+        """
+        ranks = [rank for rank in range(len(LANES)) if self.has_work(rank)]
         if not ranks:
             return None
-        rank = next((r for r in ranks[1:] if self._is_overdue(r, now_s)), ranks[0])
-        unit = self._unit(rank)
+        overdue = (rank for rank in ranks[1:] if now_s - self._served_s[rank] > PATIENCE_S[LANES[rank]])
+        rank = next(overdue, ranks[0])
+        # In every unit, jobs of the lane whose turn it is come before those that share the unit.
+        peers = [job for job in self.active if self.shares or job.rank == rank]
+        peers.sort(key=lambda job: job.rank != rank)
+        aligning = [job for job in peers if job.stage is Stage.ALIGN]
+        # Alignments come first, since each ends a request; encodings come before steps, so that steps are full.
+        if aligning:
+            unit = Unit(Stage.ALIGN, aligning[:1])
+        elif encoding := self._activate_for_encoding(rank, peers):
+            unit = Unit(Stage.ENCODE, encoding)
+        else:
+            decoding = [job for job in peers if job.stage is Stage.DECODE]
+            unit = Unit(Stage.DECODE, decoding[: self.n_slots])
         if not unit.jobs:  # nobody would be served again: better that the process ends and starts anew
             raise RuntimeError(f"lane {LANES[rank]} has work, and none of it can be done")
         self._last = unit.stage
@@ -95,55 +115,28 @@ class Scheduler(Generic[Job]):
             self._served_s[job.rank] = now_s
         return unit
 
-    def _has_work(self, rank: int) -> bool:
-        return bool(self.waiting[rank]) or any(job.rank == rank for job in self.active)
-
-    def _is_overdue(self, rank: int, now_s: float) -> bool:
-        return now_s - self._served_s[rank] > PATIENCE_S[LANES[rank]]
-
-    def _unit(self, rank: int) -> Unit[Job]:
-        """Alignments first, they end a request; then encodings, for full steps; then a step.
-
-        In each, jobs of the lane whose turn it is come before those that share with it.
-        """
-        peers = [job for job in self.active if self.shares or job.rank == rank]
-        peers.sort(key=lambda job: job.rank != rank)
-        aligning = [job for job in peers if job.stage is Stage.ALIGN]
-        if aligning:
-            return Unit(Stage.ALIGN, aligning[:1])
-        encoding = self._to_encode(rank, peers)
-        if encoding:
-            return Unit(Stage.ENCODE, encoding)
-        decoding = [job for job in peers if job.stage is Stage.DECODE]
-        return Unit(Stage.DECODE, decoding[: self.n_slots])
-
-    def _to_encode(self, rank: int, peers: list[Job]) -> list[Job]:
-        """Windows of one length, those of jobs under way first; none while a better lane's rows must step first."""
+    def _activate_for_encoding(self, rank: int, peers: list[Job]) -> list[Job]:
+        """Return jobs whose windows are encoded together now, those under way first; make the others active."""
+        candidates = [job for job in peers if job.stage is Stage.ENCODE]
+        lanes = [rank, *(other for other in range(len(LANES)) if other != rank)] if self.shares else [rank]
+        for lane in lanes:
+            # In a lane whose turn it is, only its own jobs count against the slots: else the jobs of better lanes,
+            # when they hold every slot, would shut it out for ever. More jobs are active than there are slots then,
+            # and take turns.
+            n_taken = sum(job.rank == rank if lane == rank else job.rank <= lane for job in self.active)
+            candidates += islice(self.waiting[lane], max(0, self.n_slots - n_taken))
         chosen: list[Job] = []
-        for job in self._candidates(rank, peers):
-            if len(chosen) == self.encoded_together or (chosen and job.encoding != chosen[0].encoding):
+        for job in candidates:
+            if len(chosen) == self.encoded_together or (chosen and job.batch_key != chosen[0].batch_key):
                 break
-            if self._must_step_first(job, peers):
+            # Rows of a better lane step at least every other unit, however many windows a lower lane has to encode.
+            waits_for_better = any(peer.rank < job.rank and peer.stage is Stage.DECODE for peer in peers)
+            if waits_for_better and self._last is Stage.ENCODE:
                 break
             chosen.append(job)
         for job in chosen:
-            self._activate(job)
+            queue = self.waiting[job.rank]
+            if queue and queue[0] is job:  # else it is active already
+                self.active.append(queue.popleft())
+        self.active.sort(key=attrgetter("rank"))  # stable: within a lane, in order of arrival
         return chosen
-
-    def _candidates(self, rank: int, peers: list[Job]) -> Iterator[Job]:
-        yield from (job for job in peers if job.stage is Stage.ENCODE)
-        for waiting_rank in (rank, *(r for r in range(len(LANES)) if r != rank and self.shares)):
-            # a lane whose turn it is counts its own jobs alone: better ones that fill every slot do not shut it out
-            taken = sum(job.rank == rank if waiting_rank == rank else job.rank <= waiting_rank for job in self.active)
-            yield from list(self.waiting[waiting_rank])[: max(0, self.n_slots - taken)]
-
-    def _must_step_first(self, job: Job, peers: list[Job]) -> bool:
-        better = any(peer.rank < job.rank and peer.stage is Stage.DECODE for peer in peers)
-        return better and self._last is Stage.ENCODE
-
-    def _activate(self, job: Job) -> None:
-        queue = self.waiting[job.rank]
-        if queue and queue[0] is job:
-            queue.popleft()
-            self.active.append(job)
-            self.active.sort(key=attrgetter("rank"))  # stable: within a lane, in order of arrival

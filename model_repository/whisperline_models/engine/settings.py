@@ -12,25 +12,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """`slots` rows decode together; `threads` of ONNX Runtime (0: one a core); `max_requests` of a lane at once."""
+    """Rows that decode together, threads of ONNX Runtime, and requests that a lane may hold at once."""
 
     slots: int = 16
-    threads: int = 0
+    threads: int = 0  # one for each core
     max_requests: int = 256
 
     @classmethod
     def from_triton(cls, args: Mapping[str, str]) -> ServingSettings:
-        """Read Triton's `model_config`; raises `ValueError` that names the wrong parameter."""
+        """Read the parameters in Triton's `model_config`. Raises `ValueError` that names the wrong one."""
         parameters = json.loads(args["model_config"])["parameters"]
-        settings = cls(**{f.name: _number(f.name, parameters.get(f.name), int(str(f.default))) for f in fields(cls)})
-        for name in ("slots", "max_requests"):
-            if not getattr(settings, name):
-                raise ValueError(f"config.pbtxt: parameter {name} is 0, want at least 1")
-        return settings
-
-
-def _number(name: str, parameter: Mapping[str, str] | None, default: int) -> int:
-    text = str(default) if parameter is None else parameter.get("string_value", "")
-    if not text.isdecimal():
-        raise ValueError(f"config.pbtxt: parameter {name} is {text!r}, want a whole number from 0")
-    return int(text)
+        values: dict[str, int] = {}
+        for field in fields(cls):
+            text = str(field.default)
+            if field.name in parameters:
+                text = parameters[field.name].get("string_value", "")
+            if not text.isdecimal():
+                raise ValueError(f"config.pbtxt: parameter {field.name} is {text!r}, want a whole number from 0")
+            values[field.name] = int(text)
+            if values[field.name] == 0 and field.name != "threads":
+                raise ValueError(f"config.pbtxt: parameter {field.name} is 0, want at least 1")
+        return cls(**values)

@@ -1,4 +1,4 @@
-"""The decoder's buffers: one slot a running row, the running rows always in front, written in place."""
+"""The decoder's buffers: one slot for each running row, the running rows always in front, written in place."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .sessions import dtype_of
+from .graphs import dtype_of
 
 if TYPE_CHECKING:
     import onnxruntime
     from numpy.typing import NDArray
 
-    from .rules import Constraint
-    from .sessions import Device, ModelSpec
+    from .graphs import Device, ModelSpec
+    from .logit_filters import LogitFilter
 
-MAX_FRAMES = 1500  # of 30 s: a longer cross-attention Whisper has not learnt
-# Whisper has learnt windows of 30 s, most of which end in silence, and its decoder looks there when all is said. Where
-# a window is cut behind the audio it repeats itself instead, or invents: so these frames of silence stand behind it, as
-# the encoder hears them at the end of 30 s (docs/adr/0005).
+MAX_FRAMES = 1500  # encoder frames in 30 s: Whisper has not learnt a longer cross-attention
+
+# Whisper has learnt windows of 30 s, most of which end in silence, and its decoder attends to that silence to end a
+# text. Where a window is cut right behind the audio, the decoder repeats itself or invents text instead. So this many
+# frames of silence follow a shorter window, as the encoder gives them at the end of 30 s of silence (docs/adr/0005).
 SILENCE_FRAMES = 100
 
 # A window as the encoder gives it: keys and values of the cross-attention (2L, H, T, D), an array of the device.
 Window = Any
-Kept = list[Any]  # the used part of a row's own keys and values
+Kept = list[Any]  # the used part of a row's own keys and values, while the row is in no slot
 
+# What a step reads for each row, beside its caches; the names are those of the graph.
 _ROW_INPUTS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "token": (np.int64, ()),
     "position": (np.int32, ()),
     "n_frames": (np.int32, ()),
-    "phase": (np.int64, ()),
-    "timed": (np.bool_, ()),
-    "time_from": (np.int64, (1,)),
-    "time_to": (np.int64, (1,)),
+    "mask": (np.int64, ()),
+    "timestamps": (np.bool_, ()),
+    "timestamp_from": (np.int64, (1,)),
+    "timestamp_to": (np.int64, (1,)),
 }
 _OUTPUTS: dict[str, type[np.generic]] = {"logits": np.float32, "chosen": np.int64, "logprob": np.float32}
 
@@ -40,7 +42,9 @@ _OUTPUTS: dict[str, type[np.generic]] = {"logits": np.float32, "chosen": np.int6
 class Slots:
     """Buffers on the device for `n_slots` rows, allocated once; a step runs over the first rows of each.
 
-    The caches are inputs and outputs of the graph at once: it writes them where they lie.
+    Each cache is bound as an input and as an output of the graph, which writes it where it lies. Three kinds of them:
+    `_own` are the keys and values of the row's text, `_cross` those of its window, and `_last` are the window's last
+    frame once more, which the graph's cross-attention wants apart (see `build_decoder` in `export/graphs.py`).
     """
 
     def __init__(
@@ -49,90 +53,86 @@ class Slots:
         self.n_slots = n_slots
         self._decoder, self._device, self._silence = decoder, device, silence
         self._host = {name: np.zeros((n_slots, *shape), dtype) for name, (dtype, shape) in _ROW_INPUTS.items()}
-        self._host["n_frames"][:] = 1  # of slots that a batch's size brings along, unused
+        # A GPU's step may run over more slots than there are rows: those that are unused need at least one frame.
+        self._host["n_frames"][:] = 1
         self._inputs = {name: device.mirror(array) for name, array in self._host.items()}
-        head = spec.n_text_state // spec.n_text_head
-        own = (n_slots, spec.n_text_head, spec.n_text_ctx, head)
-        cross = (n_slots, spec.n_text_head, MAX_FRAMES, head)
-        parts = [(part, layer) for layer in range(spec.n_text_layer) for part in ("key", "value")]
-        self._own = {f"{part}_{layer}": self._zeros(f"{part}_{layer}", own) for part, layer in parts}
-        self._cross = {f"cross_{p}_{i}": self._zeros(f"cross_{p}_{i}", cross) for p, i in parts}
-        self._last = {f"last_{p}_{i}": self._zeros(f"last_{p}_{i}", (n_slots, 1, spec.n_text_state)) for p, i in parts}
-        widths = {"logits": (spec.n_vocab,), "chosen": (), "logprob": ()}
-        self._outputs = {name: device.zeros((n_slots, *widths[name]), dtype) for name, dtype in _OUTPUTS.items()}
-        self._chosen: dict[str, NDArray[np.generic]] = {}
-        self._bindings: dict[int, onnxruntime.IOBinding] = {}
 
-    def _zeros(self, name: str, shape: tuple[int, ...]) -> Any:
-        return self._device.zeros(shape, dtype_of(self._decoder, name))
+        def caches(prefix: str, shape: tuple[int, ...]) -> dict[str, Any]:
+            names = [f"{prefix}{part}_{layer}" for layer in range(spec.n_text_layer) for part in ("key", "value")]
+            return {name: device.arrays.zeros((n_slots, *shape), dtype_of(decoder, name)) for name in names}
+
+        head = spec.n_text_state // spec.n_text_head
+        self._own = caches("", (spec.n_text_head, spec.n_text_ctx, head))
+        self._cross = caches("cross_", (spec.n_text_head, MAX_FRAMES, head))
+        self._last = caches("last_", (1, spec.n_text_state))
+        widths = {"logits": (spec.n_vocab,), "chosen": (), "logprob": ()}
+        self._outputs = {name: device.arrays.zeros((n_slots, *widths[name]), dtype) for name, dtype in _OUTPUTS.items()}
+        self._chosen: dict[str, NDArray[np.generic]] = {}  # of the last step, in the host's memory
+        self._bindings: dict[int, onnxruntime.IOBinding] = {}  # by the number of slots that a step runs over
 
     def load(self, slot: int, window: Window, kept: Kept | None = None) -> None:
-        """Give a slot a window, silence behind it, and what a row kept when it left its slot."""
-        n_frames, behind = window.shape[2], self._behind(window)
-        n_followed = n_frames + behind.shape[2]
-        caches = zip(window, behind, self._cross.values(), self._last.values(), strict=True)
-        for part, silence, cross, last in caches:
-            cross[slot, :, :n_frames], cross[slot, :, n_frames:n_followed] = part, silence
-            last[slot, 0] = cross[slot, :, n_followed - 1].reshape(-1)
-        self._host["n_frames"][slot] = n_followed
+        """Give a slot a window with silence behind it, and what a row kept when it left another slot."""
+        silence = self._silence_after(window)
+        n_window, n_frames = window.shape[2], window.shape[2] + silence.shape[2]
+        caches = zip(window, silence, self._cross.values(), self._last.values(), strict=True)
+        for of_window, of_silence, cross, last in caches:
+            cross[slot, :, :n_window], cross[slot, :, n_window:n_frames] = of_window, of_silence
+            last[slot, 0] = cross[slot, :, n_frames - 1].reshape(-1)
+        self._host["n_frames"][slot] = n_frames
         for own, array in zip(self._own.values(), kept or [], strict=False):
             own[slot, :, : array.shape[1]] = array
 
-    def followed(self, window: Window) -> Window:
-        """A window with the silence behind it."""
-        return self._device.arrays.concatenate([window, self._behind(window)], axis=2)
+    def with_silence(self, window: Window) -> Window:
+        """Return a window with the silence behind it."""
+        return self._device.arrays.concatenate([window, self._silence_after(window)], axis=2)
 
-    def _behind(self, window: Window) -> Window:
-        return self._silence[:, :, : MAX_FRAMES - window.shape[2]]
+    def _silence_after(self, window: Window) -> Window:
+        return self._silence[:, :, : MAX_FRAMES - window.shape[2]]  # none after 30 s
 
     def keep(self, slot: int, n_tokens: int) -> Kept:
-        """Copy a row's own keys and values, for its return."""
+        """Copy the keys and values of a row that leaves its slot after `n_tokens`, for its return."""
         return [own[slot, :, :n_tokens].copy() for own in self._own.values()]
 
     def move(self, source: int, target: int, n_tokens: int) -> None:
-        """Copy a row with what it has in its caches, to close the gap of one that has left."""
+        """Copy a row's caches, as far as they are used, to the slot of one that has left."""
         n_frames = self._host["n_frames"][source]
-        for caches, used in ((self._own, n_tokens), (self._cross, n_frames), (self._last, 1)):
+        for caches, n_used in ((self._own, n_tokens), (self._cross, n_frames)):
             for cache in caches.values():
-                if cache.ndim == 4:
-                    cache[target, :, :used] = cache[source, :, :used]
-                else:
-                    cache[target] = cache[source]
+                cache[target, :, :n_used] = cache[source, :, :n_used]
+        for cache in self._last.values():
+            cache[target] = cache[source]
         self._host["n_frames"][target] = n_frames
 
-    def feed(self, slot: int, token: int, position: int, constraint: Constraint) -> None:
-        """Set what the next step feeds a row, and what it may choose."""
+    def set_input(self, slot: int, token: int, position: int, filtered: LogitFilter) -> None:
+        """Set the token that the next step feeds a row, and what the row may choose after it."""
         host = self._host
         host["token"][slot], host["position"][slot] = token, position
-        host["phase"][slot], host["timed"][slot] = constraint.phase, constraint.timed
-        host["time_from"][slot], host["time_to"][slot] = constraint.time_from, constraint.time_to
+        host["mask"][slot], host["timestamps"][slot] = filtered.mask, filtered.timestamps
+        host["timestamp_from"][slot], host["timestamp_to"][slot] = filtered.timestamp_from, filtered.timestamp_to
 
     def step(self, n_rows: int) -> None:
         """Run the decoder over the first `n_rows` slots."""
-        bucket = self._device.bucket(n_rows, self.n_slots)
-        if bucket not in self._bindings:
-            self._bindings[bucket] = self._bind(bucket)
+        device, n_bound = self._device, self._device.bucket(n_rows, self.n_slots)
+        if n_bound not in self._bindings:
+            # Bound once for each number, to the same buffers: on a GPU the captured graph depends on their addresses.
+            binding = self._bindings[n_bound] = self._decoder.io_binding()
+            for name, array in (self._inputs | self._last).items():
+                device.bind_input(binding, name, array[:n_bound])
+            for name, array in self._outputs.items():
+                device.bind_output(binding, name, array[:n_bound])
+            for name, array in (self._own | self._cross).items():
+                device.bind_input(binding, name, array[:n_bound])
+                device.bind_output(binding, f"present_{name}", array[:n_bound])
         for name, array in self._inputs.items():
-            self._device.upload(self._host[name], array)
-        self._device.run(self._decoder, self._bindings[bucket], graph_id=bucket)
-        self._chosen = {name: self._device.download(self._outputs[name]) for name in ("chosen", "logprob")}
+            device.upload(self._host[name], array)
+        device.run(self._decoder, self._bindings[n_bound], graph_id=n_bound)
+        self._chosen = {name: device.download(self._outputs[name]) for name in ("chosen", "logprob")}
 
     def chosen(self, slot: int) -> tuple[int, float]:
-        """The best token that the rules of a row allow, and its logarithmic probability."""
+        """Return the best token that the filters of a row allow, and its logarithmic probability."""
         return int(self._chosen["chosen"][slot]), float(self._chosen["logprob"][slot])
 
     def logits(self, slot: int) -> NDArray[np.float32]:
-        """The logits (V) of a row before any rule."""
+        """Return the logits (V) of a row before any filter."""
         logits: NDArray[np.float32] = self._device.download(self._outputs["logits"][slot])
         return logits
-
-    def _bind(self, n_rows: int) -> onnxruntime.IOBinding:
-        binding = self._decoder.io_binding()
-        for name, array in (self._inputs | self._last).items():
-            self._device.bind_input(binding, name, array[:n_rows])
-        for name, array in self._outputs.items():
-            self._device.bind_output(binding, name, array[:n_rows])
-        for name, array in (self._own | self._cross).items():
-            self._device.bind_input(binding, name, array[:n_rows])
-            self._device.bind_output(binding, f"present_{name}", array[:n_rows])
-        return binding

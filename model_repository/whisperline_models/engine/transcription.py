@@ -1,4 +1,4 @@
-"""From audio to text: an engine that does one unit of work at a time for many requests at once."""
+"""From audio to text: an engine that does one unit of work at a time, for many requests at once."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .alignment import time_words, token_starts
-from .decoding import Decoder, Row, Task
-from .encoding import Encoder
-from .guards import compression_ratio
-from .jobs import FULL_WINDOW_S, SAMPLES_PER_FRAME, Job, Part
-from .log_mel import SAMPLE_RATE
-from .prompts import build_prompt, start_tokens
-from .requests import Request, RequestCancelled, Result
-from .schedule import LANES, Scheduler, Stage
-from .sessions import Device, ModelSpec, Sessions
+from .aligner import Aligner
+from .audio import CHUNK_LENGTH_S, SAMPLE_RATE
+from .decoding import Decoder, DecodingTask, Row
+from .encoder import Encoder
+from .errors import RequestCancelledError
+from .graphs import Device, Graphs, ModelSpec
+from .jobs import Job
+from .prompts import build_prompt
+from .requests import LANES, Request
+from .result import Result, build_result
+from .schedule import Scheduler, Stage
 from .slots import SILENCE_FRAMES, Slots
-from .vocabulary import UNSPACED, Vocabulary
+from .stages import Stages
+from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from . import requests
-    from .decoding import Decoded
-    from .schedule import Unit
-    from .slots import Window
+    from .fallback import Attempt
+    from .timeline import Timeline
 
 log = logging.getLogger(__name__)
 
@@ -38,20 +36,24 @@ ENCODED_TOGETHER = 8  # windows in one unit on a GPU; a processor is full with o
 
 
 class Observer(Protocol):
-    """Who is told of the work: seconds, rows, and requests by lane."""
+    """Is told of the work, for metrics."""
 
     def started(self, lane: str, waited_s: float) -> None:
-        """A request left the queue."""
+        """A request had its first unit of work."""
 
     def worked(self, stage: str, n_rows: int, took_s: float) -> None:
         """A unit of work is done."""
 
     def counted(self, lane: str, waiting: int, active: int) -> None:
-        """How many requests of a lane wait and are under way."""
+        """So many requests of a lane wait, and so many are under way."""
 
 
 class Engine:
-    """A loaded version. Not thread-safe: one thread submits and works."""
+    """A loaded version. Not thread-safe: one thread submits and works.
+
+    `graphs`, `encoder`, `decoder`, `slots` and `aligner` are public for the tools that compare them with the reference,
+    while no request is under way.
+    """
 
     def __init__(
         self,
@@ -63,18 +65,22 @@ class Engine:
         gpu: int = 0,
         observer: Observer | None = None,
     ) -> None:
-        self.spec = ModelSpec.read(folder)
         self.version = version
+        self.spec = ModelSpec.read(folder)
+        self.tokenizer = Tokenizer.from_json((folder / "tokenizer.json").read_bytes(), self.spec.n_vocab)
         self._device = Device.find(gpu)
-        self.sessions = Sessions.open(folder, self.spec, self._device, threads)
-        self.encoder = Encoder(self.sessions, self.spec, self._device)
-        self.vocabulary = Vocabulary.from_json((folder / "tokenizer.json").read_bytes(), self.spec.n_vocab)
-        silence = self.encoder.window(np.zeros(SAMPLE_RATE, np.float32), FULL_WINDOW_S)[:, :, -SILENCE_FRAMES:].copy()
-        self._slots = Slots(self.sessions.decoder, self.spec, self._device, max_batch, silence)
-        self._decoder = Decoder(self._slots, self.vocabulary)
+        self.graphs = Graphs.open(folder, self.spec, self._device, threads)
+        self.encoder = Encoder(self.graphs, self.spec, self._device)
+        # What the encoder hears at the end of 30 s of silence stands behind every shorter window (see `slots.py`).
+        silence = self.encoder.window(np.zeros(SAMPLE_RATE, np.float32), CHUNK_LENGTH_S)[:, :, -SILENCE_FRAMES:].copy()
+        self.slots = Slots(self.graphs.decoder, self.spec, self._device, max_batch, silence)
+        self.decoder = Decoder(self.slots, self.tokenizer)
+        self.aligner = Aligner(self.graphs, self.spec, self._device, self.slots, self.tokenizer)
+        self._stages = Stages(self.encoder, self.decoder, self.aligner, self.tokenizer)
         on_gpu = self._device.on_gpu
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)
         self._observer = observer
+        self._last_batch: list[Job] = []  # of the unit before, to see when a batch changes
 
     def submit(
         self,
@@ -82,16 +88,28 @@ class Engine:
         finish: Callable[[Result | Exception], None],
         is_cancelled: Callable[[], bool] = lambda: False,
         arrived_s: float | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         """Queue a request; `work` calls `finish` with its result, or with the error that ended it.
 
-        `arrived_s` (of `time.monotonic`): when it came, where that is before now.
+        `finish` must not raise. `arrived_s` (of `time.monotonic`) is when the request came, if that was before now. The
+        times of its stages go into `timeline`.
         """
         came_s = time.monotonic() if arrived_s is None else arrived_s
-        self._schedule.add(Job(request, self.spec.windows_s, finish, is_cancelled, came_s), came_s)
+        if timeline is not None:
+            timeline.queued_s = came_s
+        job = Job(
+            request,
+            self.spec.windows_s,
+            finish=finish,
+            is_cancelled=is_cancelled,
+            arrived_s=came_s,
+            timeline=timeline,
+        )
+        self._schedule.add(job, came_s)
 
     def work(self) -> bool:
-        """Do one unit of work: a piece of an encoding, a step or an alignment. Returns False when there was none to do.
+        """Do one unit of work: a piece of an encoding, a step or an alignment. Returns False when there is none to do.
 
         What goes wrong in a unit ends the requests that it was for, and no others.
         """
@@ -100,164 +118,102 @@ class Engine:
         unit = self._schedule.next(began_s)
         if unit is None:
             return False
-        try:
-            {Stage.ENCODE: self._encode, Stage.DECODE: self._step, Stage.ALIGN: self._align}[unit.stage](unit.jobs)
-        except Exception as error:  # whatever it is, the others go on
-            log.exception("a unit of work failed: %s", unit.stage.value)
-            for job in unit.jobs:
-                if job in self._schedule.active:
-                    self._finish(job, error)
-        self._observe(unit, began_s)
+        jobs = [job for job in unit.jobs if job.started or self._start(job, began_s)]
+        if jobs:
+            attempts = [job.attempt for job in jobs]  # of this unit: the stage may move a job on to another
+            outcomes: list[tuple[Job, Result | Exception]] = []
+            try:
+                self._stages.run(unit.stage, jobs)
+                for job in jobs:
+                    if job.stage is Stage.DONE:
+                        outcomes.append((job, build_result(job, self.tokenizer, self.spec.name, self.version)))
+            except Exception as error:  # whatever it is, the other requests go on
+                log.exception("a unit of work failed: %s", unit.stage.value)
+                outcomes = [(job, error) for job in jobs]
+            self._note_times(unit.stage, jobs, attempts, began_s)
+            for job, outcome in outcomes:
+                self._schedule.remove(job)
+                job.finish(outcome)
+        if self._observer:
+            for rank, lane in enumerate(LANES):
+                n_active = sum(job.rank == rank for job in self._schedule.active)
+                self._observer.counted(lane, len(self._schedule.waiting[rank]), n_active)
         return True
 
+    def _start(self, job: Job, now_s: float) -> bool:
+        """Begin a job with its first unit of work, or end it where its sender has gone; returns True if it began."""
+        if job.is_cancelled():
+            self._schedule.remove(job)
+            job.finish(RequestCancelledError("cancelled before its turn"))
+            return False
+        job.started = True
+        if job.timeline is not None:
+            job.timeline.started_s = now_s
+        if self._observer:
+            self._observer.started(job.request.lane, now_s - job.arrived_s)
+        return True
+
+    def _note_times(self, stage: Stage, jobs: list[Job], attempts: list[Attempt], began_s: float) -> None:
+        """Tell the observer of a unit that is done, and the timelines of the requests that were in it."""
+        ended_s = time.monotonic()
+        if self._observer:
+            self._observer.worked(stage.value, len(jobs), ended_s - began_s)
+        timelines = [job.timeline for job in jobs if job.timeline is not None]
+        if timelines:
+            for job, attempt in zip(jobs, attempts, strict=True):
+                if job.timeline is not None:
+                    job.timeline.add_unit(stage, attempt, began_s, ended_s, len(jobs))
+            # Most steps are over the rows of the step before: only a change is worth a look at every pair of them.
+            if jobs != self._last_batch:
+                for timeline in timelines:
+                    timeline.add_peers(timelines)
+        self._last_batch = jobs
+
     def transcribe(self, requests: Sequence[Request]) -> list[Result]:
-        """Serve requests; a row's result does not depend on the others. Raises what ended a request."""
-        outcomes: dict[int, Result | Exception] = {}
+        """Serve requests and return their results in order; a result does not depend on the other requests.
+
+        Raises what ended a request.
+        """
+        outcomes: list[Result | Exception | None] = [None] * len(requests)
+
+        def finisher(index: int) -> Callable[[Result | Exception], None]:
+            def finish(outcome: Result | Exception) -> None:
+                outcomes[index] = outcome
+
+            return finish
+
         for index, request in enumerate(requests):
-            self.submit(request, lambda outcome, index=index: outcomes.__setitem__(index, outcome))  # type: ignore[misc]
-        while len(outcomes) < len(requests) and self.work():
+            self.submit(request, finisher(index))
+        while None in outcomes and self.work():
             pass
-        for outcome in outcomes.values():
+        results: list[Result] = []
+        for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
-        return [outcome for _, outcome in sorted(outcomes.items()) if isinstance(outcome, Result)]
+            if outcome is not None:
+                results.append(outcome)
+        return results
 
     def warm_up(self) -> None:
-        """Run all graphs over silence in every shape that is prepared for, so that the first request finds it so.
+        """Run all graphs over silence in every shape that is prepared for, so that no request waits for it.
 
-        By the thread that will work: what a GPU has captured belongs to a thread.
+        To be called by the thread that will work: ONNX Runtime keeps what a GPU has captured by thread.
         """
         self._device.use()
         silence = Request(np.zeros(SAMPLE_RATE, np.float32))
-        for window_s in self.spec.windows_s:  # one at a time: all of them together are as large as the slots
-            task = self.task(silence, window_s)
+        for (
+            window_s
+        ) in self.spec.windows_s:  # the windows one at a time: all of them together are as large as the slots
+            window = self.encoder.window(silence.audio, window_s)
             for together in range(2, self._schedule.encoded_together + 1):
                 self.encoder.encode([self.encoder.mel(silence.audio, window_s)] * together)
-        self.token_starts(task.window, task.prompt.tokens[:1], "en", SAMPLE_RATE)
-        sizes = {self._device.bucket(n, self._slots.n_slots) for n in range(1, self._slots.n_slots + 1)}
-        for size in sorted(sizes if self._device.on_gpu else {1, self._slots.n_slots}):
-            self._decoder.step([Row(task, self.vocabulary) for _ in range(size)])
-        self._decoder.step([Row(task, self.vocabulary)])
-
-    def task(self, request: Request, window_s: float) -> Task:
-        """The first decoding of a request over a window of this length."""
-        prompt, language = build_prompt(request, self.vocabulary), request.language or "en"
-        return Task(self.encoder.window(request.audio, window_s), prompt, language, request.timestamps)
-
-    def decode(self, tasks: Sequence[Task]) -> list[Decoded]:
-        """Decode windows in one batch, without guards."""
-        return self._decoder.decode(tasks)
-
-    def force(self, window: Window, tokens: Sequence[int]) -> NDArray[np.float32]:
-        """The logits (N, V) after each of these tokens, fed one by one, before any rule."""
-        return self._decoder.force(window, tokens)
-
-    def token_starts(
-        self,
-        window: Window,
-        tokens: Sequence[int],
-        language: str,
-        n_samples: int,
-        task: requests.Task = "transcribe",
-    ) -> NDArray[np.float64]:
-        """Where each of these text tokens begins, and last where the text ends: seconds of the window."""
-        vocabulary, device, aligner = self.vocabulary, self._device, self.sessions.aligner
-        prompt = start_tokens(language, task, vocabulary)
-        fed = device.mirror(np.array([[*prompt, vocabulary.no_timestamps, *tokens, vocabulary.end]], np.int64))
-        names = [f"cross_{part}_{layer}" for layer in range(self.spec.n_text_layer) for part in ("key", "value")]
-        given = {"tokens": fed} | {
-            name: part[None] for name, part in zip(names, self._slots.followed(window), strict=True)
-        }
-        binding = aligner.io_binding()
-        for value in aligner.get_inputs():
-            device.bind_input(binding, value.name, given[value.name])
-        binding.bind_output("weights")
-        device.run(aligner, binding)
-        (weights,) = binding.copy_outputs_to_cpu()
-        n_frames = max(1, n_samples // SAMPLES_PER_FRAME)
-        return token_starts(weights[:, :, :n_frames], len(prompt))
-
-    def _encode(self, jobs: Sequence[Job]) -> None:
-        jobs = [job for job in jobs if not (job.is_new and self._is_dropped(job))]
-        if not jobs:
-            return
-        piece = jobs[0].pieces_done
-        states = [job.state if piece else self.encoder.mel(job.part.audio, job.window_s) for job in jobs]
-        for job, state in zip(jobs, self.encoder.advance(piece, states), strict=True):
-            if piece < self.encoder.n_pieces - 1:
-                job.take_state(state)
-            else:
-                job.take_window(state, self.vocabulary)
-
-    def _is_dropped(self, job: Job) -> bool:
-        """Start a job, unless its sender has gone."""
-        if job.is_cancelled():
-            self._finish(job, RequestCancelled("cancelled before its turn"))
-            return True
-        if self._observer:
-            self._observer.started(job.request.lane, time.monotonic() - job.arrived_s)
-        return False
-
-    def _step(self, jobs: Sequence[Job]) -> None:
-        rows = {id(job.row): job for job in jobs}
-        for row in self._decoder.step([job.row for job in jobs if job.row]):
-            job = rows[id(row)]
-            if job.take_decoded(row.decoded(), self.vocabulary):
-                self._finish(job, self._result(job, ()))
-
-    def _align(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._finish(job, self._result(job, [word for part in job.heard for word in self._words(part)]))
-
-    def _finish(self, job: Job, outcome: Result | Exception) -> None:
-        self._schedule.remove(job)
-        job.finish(outcome)
-
-    def _observe(self, unit: Unit[Job], began_s: float) -> None:
-        if self._observer:
-            self._observer.worked(unit.stage.value, len(unit.jobs), time.monotonic() - began_s)
-            for rank, lane in enumerate(LANES):
-                active = sum(job.rank == rank for job in self._schedule.active)
-                self._observer.counted(lane, len(self._schedule.waiting[rank]), active)
-
-    def _result(self, job: Job, words: Sequence[dict[str, str | int | float]]) -> Result:
-        first, shown = job.parts[0], job.heard or job.parts
-        text = "".join(self.vocabulary.decode(part.decoded.tokens) for part in job.heard).strip()
-        weights = [len(part.decoded.tokens) + 1 for part in shown]
-        return Result(
-            text=text,
-            language=first.decoded.language,
-            tokens=tuple(token for part in job.heard for token in self._shifted(part)),
-            words=tuple(words),
-            avg_logprob=float(np.average([part.decoded.avg_logprob for part in shown], weights=weights)),
-            no_speech_prob=first.decoded.no_speech_prob,
-            compression_ratio=compression_ratio(text),
-            window_s=first.window_s,
-            model=self.spec.name,
-            version=self.version,
-        )
-
-    def _shifted(self, part: Part) -> list[int]:
-        """The tokens of a part, timestamps counted from the start of the request's audio."""
-        begin, last = self.vocabulary.timestamp_begin, self.vocabulary.n_vocab - 1
-        shift = part.start_samples // SAMPLES_PER_FRAME
-        return [min(token + shift, last) if token >= begin else token for token in part.decoded.tokens]
-
-    def _words(self, part: Part) -> list[dict[str, str | int | float]]:
-        decoded, start_s = part.decoded, part.start_samples / SAMPLE_RATE
-        pairs = zip(decoded.tokens, decoded.logprobs, strict=True)
-        spoken = [(token, float(np.exp(logprob))) for token, logprob in pairs if token < self.vocabulary.end]
-        if not spoken:
-            return []
-        tokens, probabilities = zip(*spoken, strict=True)
-        starts_s = self.token_starts(part.window, tokens, decoded.language, part.audio.size, part.request.task)
-        words = self.vocabulary.split_words(tokens, decoded.language)
-        return [
-            {
-                "word": word.word.strip(),
-                "start_ms": round((start_s + word.start_s) * 1000),
-                "end_ms": round((start_s + word.end_s) * 1000),
-                "confidence": word.confidence,
-            }
-            for word in time_words(words, starts_s, probabilities, spaced=decoded.language not in UNSPACED)
-        ]
+        task = DecodingTask(window, build_prompt(silence, self.tokenizer))
+        self.aligner.token_starts(window, task.prompt.tokens[:1], "en", SAMPLE_RATE)
+        n_slots = self.slots.n_slots
+        if self._device.on_gpu:  # each size is captured as a graph of its own
+            sizes = {self._device.bucket(n, n_slots) for n in range(1, n_slots + 1)}
+        else:
+            sizes = {1, n_slots}
+        for size in sorted(sizes):
+            self.decoder.step([Row(task, self.tokenizer) for _ in range(size)])
+        self.decoder.step([Row(task, self.tokenizer)])  # the rows of the step before leave their slots

@@ -7,53 +7,78 @@ import threading
 import time
 from collections import Counter, deque
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from .errors import OverloadedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .requests import Request, Result
+    from .requests import Request
+    from .result import Result
+    from .timeline import Timeline
     from .transcription import Engine
-
-    Finish = Callable[[Result | Exception], None]
 
 log = logging.getLogger(__name__)
 
 
-class Overloaded(Exception):
-    """A lane has all the requests that it may hold: nothing was queued, ask again later."""
+@dataclass(frozen=True)
+class Submission:
+    """A request on its way to the engine's thread."""
+
+    request: Request
+    finish: Callable[[Result | Exception], None]
+    is_cancelled: Callable[[], bool]
+    arrived_s: float
+    timeline: Timeline | None
 
 
 class Worker:
     """Warms an engine up and runs it until it is closed. At most `max_requests` of each lane wait or are under way.
 
-    The engine is warmed up by the thread that works it, since ONNX Runtime keeps captured CUDA graphs by thread;
-    the constructor returns when that is done, and raises what went wrong.
+    The engine is warmed up by the thread that works it, since ONNX Runtime keeps captured CUDA graphs by thread. The
+    constructor returns when that is done, and raises what went wrong.
     """
 
     def __init__(self, engine: Engine, max_requests: int) -> None:
         self._engine, self._max_requests = engine, max_requests
-        self._inbox: deque[tuple[Request, Finish, Callable[[], bool], float]] = deque()
-        self._held: Counter[str] = Counter()
-        self._changed = threading.Condition()
+        self._inbox: deque[Submission] = deque()
+        self._held: Counter[str] = Counter()  # requests by lane, from submission to answer
+        self._changed = threading.Condition()  # guards `_inbox`, `_held` and `_closing`
         self._closing = False
         warm: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(warm,), name="engine")
         self._thread.start()
         warm.result()
 
-    def submit(self, request: Request, finish: Finish, is_cancelled: Callable[[], bool] = lambda: False) -> None:
+    def submit(
+        self,
+        request: Request,
+        finish: Callable[[Result | Exception], None],
+        is_cancelled: Callable[[], bool] = lambda: False,
+        timeline: Timeline | None = None,
+    ) -> None:
         """Queue a request, whose `finish` is called from the engine's thread.
 
-        A request that is cancelled before its turn ends with `RequestCancelled`. Raises `Overloaded`.
+        A request that is cancelled before its turn ends with `RequestCancelledError`. Raises `OverloadedError`.
         """
-        lane, now_s = request.lane, time.monotonic()
+        lane, arrived_s = request.lane, time.monotonic()
+
+        def answer(outcome: Result | Exception) -> None:
+            with self._changed:
+                self._held[lane] -= 1
+            try:
+                finish(outcome)
+            except Exception:  # an answer that cannot be delivered must not end the requests in the same batch
+                log.exception("an answer was not delivered")
+
         with self._changed:
             if self._closing or self._held[lane] >= self._max_requests:
                 reason = "is closing" if self._closing else f"holds {self._max_requests} requests of lane {lane}"
-                raise Overloaded(f"this server {reason}: ask again later")
+                raise OverloadedError(f"this server {reason}: ask again later")
             self._held[lane] += 1
-            self._inbox.append((request, lambda outcome: self._finished(lane, finish, outcome), is_cancelled, now_s))
+            self._inbox.append(Submission(request, answer, is_cancelled, arrived_s, timeline))
             self._changed.notify()
 
     def close(self) -> None:
@@ -63,33 +88,24 @@ class Worker:
             self._changed.notify()
         self._thread.join()
 
-    def _finished(self, lane: str, finish: Finish, outcome: Result | Exception) -> None:
-        with self._changed:
-            self._held[lane] -= 1
-        try:
-            finish(outcome)
-        except Exception:  # an answer that cannot be delivered is nobody else's matter
-            log.exception("an answer was not delivered")
-
     def _run(self, warm: Future[None]) -> None:
         try:
             self._engine.warm_up()
-        except BaseException as error:  # it is the constructor's to raise
+        except BaseException as error:  # the constructor raises it
             warm.set_exception(error)
             return
         warm.set_result(None)
-        busy = False
-        while self._take(wait=not busy):
-            busy = self._engine.work()
-
-    def _take(self, *, wait: bool) -> bool:
-        """Give the engine what has come; with `wait`, only once something has. False when closed and idle."""
-        with self._changed:
-            while wait and not self._inbox and not self._closing:
-                self._changed.wait()
-            taken = list(self._inbox)
-            self._inbox.clear()
-            over = wait and self._closing and not taken
-        for request, finish, is_cancelled, arrived_s in taken:
-            self._engine.submit(request, finish, is_cancelled, arrived_s)
-        return not over
+        idle = True
+        while True:
+            with self._changed:
+                while idle and not self._inbox and not self._closing:
+                    self._changed.wait()
+                submissions = list(self._inbox)
+                self._inbox.clear()
+                if idle and not submissions:
+                    return  # closing, and everything is answered
+            for each in submissions:
+                self._engine.submit(
+                    each.request, each.finish, each.is_cancelled, arrived_s=each.arrived_s, timeline=each.timeline
+                )
+            idle = not self._engine.work()

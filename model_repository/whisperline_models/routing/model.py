@@ -1,8 +1,8 @@
 """Triton's Python backend of `whisper_rollout`: session ids in, versions out.
 
-`rollout.json` is read again when it was replaced, so that a change of the routing needs no reload and outlives
-restarts. One that cannot be read is an error in the log, and what was last read stays in force. So does it where the
-file names a version that is not in this repository: servers may be told of a version before they have it.
+The model reads `rollout.json` again when the file was replaced: so a change of the routing needs no reload, and
+outlives a restart. Where the new file cannot be read, or names a version that is not in this repository, the model
+logs an error and keeps what it read last. (The second can happen while a version is copied from server to server.)
 """
 
 from __future__ import annotations
@@ -29,39 +29,36 @@ class TritonPythonModel:
     """Answers from the newest state that could be read."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - the interface of Triton
-        """Read the state; raises where there is none, so that the model is not loaded."""
+        """Read the state; raises where there is none, so that Triton does not load the model."""
         self.path = Path(__file__).parents[1] / "rollout.json"
         self.versions = Path(__file__).parents[2] / "whisper"
-        self.stamp = self._stamp()
+        self.stamp = self.read_stamp()
         try:
-            self.rollout = self._read()
+            self.rollout = self.read_rollout()
         except VersionAbsentError as error:
             newest = max(int(folder.name) for folder in self.versions.iterdir() if folder.name.isdigit())
             self.rollout = Rollout(newest)
             pb_utils.Logger.log_error(f"{self.path}: {error}; version {newest} is the default")
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request's rows."""
-        self._refresh()
-        return [self._answer(pb_utils.get_input_tensor_by_name(request, "session")) for request in requests]
+        """Answer each request's rows, by the state that is in the file now."""
+        stamp = self.read_stamp()
+        if stamp != self.stamp:
+            self.stamp = stamp
+            try:
+                self.rollout = self.read_rollout()
+            except (OSError, RolloutError) as error:
+                pb_utils.Logger.log_error(f"{self.path}: {error}; version {self.rollout.default} stays the default")
+        responses = []
+        for request in requests:
+            sessions = pb_utils.get_input_tensor_by_name(request, "session").as_numpy()
+            versions = [self.rollout.version_of(name.decode(errors="replace")) for name in sessions.reshape(-1)]
+            output = np.array(versions, np.int64).reshape(sessions.shape)
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("version", output)]))
+        return responses
 
-    def _answer(self, sessions: Any) -> Any:
-        names = sessions.as_numpy()
-        versions = [self.rollout.version_of(name.decode(errors="replace")) for name in names.reshape(-1)]
-        output = np.array(versions, np.int64).reshape(names.shape)
-        return pb_utils.InferenceResponse([pb_utils.Tensor("version", output)])
-
-    def _refresh(self) -> None:
-        stamp = self._stamp()
-        if stamp == self.stamp:
-            return
-        self.stamp = stamp
-        try:
-            self.rollout = self._read()
-        except (OSError, RolloutError) as error:
-            pb_utils.Logger.log_error(f"{self.path}: {error}; version {self.rollout.default} stays the default")
-
-    def _read(self) -> Rollout:
+    def read_rollout(self) -> Rollout:
+        """Read the state. Raises `RolloutError`, or `VersionAbsentError` where a version is not in this repository."""
         rollout = Rollout.from_json(self.path.read_text())
         named = {rollout.default, rollout.canary.version if rollout.canary else rollout.default}
         absent = [version for version in named if not (self.versions / str(version)).is_dir()]
@@ -69,8 +66,8 @@ class TritonPythonModel:
             raise VersionAbsentError(f"version {absent[0]} is not in this repository")
         return rollout
 
-    def _stamp(self) -> Stamp | None:
-        """What changes when the file is replaced; None while there is none."""
+    def read_stamp(self) -> Stamp | None:
+        """Return what changes when the file is replaced; None while there is none."""
         try:
             status = self.path.stat()
         except FileNotFoundError:

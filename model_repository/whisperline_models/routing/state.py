@@ -1,6 +1,7 @@
 """Which version serves which session: the state in `rollout.json`, and how it may change.
 
-Only the standard library is used: the file is copied into the Triton model that answers from it.
+This file is copied into the Triton model that answers from it, so it uses the standard library alone. That is also why
+`RolloutError` stands here and not in the package's tree of errors (`whisperline_models.errors`).
 """
 
 from __future__ import annotations
@@ -8,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-KEPT = 10  # defaults of the past to which `rolled_back` can return
+KEPT = 10  # earlier defaults to which `rolled_back` can return
 
 
 class RolloutError(ValueError):
-    """A state that cannot be read, or a change that cannot be made; the text says why."""
+    """The state cannot be read, or the change cannot be made; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Rollout:
     changed_unix_s: float = 0.0
 
     def version_of(self, session: str) -> int:
-        """The version that serves a session.
+        """Return the version that serves a session.
 
-        A session's place on the scale from 0 to 1 depends on its id and the canary's number alone: as the share
-        grows sessions only join the canary, and the next canary tries others.
+        Each session has a place on the scale from 0 to 1, and the canary serves those below its share. The place
+        depends on the session's id and the canary's number alone: so as the share grows, sessions only join the canary
+        and never leave it, and the next canary tries other sessions first.
         """
         if self.canary is None:
             return self.default
@@ -47,7 +48,7 @@ class Rollout:
         return self.canary.version if place < self.canary.share else self.default
 
     def with_canary(self, version: int, share: float) -> Rollout:
-        """Give a share of sessions to a version. Raises `RolloutError`."""
+        """Return the state in which a version serves a share of the sessions. Raises `RolloutError`."""
         if version == self.default:
             raise RolloutError(f"version {version} is the default already")
         if not 0 < share <= 1:
@@ -55,13 +56,13 @@ class Rollout:
         return replace(self, canary=Canary(version, share))
 
     def promoted(self) -> Rollout:
-        """Make the canary the default. Raises `RolloutError`."""
+        """Return the state with the canary as the default. Raises `RolloutError`."""
         if self.canary is None:
             raise RolloutError("there is no canary to promote: start one with `canary`")
         return Rollout(self.canary.version, None, (*self.previous, self.default)[-KEPT:])
 
     def rolled_back(self) -> Rollout:
-        """Drop the canary, or else go back to the default before. Raises `RolloutError`."""
+        """Return the state without the canary, or else with the default before. Raises `RolloutError`."""
         if self.canary is not None:
             return replace(self, canary=None)
         if not self.previous:
@@ -69,7 +70,7 @@ class Rollout:
         return Rollout(self.previous[-1], None, self.previous[:-1])
 
     def without(self, version: int) -> Rollout:
-        """Forget a version that serves nobody. Raises `RolloutError`."""
+        """Return the state without a version that serves nobody. Raises `RolloutError`."""
         if version == self.default:
             raise RolloutError(f"version {version} is the default: promote another first, or roll back")
         if self.canary is not None and version == self.canary.version:
@@ -77,35 +78,34 @@ class Rollout:
         return replace(self, previous=tuple(number for number in self.previous if number != version))
 
     def to_json(self) -> str:
-        """The state as `rollout.json` holds it."""
+        """Return the state as `rollout.json` holds it."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Rollout:
         """Read what `to_json` wrote. Raises `RolloutError`."""
         try:
-            return cls._of(json.loads(text))
+            fields = json.loads(text)
+            canary = fields.get("canary")
+            return cls(
+                default=read_version(fields["default"]),
+                canary=None if canary is None else Canary(read_version(canary["version"]), read_share(canary["share"])),
+                previous=tuple(map(read_version, fields.get("previous", ()))),
+                changed_unix_s=float(fields.get("changed_unix_s", 0.0)),
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RolloutError(f"rollout.json is not the state of a rollout: {error!r}") from error
 
-    @classmethod
-    def _of(cls, fields: Any) -> Rollout:
-        canary = fields.get("canary")
-        return cls(
-            default=_version(fields["default"]),
-            canary=None if canary is None else Canary(_version(canary["version"]), _share(canary["share"])),
-            previous=tuple(map(_version, fields.get("previous", ()))),
-            changed_unix_s=float(fields.get("changed_unix_s", 0.0)),
-        )
 
-
-def _version(value: Any) -> int:
+def read_version(value: object) -> int:
+    """Take a version's number; raises `ValueError` for anything else."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{value!r} is no version")
     return value
 
 
-def _share(value: Any) -> float:
+def read_share(value: object) -> float:
+    """Take a share from 0 to 1; raises `ValueError` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{value!r} is no share from 0 to 1")
     return float(value)

@@ -1,1 +1,1 @@
-"""What the exporter copies for Triton: the configuration and the Python backend's `model.py`."""
+"""What the exporter copies into each version for Triton: `config.pbtxt`, the Python backend's `model.py`, tracing."""

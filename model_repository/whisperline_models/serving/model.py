@@ -1,6 +1,6 @@
 """Triton's Python backend over the engine that lies beside this file.
 
-The model is decoupled: `execute` returns at once and answers are sent when they are ready, so that rows of later
+The model is decoupled: `execute` returns at once, and answers are sent when they are ready, so that rows of later
 requests join those that are under way. The interface is in `config.pbtxt`; an error in one row is that row's alone.
 """
 
@@ -9,22 +9,33 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # exists inside Triton only
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent))  # the engine is this version's own, not the installed package's
 
-from engine.requests import Request, RequestCancelled, RequestError  # type: ignore[import-not-found]  # this version's
+from engine.errors import (  # type: ignore[import-not-found]
+    OverloadedError,
+    RequestCancelledError,
+    RequestError,
+)
+from engine.requests import Request  # type: ignore[import-not-found]
 from engine.settings import ServingSettings  # type: ignore[import-not-found]
+from engine.timeline import Timeline  # type: ignore[import-not-found]
 from engine.transcription import Engine  # type: ignore[import-not-found]
-from engine.worker import Overloaded, Worker  # type: ignore[import-not-found]
+from engine.worker import Worker  # type: ignore[import-not-found]
+
+if TYPE_CHECKING:
+    from whisperline_models.serving.tracing import RequestSpan, Tracing
 
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
 ROWS = [1.0, 2, 4, 8, 12, 16, 24, 32, 64]
-CODES = {RequestError: "INVALID_ARG", Overloaded: "UNAVAILABLE", RequestCancelled: "CANCELLED"}
+CODES = {RequestError: "INVALID_ARG", OverloadedError: "UNAVAILABLE", RequestCancelledError: "CANCELLED"}
+TRACES_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class TritonPythonModel:
@@ -33,40 +44,61 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version that Triton names in `args`."""
         settings = ServingSettings.from_triton(args)
+        version = args["model_version"]
+        self._tracing = open_tracing(version)
         engine = Engine(
             Path(__file__).parent,
-            version=args["model_version"],
+            version=version,
             max_batch=settings.slots,
             threads=settings.threads,
             gpu=int(args["model_instance_device_id"]),
-            observer=Metrics(args["model_version"], args["model_instance_name"]),
+            observer=Metrics(version, args["model_instance_name"]),
         )
-        self._languages = engine.vocabulary.languages
-        threading.excepthook = _die
+        self._languages = engine.tokenizer.languages
+        threading.excepthook = end_process
         self._worker = Worker(engine, settings.max_requests)
 
     def execute(self, requests: list[Any]) -> None:
         """Queue requests; each is answered once, in any order."""
         for request in requests:
             sender = request.get_response_sender()
+            span = self._tracing.begin(request.parameters()) if self._tracing else None
+            timeline = Timeline(span.context) if span else None
+            finish = partial(answer, sender, span, timeline)
             try:
-                parsed = self._parse(request)
-                self._worker.submit(parsed, lambda outcome, sender=sender: _send(sender, outcome), sender.is_cancelled)
+                names = ("audio", "options")
+                audio, options = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in names)
+                if audio.shape[0] != 1:
+                    raise RequestError(f"a request carries one row, this one {audio.shape[0]}: send them apart")
+                parsed = Request.parse(audio[0], options[0, 0], self._languages)
+                if span:
+                    span.describe(parsed)
+                self._worker.submit(parsed, finish, sender.is_cancelled, timeline)
             except Exception as error:  # whatever it is, it is this row's alone
-                _send(sender, error)
+                finish(error)
 
     def finalize(self) -> None:
         """Answer what was queued, then stop."""
         self._worker.close()
-
-    def _parse(self, request: Any) -> Request:
-        audio, options = (pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("audio", "options"))
-        if audio.shape[0] != 1:
-            raise RequestError(f"a request carries one row, this one {audio.shape[0]}: send them apart")
-        return Request.parse(audio[0], options[0, 0], self._languages)
+        if self._tracing:
+            self._tracing.close()
 
 
-def _send(sender: Any, outcome: Any) -> None:
+def open_tracing(version: str) -> Tracing | None:
+    """Return what traces requests, or None where the environment names no endpoint: then nothing of it is loaded."""
+    if not any(os.environ.get(name) for name in TRACES_ENDPOINTS):
+        return None
+    try:
+        import tracing  # type: ignore[import-not-found]  # noqa: PLC0415
+    except ImportError as error:
+        pb_utils.Logger.log_error(f"there will be no traces: {error}")
+        return None
+    opened: Tracing = tracing.Tracing(tracing.provider_from_environment(version), version)
+    return opened
+
+
+def answer(sender: Any, span: RequestSpan | None, timeline: Any, outcome: Any) -> None:
+    """Send a result, or an error under the code that tells its sender what to do, and end the request's span."""
     if isinstance(outcome, Exception):
         code = getattr(pb_utils.TritonError, CODES.get(type(outcome), "INTERNAL"))
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(outcome), code))
@@ -74,10 +106,12 @@ def _send(sender: Any, outcome: Any) -> None:
         output = np.array([[outcome.to_json().encode()]], dtype=np.object_)
         response = pb_utils.InferenceResponse([pb_utils.Tensor("result", output)])
     sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    if span:
+        span.end(outcome, timeline)
 
 
-def _die(args: threading.ExceptHookArgs) -> None:
-    """End the process when the engine's thread has ended: else it would take requests and never answer."""
+def end_process(args: threading.ExceptHookArgs) -> None:
+    """End the process when the engine's thread has ended: otherwise it would take requests and never answer them."""
     threading.__excepthook__(args)
     os._exit(1)
 
@@ -102,24 +136,22 @@ class Metrics:
 
     def started(self, lane: str, waited_s: float) -> None:
         """A request left the queue."""
-        self._histogram("queue_seconds", SECONDS, lane=lane).observe(waited_s)
+        self.metric("queue_seconds", SECONDS, lane=lane).observe(waited_s)
 
     def worked(self, stage: str, n_rows: int, took_s: float) -> None:
         """A unit of work is done."""
-        self._histogram("unit_seconds", SECONDS, stage=stage).observe(took_s)
-        self._histogram("batch_rows", ROWS, stage=stage).observe(n_rows)
+        self.metric("unit_seconds", SECONDS, stage=stage).observe(took_s)
+        self.metric("batch_rows", ROWS, stage=stage).observe(n_rows)
 
     def counted(self, lane: str, waiting: int, active: int) -> None:
-        """How many requests of a lane wait and are under way."""
+        """So many requests of a lane wait, and so many are under way."""
         for state, count in (("waiting", waiting), ("active", active)):
             if self._counts.get((lane, state)) != count:  # each call is a message to the server and back
                 self._counts[lane, state] = count
-                self._metric("requests", lane=lane, state=state).set(count)
+                self.metric("requests", lane=lane, state=state).set(count)
 
-    def _histogram(self, name: str, buckets: list[float], **labels: str) -> Any:
-        return self._metric(name, buckets, **labels)
-
-    def _metric(self, name: str, buckets: list[float] | None = None, **labels: str) -> Any:
+    def metric(self, name: str, buckets: list[float] | None = None, **labels: str) -> Any:
+        """Return the metric of a family with these labels, made when it is first asked for."""
         key = (name, *labels.values())
         if key not in self._metrics:
             options = {} if buckets is None else {"buckets": buckets}

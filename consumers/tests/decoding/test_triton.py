@@ -1,0 +1,143 @@
+"""Requests to Triton: each session's version, retries that help, and what is counted."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.grpc.aio as tritonclient
+from prometheus_client import REGISTRY
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
+from whisperline_transcriber.decoding.versions import VersionCache
+from whisperline_transcriber.errors import RoutingError, TritonError
+
+REQUEST = Request(session_id="a", lane=Lane.FINAL, language=None, words=False, deadline_s=1)
+SILENCE = np.zeros(1600, np.int16)
+TRANSCRIPT = {"text": "so", "language": "en", "words": [], "avg_logprob": 0, "model": "whisper", "version": "41"}
+
+
+class Result:
+    """One output of a model."""
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def as_numpy(self, _: str) -> Any:
+        return np.array([[self._value]], np.object_)
+
+
+class Client:
+    """Triton's client: version 41 serves every session, and gives the answers in turn."""
+
+    def __init__(self, *answers: bytes | Exception) -> None:
+        self.answers = list(answers)
+        self.asked_for_versions = 0
+        self.routing_error: Exception | None = None
+        self.headers: dict[str, str] = {}
+
+    async def infer(self, *_: Any, **__: Any) -> Result:
+        self.asked_for_versions += 1
+        if self.routing_error is not None:
+            raise self.routing_error
+        return Result(41)
+
+    async def stream_infer(self, _: Any, *, headers: dict[str, str], **__: Any) -> AsyncIterator[Any]:
+        self.headers = headers
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        yield Result(answer), None
+
+    @property
+    def typed(self) -> tritonclient.InferenceServerClient:
+        return cast("tritonclient.InferenceServerClient", self)
+
+
+def failure(code: grpc.StatusCode, details: str) -> Exception:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+
+
+def triton_with(client: Client) -> Triton:
+    return Triton("127.0.0.1:1", "whisper", 60, client=client.typed)
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "outcome", "times"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "the stub has died", "failed", 1),
+        (grpc.StatusCode.INVALID_ARGUMENT, "an option that it does not know", "refused", 1),
+        (grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'whisper' version 41", "gone", 2),
+    ],
+)
+async def test_the_outcome_of_a_request_is_counted_by_version(
+    code: grpc.StatusCode, details: str, outcome: str, times: int
+) -> None:
+    """Errors are counted for the version that was asked, each attempt by itself."""
+    labels = {"version": "41", "outcome": outcome}
+    before = REGISTRY.get_sample_value("whisperline_transcriber_answers_total", labels) or 0
+    with pytest.raises(TritonError):
+        await triton_with(Client(*[failure(code, details)] * times)).transcribe(SILENCE, REQUEST)
+    assert REGISTRY.get_sample_value("whisperline_transcriber_answers_total", labels) == before + times
+
+
+async def test_a_version_that_is_gone_is_looked_up_again() -> None:
+    """It was unloaded after it was looked up; the version that replaced it answers."""
+    gone = failure(grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'whisper' version 41")
+    client = Client(gone, json.dumps(TRANSCRIPT).encode())
+    assert (await triton_with(client).transcribe(SILENCE, REQUEST)).text == "so"
+    assert client.asked_for_versions == 2
+
+
+async def test_an_answer_that_cannot_be_read_is_not_shown() -> None:
+    """It may hold text that was spoken, and the error goes into logs and traces."""
+    answer = json.dumps(TRANSCRIPT | {"text": ["a secret"]}).encode()
+    with pytest.raises(TritonError, match="no usable answer") as error:
+        await triton_with(Client(answer)).transcribe(SILENCE, REQUEST)
+    assert error.value.is_retriable
+    assert "secret" not in str(error.value)
+    assert error.value.__cause__ is None
+
+
+async def test_an_answer_that_does_not_come_can_be_asked_for_again() -> None:
+    """The stream has ended without a transcript."""
+
+    class Silent(Client):
+        async def stream_infer(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+            nothing: tuple[Any, ...] = ()
+            for each in nothing:
+                yield each
+
+    with pytest.raises(TritonError, match="no answer") as error:
+        await triton_with(Silent()).transcribe(SILENCE, REQUEST)
+    assert error.value.is_retriable
+
+
+async def test_a_version_is_kept_for_a_while() -> None:
+    """A session's version is asked for once, until it is forgotten."""
+    client = Client()
+    versions = VersionCache(client.typed, keep_s=60)
+    assert [await versions.version_of(session, 1) for session in "aab"] == ["41"] * 3
+    assert client.asked_for_versions == 2
+    versions.forget("a")
+    await versions.version_of("a", 1)
+    assert client.asked_for_versions == 3
+
+
+async def test_a_version_that_is_old_is_asked_for_again() -> None:
+    """The rollout may have moved the session."""
+    client = Client()
+    versions = VersionCache(client.typed, keep_s=0)
+    for _ in range(2):
+        await versions.version_of("a", 1)
+    assert client.asked_for_versions == 2
+
+
+async def test_a_session_without_a_version_can_be_asked_for_again() -> None:
+    """Triton is unavailable, or does not serve the rollout's model: the error says what it must serve."""
+    client = Client()
+    client.routing_error = failure(grpc.StatusCode.UNAVAILABLE, "away")
+    with pytest.raises(RoutingError, match="--load-model=whisper_rollout") as error:
+        await triton_with(client).transcribe(SILENCE, REQUEST)
+    assert error.value.is_retriable

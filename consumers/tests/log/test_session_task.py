@@ -1,0 +1,269 @@
+"""A session's steps are taken in order, each decided in the log before anybody is told about it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from in_memory import LIMIT_S, SECOND, World, Writer, loud, record_of, silent
+from whisperline_contracts import (
+    AudioChunk,
+    AudioKind,
+    Final,
+    Finalized,
+    Partial,
+    Progress,
+    Resumed,
+    SegmentEnd,
+    SessionEnd,
+    SessionStart,
+    SpeechStarted,
+    StreamOptions,
+)
+from whisperline_transcriber.errors import LostRaceError
+from whisperline_transcriber.log.session_task import SessionTask
+from whisperline_transcriber.log.watermark import Watermark
+from whisperline_transcriber.settings import Settings
+from whisperline_transcriber.stream.session import Session
+
+
+class Running:
+    """A session whose task runs, and the way to write its records."""
+
+    def __init__(self, world: World, chunk: Callable[..., AudioChunk], tasks: asyncio.TaskGroup) -> None:
+        self.world = world
+        self.watermark = Watermark(0)
+        self._writer = Writer(chunk)
+        segmentation = world.services.settings.segmentation(end_silence_ms=500)
+        self.task = SessionTask(
+            Session.started(chunk(AudioKind.START), segmentation),
+            None,
+            partition=0,
+            watermark=self.watermark,
+            services=world.services,
+            spawn=lambda work: self.spawned.append(tasks.create_task(work)),
+        )
+        self.spawned: list[asyncio.Task[object]] = []
+        self.running = asyncio.create_task(self.task.run())
+
+    async def write(self, kind: AudioKind, data: bytes = b"", **more: object) -> int:
+        """Write a record, and let voice activity hear it; return its offset."""
+        chunk, record = self._writer.next(kind, data, **more)
+        self.watermark.note_read(record.offset)
+        self.task.append_record(chunk, record)
+        await self.world.vad.run()
+        offset: int = record.offset
+        return offset
+
+    async def ended(self) -> int:
+        """Return what `run` returns."""
+        async with asyncio.timeout(LIMIT_S):
+            end_offset: int = await self.running
+        return end_offset
+
+
+@pytest.fixture
+def world(settings: Callable[..., Settings]) -> World:
+    return World(settings(idle_timeout_s=90))
+
+
+@asynccontextmanager
+async def session(world: World, chunk: Callable[..., AudioChunk]) -> AsyncIterator[Running]:
+    """Run a session until the body ends."""
+    async with asyncio.TaskGroup() as tasks:
+        running = Running(world, chunk, tasks)
+        yield running
+        for task in (running.running, *running.spawned):
+            task.cancel()
+
+
+async def test_every_decision_is_in_the_log_before_it_is_told(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """From the start over a final to the end, which `run` returns the offset of."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await s.write(AudioKind.AUDIO, loud(2) + silent(1), options=StreamOptions(interim_results=False))
+        end = await s.write(AudioKind.END)
+        assert await s.ended() == end
+    told = [each for each in world.log.happened if not isinstance(each, SpeechStarted | Partial)]
+    assert [type(each) for each in told] == [Progress, SessionStart, Progress, Final, Progress, SessionEnd]
+    attached, _, decided, final, over, session_end = told
+    assert isinstance(attached, Progress)
+    assert isinstance(decided, Progress)
+    assert isinstance(over, Progress)
+    assert [attached.revision, decided.revision, over.revision] == [1, 2, 3]
+    assert (decided.final, over.end) == (final, session_end)
+    assert (attached.owner, over.next_segment_index) == ("me", 1)
+
+
+async def test_a_decision_that_another_process_made_first_is_not_told(
+    world: World, chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
+) -> None:
+    """The session stops, and nothing of its own decision is published."""
+    world.log.others[2] = progress(owner="another").model_copy(update={"revision": 2})
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await s.write(AudioKind.AUDIO, loud(2))
+        await s.write(AudioKind.FINALIZE)
+        with pytest.raises(LostRaceError, match="another wrote revision 2 first"):
+            await s.ended()
+    assert world.log.all(Final) == []
+
+
+async def test_a_step_is_in_progress_until_its_effect_is_durable(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """While Triton decodes, the session is busy and its audio is needed."""
+    world.decoding.finals.clear()
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        assert (s.task.is_busy, s.watermark.low()) == (False, 1)
+        await s.write(AudioKind.AUDIO, loud(2))
+        await s.write(AudioKind.FINALIZE)
+        assert (s.task.is_busy, s.watermark.low()) == (True, 1)
+        assert s.task.session.untranscribed_samples == 2 * SECOND
+        world.decoding.finals.set()
+        await world.log.wait_for(Final)
+        await asyncio.sleep(0)
+        assert (s.task.is_busy, s.task.session.untranscribed_samples) == (False, 0)
+        assert s.watermark.low() == 1  # a replay would begin with the last samples of the record
+        await s.write(AudioKind.AUDIO, loud(2))
+        await s.write(AudioKind.FINALIZE)
+        await world.log.wait_for(Final, 2)
+        assert s.watermark.low() == 3
+
+
+async def test_a_start_is_needed_until_its_progress_is_durable(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """Or a crash would lose the session."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        assert s.watermark.low() == 0
+        await world.log.wait_for(SessionStart)
+        assert s.watermark.low() == 1
+
+
+async def test_a_finalize_that_finds_no_speech_is_answered(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """With where it was."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await s.write(AudioKind.AUDIO, silent(1))
+        await s.write(AudioKind.FINALIZE)
+        await world.log.wait_for(Finalized)
+    assert [each.position_ms for each in world.log.all(Finalized)] == [1_000]
+
+
+async def test_a_partial_grows_and_numbers_its_segment(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """Speech that began after a final belongs to the next segment; what two partials agree on is stable."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await s.write(AudioKind.AUDIO, loud(1))
+        await s.write(AudioKind.FINALIZE)
+        await world.log.wait_for(Final)
+        before = len(world.log.all(Partial))
+        for count in (1, 2):
+            await s.write(AudioKind.AUDIO, loud(1))
+            await world.log.wait_for(Partial, before + count)
+    first, second = world.log.all(Partial)[before:][:2]
+    assert (first.segment_index, second.segment_index) == (1, 1)
+    assert (first.stable_text, second.stable_text) == ("", "so it goes")
+    assert [each.segment_index for each in world.log.all(SpeechStarted)] == [0, 1]
+
+
+async def test_a_partial_never_comes_behind_its_final(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """One that Triton answers after the segment has closed is dropped."""
+    world.decoding.partials.clear()
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.write(AudioKind.AUDIO, loud(1))
+        await s.write(AudioKind.FINALIZE)
+        world.decoding.partials.set()
+        await world.log.wait_for(Final)
+        for task in s.spawned:
+            await task
+    assert world.log.all(Partial) == []
+
+
+async def test_speech_that_begins_before_the_last_final_is_decided_has_its_own_index(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """However many segments still wait for Triton."""
+    world.decoding.finals.clear()
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        for _ in range(3):
+            await s.write(AudioKind.AUDIO, loud(1))
+            await s.write(AudioKind.FINALIZE)
+        await world.log.wait_for(SpeechStarted, 3)
+        assert [each.segment_index for each in world.log.all(SpeechStarted)] == [0, 1, 2]
+        world.decoding.finals.set()
+        await world.log.wait_for(Final, 3)
+    finals = world.log.all(Final)
+    assert [(each.segment_index, each.reason) for each in finals] == [(at, SegmentEnd.FINALIZE) for at in range(3)]
+    assert [one.end_ms for one in finals[:-1]] == [other.start_ms for other in finals[1:]]
+
+
+async def test_connections_that_resume_behind_the_end_are_told_so(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """Each on its own, after the one that has ended the session."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        world.decoding.finals.clear()
+        await s.write(AudioKind.AUDIO, loud(1))
+        await s.write(AudioKind.END)
+        await s.write(AudioKind.RESUME, connection_id="late")
+        world.decoding.finals.set()
+        await s.ended()
+    ends = world.log.all(SessionEnd)
+    assert [(each.connection_id, each.reason, each.duration_ms) for each in ends] == [
+        ("c", "closed", 1_000),
+        ("late", "closed", 1_000),
+    ]
+
+
+async def test_a_resumption_is_answered_with_the_end_of_the_durable_audio(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """And names the connection that resumed."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await s.write(AudioKind.AUDIO, silent(0.5))
+        await s.write(AudioKind.RESUME, connection_id="second")
+        await world.log.wait_for(Resumed)
+    (resumed,) = world.log.all(Resumed)
+    assert (resumed.position, resumed.next_segment_index, resumed.connection_id) == (8_000, 0, "second")
+
+
+async def test_an_idle_session_is_ended_once_for_each_connection(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """An END for a connection that another has replaced meanwhile is not obeyed, so the next may need its own."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        soon_s, later_s = time.monotonic() + 80, time.monotonic() + 100
+        await s.task.end_if_idle(soon_s)
+        assert world.log.ends == []
+        for _ in range(2):
+            await s.task.end_if_idle(later_s)
+        assert [each.connection_id for each in world.log.ends] == ["c"]
+        await s.write(AudioKind.RESUME, connection_id="d")
+        await s.task.end_if_idle(later_s + 100)
+        assert [each.connection_id for each in world.log.ends] == ["c", "d"]
+
+
+async def test_an_end_that_the_transcriber_wrote_says_idle(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """The log decides: the END is obeyed when it is read."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.task.end_if_idle(time.monotonic() + 100)
+        (end,) = world.log.ends
+        s.task.append_record(end, record_of(end, offset=1))
+        await world.vad.run()
+        await s.ended()
+    assert [each.reason for each in world.log.all(SessionEnd)] == ["idle"]

@@ -1,0 +1,137 @@
+"""Admit requests to Triton: finals always and until they are answered, partials only where there is room.
+
+Partials are sheddable. Their cadence follows the time that Triton took for its last answers to live speech, finals
+included, so that they come less often when Triton is slow and more often when it has recovered. None is asked for
+while a live final waits for its turn. Files have slots of their own, so that live speech does not wait for them.
+"""
+
+import asyncio
+import logging
+import math
+import time
+
+from whisperline_contracts import StreamOptions
+from whisperline_runtime.retry import retrying
+from whisperline_runtime.tracing import Span, SpanKind, Status, StatusCode, exemplar, tracer
+
+from whisperline_transcriber import metrics
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
+from whisperline_transcriber.errors import TritonError
+from whisperline_transcriber.settings import Settings
+from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, Samples, milliseconds
+from whisperline_transcriber.stream.hypothesis import Transcript
+
+log = logging.getLogger(__name__)
+_tracer = tracer(__name__)
+
+FINAL_DEADLINE_S = 60.0
+PARTIAL_DEADLINE_S = 5.0
+STALE_S = 5.0  # a Triton that nobody has asked for so long is taken to be fast
+SMOOTHING = 0.3  # weight of the newest answer in the moving mean of answer times
+CADENCE_PER_ANSWER = 2.0  # new audio for a partial, in answer times: decoding takes half of the time at the most
+
+NO_TEXT = Transcript(text="", language="", words=[], avg_logprob=0, model="", version="")
+
+
+class Admission:
+    """Bounds the requests of this process that are under way at Triton.
+
+    `finals_in_flight` are for finals of live speech, half as many for files, `partials_in_flight` for partials.
+    """
+
+    def __init__(self, triton: Triton, settings: Settings) -> None:
+        self._triton = triton
+        self._settings = settings
+        finals = settings.finals_in_flight
+        self._slots = {Lane.FINAL: asyncio.Semaphore(finals), Lane.FILE: asyncio.Semaphore(max(1, finals // 2))}
+        self._partials = 0
+        self._answer_s = 0.0  # moving mean
+        self._measured_s = -math.inf
+
+    @property
+    def partial_cadence_samples(self) -> int:
+        """The new audio, in samples at 16 kHz, that makes the next partial due."""
+        answer_s = 0.0 if self._is_stale else self._answer_s
+        cadence_ms = max(self._settings.partial_cadence_ms, int(CADENCE_PER_ANSWER * 1000 * answer_s))
+        return cadence_ms * SAMPLES_PER_MS
+
+    @property
+    def admits_partial(self) -> bool:
+        """True if there is room for one more partial."""
+        return self._partials < self._settings.partials_in_flight and not self._slots[Lane.FINAL].locked()
+
+    async def decode_final(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript:
+        """Return the transcript of a closed segment, however long Triton is unavailable.
+
+        A segment that Triton refuses (because of its options) has an empty transcript: its session goes on.
+        """
+        lane = Lane.FILE if options.priority == "file" else Lane.FINAL
+        request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
+        with _tracer.start_as_current_span("decode", kind=SpanKind.CLIENT) as span:
+
+            def is_retriable(error: Exception) -> bool:
+                return isinstance(error, TritonError) and error.is_retriable
+
+            def note_retry(error: Exception) -> None:
+                metrics.TRITON_RETRIES.inc()
+                if span.is_recording():
+                    span.add_event("retry", {"error.message": str(error)})
+
+            try:
+                async with self._slots[lane]:
+                    span.add_event("admitted")
+                    async for attempt in retrying(is_retriable, what="decoding a final", on_retry=note_retry):
+                        with attempt:
+                            return await self._ask(audio, request, span)
+            except TritonError as error:
+                log.error("Triton refuses a segment, which stays without text: %s", error)
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+        return NO_TEXT
+
+    async def decode_partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
+        """Return the transcript of an open segment so far, or None if Triton does not answer in time."""
+        request = Request(session_id, Lane.PARTIAL, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
+        self._partials += 1
+        with _tracer.start_as_current_span("decode", kind=SpanKind.CLIENT) as span:
+            try:
+                return await self._ask(audio, request, span)
+            except TritonError as error:
+                log.info("a partial was dropped: %s", error)
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+                metrics.PARTIALS.labels("shed_triton").inc()
+                self._note_answer(PARTIAL_DEADLINE_S)
+                return None
+            finally:
+                self._partials -= 1
+
+    async def _ask(self, audio: Samples, request: Request, span: Span) -> Transcript:
+        lane = request.lane.value
+        if span.is_recording():
+            span.set_attributes(
+                {
+                    "rpc.system": "grpc",
+                    "rpc.service": "inference.GRPCInferenceService",
+                    "rpc.method": "ModelStreamInfer",
+                    "whisperline.lane": lane,
+                    "whisperline.session.id": request.session_id,
+                    "whisperline.audio.duration_ms": milliseconds(len(audio)),
+                }
+            )
+        began_s = time.monotonic()
+        with metrics.REQUESTS_IN_FLIGHT.labels(lane).track_inprogress():
+            transcript = await self._triton.transcribe(audio, request)
+        elapsed_s = time.monotonic() - began_s
+        metrics.DECODE_SECONDS.labels(lane).observe(elapsed_s, exemplar(span))
+        if span.is_recording():
+            span.set_attribute("whisperline.model.version", transcript.version)
+        if request.lane is not Lane.FILE:  # a file's answer waits in the last lane and says nothing about live speech
+            self._note_answer(elapsed_s)
+        return transcript
+
+    def _note_answer(self, elapsed_s: float) -> None:
+        self._answer_s += (1 if self._is_stale else SMOOTHING) * (elapsed_s - self._answer_s)
+        self._measured_s = time.monotonic()
+
+    @property
+    def _is_stale(self) -> bool:
+        return time.monotonic() - self._measured_s > STALE_S

@@ -1,0 +1,143 @@
+"""Send audio to Triton. One request carries all that it needs, so a retry is harmless."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import numpy as np
+import tritonclient.grpc.aio as triton
+from pydantic import ValidationError
+from tritonclient.utils import InferenceServerException
+from whisperline_runtime.tracing import current_traceparent
+
+from whisperline_transcriber import metrics
+from whisperline_transcriber.decoding.versions import VersionCache
+from whisperline_transcriber.errors import TritonError
+from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.hypothesis import Transcript
+
+
+class Lane(StrEnum):
+    """The lanes of Triton's queue, the most urgent first."""
+
+    FINAL = "final"  # of live speech
+    PARTIAL = "partial"  # of live speech
+    FILE = "file"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a piece of audio is to be transcribed. The session decides which version of the model does it."""
+
+    session_id: str
+    lane: Lane
+    language: str | None  # None: detect
+    words: bool  # with the times of words
+    deadline_s: float
+
+
+# `channel_args` replace all of the client's defaults, so the message sizes are repeated here.
+_CHANNEL = (
+    ("grpc.max_send_message_length", 16 * 1024 * 1024),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+_PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT,)
+
+
+class Triton:
+    """The model `model` behind the gRPC address `url` ("host:port", or "dns:///name:port" for several pods).
+
+    `rollout_keep_s` is how long a session's version of the model is kept before it is asked for again.
+    """
+
+    def __init__(
+        self, url: str, model: str, rollout_keep_s: float, *, client: triton.InferenceServerClient | None = None
+    ) -> None:
+        self._client = client or triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
+        self._model = model
+        self._versions = VersionCache(self._client, rollout_keep_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def transcribe(self, audio: Samples, request: Request) -> Transcript:
+        """Return what is said in `audio` (16 kHz). Raises `TritonError`.
+
+        If the version was taken out of service after it was looked up, the version that replaced it is asked.
+        """
+        try:
+            return await self._ask_version(audio, request)
+        except TritonError as error:
+            if not error.version_is_gone:
+                raise
+            metrics.REROUTED_REQUESTS.inc()
+            self._versions.forget(request.session_id)
+            return await self._ask_version(audio, request)
+
+    async def _ask_version(self, audio: Samples, request: Request) -> Transcript:
+        version = await self._versions.version_of(request.session_id, request.deadline_s)
+        # Count the outcome here: Triton itself counts a decoupled model's errors as answers.
+        try:
+            transcript = await self._stream(audio, request, version)
+        except TritonError as error:
+            metrics.ANSWERS.labels(version, error.outcome).inc()
+            raise
+        metrics.ANSWERS.labels(version, "answered").inc()
+        return transcript
+
+    async def _stream(self, audio: Samples, request: Request, version: str) -> Transcript:
+        options = {
+            "language": request.language,
+            "timestamps": request.words,
+            "words": request.words,
+            "lane": request.lane.value,
+        }
+        audio_input = triton.InferInput("audio", [1, len(audio)], "INT16")
+        audio_input.set_data_from_numpy(audio.reshape(1, -1))
+        options_input = triton.InferInput("options", [1, 1], "BYTES")
+        options_input.set_data_from_numpy(np.array([[json.dumps(options).encode()]], dtype=np.object_))
+
+        async def inputs() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": self._model, "model_version": version, "inputs": [audio_input, options_input]}
+
+        headers = {"triton_grpc_error": "true"}  # errors come as the status of the stream
+        traceparent = current_traceparent()
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
+        transcript: Transcript | None = None
+        try:
+            # One stream for one request: the model batches by itself, and Triton's unary calls cannot.
+            async for result, error in self._client.stream_infer(
+                inputs(), stream_timeout=request.deadline_s, headers=headers
+            ):
+                if error is not None:
+                    raise TritonError(str(error), is_retriable=True)
+                # Keep reading to the end of the stream. To leave it early is to cancel it, and Triton may keep
+                # the memory of a request that was cancelled.
+                transcript = Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
+        except grpc.aio.AioRpcError as error:
+            raise TritonError(error.details() or str(error), is_retriable=error.code() not in _PERMANENT) from error
+        except ValidationError as error:
+            # Neither the message nor the cause may show the answer itself: it is text that was spoken.
+            wrong = [each["loc"] for each in error.errors(include_url=False, include_input=False)]
+            raise TritonError(f"no usable answer: {wrong} cannot be read", is_retriable=True) from None
+        except (InferenceServerException, IndexError, AttributeError) as error:
+            raise TritonError(f"no usable answer: {error!r}", is_retriable=True) from error
+        if transcript is None:
+            raise TritonError("no answer before the end of the stream", is_retriable=True)
+        return transcript

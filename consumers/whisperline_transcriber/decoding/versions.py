@@ -1,0 +1,50 @@
+"""Look up which version of the model serves a session: Triton's model `whisper_rollout` decides, and may change it."""
+
+import time
+
+import grpc
+import numpy as np
+import tritonclient.grpc.aio as triton
+from tritonclient.utils import InferenceServerException
+
+from whisperline_transcriber.errors import RoutingError
+
+MODEL = "whisper_rollout"
+
+
+class VersionCache:
+    """The version of each session, asked for once and kept for `keep_s`; older answers go as others come."""
+
+    def __init__(self, client: triton.InferenceServerClient, keep_s: float) -> None:
+        self._client = client
+        self._keep_s = keep_s
+        self._known: dict[
+            str, tuple[float, str]
+        ] = {}  # session id: when it was asked for and the version; oldest first
+
+    async def version_of(self, session_id: str, deadline_s: float) -> str:
+        """Return the number of the version that serves a session. Raises `RoutingError`."""
+        oldest_s = time.monotonic() - self._keep_s
+        while self._known:
+            oldest = next(iter(self._known))
+            if self._known[oldest][0] >= oldest_s:
+                break
+            del self._known[oldest]
+        if session_id in self._known:
+            return self._known[session_id][1]
+
+        session = triton.InferInput("session", [1, 1], "BYTES")
+        session.set_data_from_numpy(np.array([[session_id.encode()]], np.object_))
+        try:
+            result = await self._client.infer(MODEL, [session], client_timeout=deadline_s)
+        except (InferenceServerException, grpc.RpcError) as error:
+            hint = f"Triton must serve the repository's model {MODEL} (--load-model={MODEL})"
+            raise RoutingError(f"the version that serves the session is not known: {error}; {hint}") from error
+        version = str(int(result.as_numpy("version").reshape(-1)[0]))
+        self._known.pop(session_id, None)  # so that it moves to the end
+        self._known[session_id] = time.monotonic(), version
+        return version
+
+    def forget(self, session_id: str) -> None:
+        """Ask again for this session: Triton no longer has the version that it named."""
+        self._known.pop(session_id, None)

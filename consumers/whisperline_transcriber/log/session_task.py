@@ -1,0 +1,299 @@
+"""One session that this process owns: its state, its last progress that counts, and the task that takes its steps.
+
+Every decision is written to the progress log before anybody is told about it, and holds only if it was the first of
+its revision. If another process was first, `LostRaceError` is raised and the partition is reloaded from the log.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka import ConsumerRecord
+from whisperline_contracts import (
+    AudioChunk,
+    AudioKind,
+    Finalized,
+    Partial,
+    Progress,
+    SessionEnd,
+    SpeechStarted,
+    UtteranceEnd,
+)
+from whisperline_runtime.logs import bind
+from whisperline_runtime.tracing import Status, StatusCode, exemplar, tracer
+
+from whisperline_transcriber import metrics
+from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.errors import LostRaceError
+from whisperline_transcriber.log.progress import ProgressLog
+from whisperline_transcriber.log.publisher import Publisher
+from whisperline_transcriber.log.segment_trace import RecordOrigin, RecordOrigins, SegmentTrace
+from whisperline_transcriber.log.watermark import Watermark
+from whisperline_transcriber.settings import Settings
+from whisperline_transcriber.stream import events
+from whisperline_transcriber.stream.audio import milliseconds
+from whisperline_transcriber.stream.batcher import VadBatcher
+from whisperline_transcriber.stream.segmentation import SegmentClosed
+from whisperline_transcriber.stream.session import (
+    AnswerFinalize,
+    AttachConnection,
+    EndSession,
+    MoveReplayStart,
+    SendUtteranceEnd,
+    Session,
+    Step,
+    Transcribe,
+)
+
+_tracer = tracer(__name__)
+
+MAX_LATE_RESUMES = 16  # that are answered when the session has ended; of more, the last
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of the process that all sessions share."""
+
+    settings: Settings
+    publisher: Publisher
+    progress: ProgressLog
+    admission: Admission
+    vad: VadBatcher
+    owner: str  # this process, in progress records
+
+
+class SessionTask:
+    """One session of a partition.
+
+    `append_record` and `advance` feed it, synchronously; `run` takes its steps in order. `spawn` starts work that the
+    session does not wait for: partials, and the news that speech has begun.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        progress: Progress | None,
+        *,
+        partition: int,
+        watermark: Watermark,
+        services: Services,
+        spawn: Callable[[Coroutine[Any, Any, object]], None],
+    ) -> None:
+        self.session = session
+        self.progress = progress  # the last that counts; None until the START is decided, which is the first step
+        self.last_record_s = time.monotonic()
+        self._partition = partition
+        self._watermark = watermark
+        self._services = services
+        self._spawn = spawn
+        self._has_work = asyncio.Event()
+        self._is_partial_in_flight = False
+        self._idle_end_for: str | None = None  # the connection for which an END was written
+        self._late_resumes: deque[AudioChunk] = deque(maxlen=MAX_LATE_RESUMES)
+        self._origins = RecordOrigins()
+        self._segments: dict[int, SegmentTrace] = {}  # open or undecided segments, by their first sample
+
+    @property
+    def is_busy(self) -> bool:
+        """True while steps wait or are in progress."""
+        return len(self.session.steps) > 0
+
+    def append_record(self, chunk: AudioChunk, record: ConsumerRecord) -> None:
+        """Append a record of the session, in the order of the log."""
+        self.last_record_s = time.monotonic()
+        session = self.session
+        if session.has_read_end and chunk.kind is AudioKind.RESUME:
+            self._late_resumes.append(chunk)
+        else:
+            start = session.next_position
+            if session.append_record(chunk, record.offset):
+                if chunk.kind in {AudioKind.AUDIO, AudioKind.FINALIZE}:
+                    end = session.next_position or 0
+                    self._watermark.need_audio(session.id, record.offset, end)
+                    if chunk.kind is AudioKind.AUDIO:
+                        start = chunk.position if start is None else start
+                        arrived_s = record.timestamp / 1000
+                        self._origins.append(RecordOrigin(record.offset, start, end, arrived_s, chunk.traceparent))
+                else:
+                    self._watermark.hold(session.id, record.offset)
+        self._has_work.set()
+        self._services.vad.add(session, self.advance)
+
+    def advance(self) -> None:
+        """Start what the frames that were pushed since the last call have made due."""
+        session, progress = self.session, self.progress
+        if session.steps:
+            self._has_work.set()
+
+        opened = session.take_opened_segment()
+        if opened is not None:
+            trace = self._trace_of(opened)
+            if progress is not None:
+                ids = events.ids_of(progress, _now_ms())
+                index = progress.next_segment_index + session.steps.undecided_segments
+                started = SpeechStarted(**ids, segment_index=index, start_ms=milliseconds(opened))
+                with trace.current():
+                    self._spawn(self._services.publisher.send_best_effort(started, progress.reply_partition))
+
+        if self._is_partial_in_flight or progress is None:
+            return
+        admission = self._services.admission
+        due = session.take_due_partial(admission.partial_cadence_samples)
+        if due is None:
+            return
+        if not admission.admits_partial:
+            metrics.PARTIALS.labels("shed_triton").inc()
+            return
+        self._is_partial_in_flight = True
+        self._spawn(self._partial(self._trace_of(due[0]), *due))
+
+    async def end_if_idle(self, now_s: float) -> None:
+        """Write an END if no records came for long: the session's client and gateway are gone."""
+        session = self.session
+        if self.progress is None or session.has_read_end:
+            return
+        is_idle = now_s - self.last_record_s > self._services.settings.idle_timeout_s
+        # One END for each connection: if another connection resumes before the END is read, the END is not obeyed.
+        if is_idle and self._idle_end_for != session.connection_id:
+            self._idle_end_for = session.connection_id
+            await self._services.publisher.append_audio(events.idle_end(session, self.progress), self._partition)
+
+    async def run(self) -> int:
+        """Take the session's steps until it has ended; return the offset of the record that ended it."""
+        steps = self.session.steps
+        end_offset: int | None = None
+        try:
+            with bind(session_id=self.session.id, partition=self._partition):
+                while end_offset is None:
+                    await self._has_work.wait()
+                    self._has_work.clear()
+                    while (step := steps.first) is not None:
+                        await self._take(step)
+                        steps.finish_first()
+                        if isinstance(step, EndSession):
+                            end_offset = step.offset
+        finally:
+            for trace in self._segments.values():  # undecided: the next owner of the partition decides them
+                trace.end()
+        return end_offset
+
+    async def _take(self, step: Step) -> None:
+        owner, publisher = self._services.owner, self._services.publisher
+        if isinstance(step, AttachConnection):
+            progress = await self._decide(events.attach_progress(self.progress, step, self.session, owner))
+            self._watermark.release(self.session.id, step.offset)
+            answer = events.attached(events.ids_of(progress, _now_ms()), step, progress)
+            await publisher.send(answer, progress.reply_partition)
+            return
+
+        progress_before = self.progress
+        if progress_before is None:
+            raise RuntimeError("the first step of a session is to attach its connection")
+        reply_partition, ids = progress_before.reply_partition, events.ids_of(progress_before, _now_ms())
+        match step:
+            case Transcribe(segment):
+                await self._transcribe(progress_before, segment)
+            case MoveReplayStart():
+                await self._decide(events.silence_progress(progress_before, step, owner))
+            case AnswerFinalize(position_ms):
+                await publisher.send(Finalized(**ids, position_ms=position_ms), reply_partition)
+            case SendUtteranceEnd(last_word_end_ms):
+                await publisher.send(UtteranceEnd(**ids, last_word_end_ms=last_word_end_ms), reply_partition)
+            case EndSession(is_idle=is_idle):
+                end = SessionEnd(
+                    **ids,
+                    segment_count=progress_before.next_segment_index,
+                    duration_ms=self.session.duration_ms,
+                    reason="idle" if is_idle else "closed",
+                )
+                ended = await self._decide(events.end_progress(progress_before, end, owner))
+                await publisher.send(end, reply_partition)
+                while self._late_resumes:
+                    late = self._late_resumes.popleft()
+                    await publisher.send(events.already_over(late, ended, _now_ms()), late.reply_partition)
+
+    async def _transcribe(self, progress: Progress, segment: SegmentClosed) -> None:
+        began_s = time.monotonic()
+        session, services = self.session, self._services
+        start, end = session.source_position(segment.start), session.source_position(segment.end)
+        speech_end = self._origins.at(session.source_position(segment.speech_end))
+        trace = self._trace_of(segment.start)
+        trace.link(self._origins.between(start, end))
+        with trace.current():
+            samples = session.read(segment.start, segment.end)
+            transcript = await services.admission.decode_final(session.id, samples, session.options)
+            ids = events.ids_of(progress, _now_ms())
+            final = events.final(ids, progress.next_segment_index, segment, transcript, end)
+            with _tracer.start_as_current_span("decide", record_exception=False, set_status_on_exception=False) as span:
+                try:
+                    await self._decide(events.final_progress(progress, segment, final, services.owner))
+                except LostRaceError as error:
+                    span.set_status(Status(StatusCode.ERROR, str(error)))
+                    raise
+            await services.publisher.send(final, progress.reply_partition)
+
+        priority, link = session.options.priority, exemplar(trace.span)
+        metrics.FINAL_SECONDS.labels(priority).observe(time.monotonic() - began_s, link)
+        if speech_end is not None:
+            metrics.SPEECH_END_TO_FINAL_SECONDS.labels(priority).observe(time.time() - speech_end.arrived_s, link)
+        trace.end()
+        del self._segments[segment.start]
+
+    async def _decide(self, proposed: Progress) -> Progress:
+        """Write the session's next progress; return it if it counts. Raises `LostRaceError` if it does not."""
+        before = self.progress
+        counted = await self._services.progress.propose(self._partition, proposed)
+        if counted != proposed:
+            metrics.SUPERSEDED_DECISIONS.inc()
+            raise LostRaceError(f"session {self.session.id}: {counted.owner} wrote revision {counted.revision} first")
+        self.progress = counted
+        if before is not None and counted.base > before.base:
+            position = self.session.drop_before(counted.base)
+            self._watermark.release_audio(self.session.id, position)
+            self._origins.drop_before(position)
+        return counted
+
+    async def _partial(self, trace: SegmentTrace, start: int, end: int) -> None:
+        session, services = self.session, self._services
+        try:
+            with bind(session_id=session.id, partition=self._partition), trace.current():
+                samples = session.read(start, end)
+                transcript = await services.admission.decode_partial(session.id, samples, session.options)
+                # The segment may have closed meanwhile. A partial behind its final would be wrong.
+                is_open = session.open_segment == start and not session.steps.undecided_segments
+                if transcript is None or not is_open or self.progress is None:
+                    return
+                hypothesis = session.extend_hypothesis(transcript.text)
+                event = Partial(
+                    **events.ids_of(self.progress, _now_ms()),
+                    segment_index=self.progress.next_segment_index,
+                    start_ms=milliseconds(start),
+                    end_ms=milliseconds(end),
+                    text=hypothesis.text,
+                    stable_text=hypothesis.stable_text,
+                )
+                was_sent = await services.publisher.send_best_effort(event, self.progress.reply_partition)
+            if was_sent and not trace.has_partial and trace.origin is not None:
+                trace.has_partial = True
+                elapsed_s = time.time() - trace.origin.arrived_s
+                metrics.FIRST_PARTIAL_SECONDS.observe(elapsed_s, exemplar(trace.span))
+        finally:
+            self._is_partial_in_flight = False
+
+    def _trace_of(self, segment_start: int) -> SegmentTrace:
+        """Return the trace of an open or undecided segment; begin it if there is none."""
+        trace = self._segments.get(segment_start)
+        if trace is None:
+            session = self.session
+            index = (self.progress.next_segment_index if self.progress else 0) + session.steps.undecided_segments
+            origin = self._origins.at(session.source_position(segment_start))
+            trace = SegmentTrace(session.id, self._partition, index, origin)
+            self._segments[segment_start] = trace
+        return trace
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,1 @@
+"""One session from its audio to the steps that are taken for it, without I/O."""

@@ -1,0 +1,367 @@
+"""One session: records come in, steps come out. Synchronous, without I/O.
+
+`append_record` takes the session's records in the order of the log. `next_frame` hands out frames for the
+voice-activity model and `push_vad` takes its answers. What must happen in order and durably is queued in `steps`;
+what may be lost (partials, the news that speech has begun) is asked for with `take_opened_segment` and
+`take_due_partial`.
+
+All state can be rebuilt by replaying the log from the session's *replay start*, the sample at 16 kHz before which
+everything is decided.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from whisperline_contracts import AudioChunk, AudioKind, Progress, SegmentEnd, StreamOptions
+
+from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, AudioBuffer, Resampler, Samples, milliseconds, to_mono
+from whisperline_transcriber.stream.hypothesis import Hypothesis, agree
+from whisperline_transcriber.stream.segmentation import (
+    Segmentation,
+    SegmentClosed,
+    Segmenter,
+    SegmentOpened,
+    SilenceElapsed,
+)
+from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceState, fresh_state
+
+IDLE_CLIENT = "transcriber"  # the client id of an END that the transcriber wrote itself
+
+
+@dataclass(frozen=True)
+class AttachConnection:
+    """A connection has started or resumed the session with the record at `offset`."""
+
+    offset: int
+    chunk: AudioChunk
+    position: int  # samples at the session's rate: the end of its durable audio
+
+
+@dataclass(frozen=True)
+class Transcribe:
+    """A segment has closed: decode it and decide its final."""
+
+    segment: SegmentClosed
+
+
+@dataclass(frozen=True)
+class MoveReplayStart:
+    """There is no speech before `replay_start`."""
+
+    replay_start: int
+    speech_end_ms: int | None
+
+
+@dataclass(frozen=True)
+class AnswerFinalize:
+    """A FINALIZE found no open segment."""
+
+    position_ms: int
+
+
+@dataclass(frozen=True)
+class SendUtteranceEnd:
+    """The silence has lasted as long as the client asked for."""
+
+    last_word_end_ms: int
+
+
+@dataclass(frozen=True)
+class EndSession:
+    """The record at `offset` has ended the session."""
+
+    offset: int
+    is_idle: bool
+
+
+Step = AttachConnection | Transcribe | MoveReplayStart | AnswerFinalize | SendUtteranceEnd | EndSession
+
+
+class StepQueue:
+    """The steps of a session, in order.
+
+    The first step is in progress: whoever takes it reads `first` and calls `finish_first` when its effect is durable.
+    Until then it stays in the queue, so that a session whose last step is under way does not look idle, and nothing
+    but `finish_first` may remove it.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[Step] = deque()
+        self.undecided_segments = 0  # closed segments whose final is not published yet
+
+    @property
+    def first(self) -> Step | None:
+        """The step in progress."""
+        return self._steps[0] if self._steps else None
+
+    def append(self, step: Step) -> None:
+        """Queue a step. One `AnswerFinalize` takes the place of another that waits at the end of the queue."""
+        if isinstance(step, AnswerFinalize) and len(self._steps) > 1 and isinstance(self._steps[-1], AnswerFinalize):
+            self._steps.pop()
+        self._steps.append(step)
+        self.undecided_segments += isinstance(step, Transcribe)
+
+    def finish_first(self) -> None:
+        """Remove the step in progress."""
+        step = self._steps.popleft()
+        self.undecided_segments -= isinstance(step, Transcribe)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self._steps)
+
+
+@dataclass(frozen=True)
+class _Control:
+    """A FINALIZE or END that takes effect at sample `at` (16 kHz)."""
+
+    at: int
+    offset: int
+    kind: AudioKind
+    is_idle: bool
+
+
+class Session:
+    """The state of one session. Make it with `started` or `restored`."""
+
+    def __init__(
+        self,
+        session_id: str,
+        connection_id: str,
+        sample_rate: int,
+        options: StreamOptions,
+        segmentation: Segmentation,
+        *,
+        replay_start: int = 0,
+        attached_at: int = -1,
+        speech_end_ms: int | None = None,
+    ) -> None:
+        self.id = session_id
+        self.connection_id = connection_id  # the one attached last: only it can end the session
+        self.sample_rate = sample_rate
+        self.options = options
+        self.steps = StepQueue()
+        self.attached_at = attached_at  # offset of the START or RESUME read last
+        # Samples at the session's rate; unknown after a restore, until the record that holds the replay start is read.
+        self.next_position: int | None = None if replay_start else 0
+        self.has_read_end = False  # no record behind the END is used
+        self._segmentation = segmentation
+        self._resampler = Resampler(sample_rate)
+        self._buffer: AudioBuffer | None = None if replay_start else AudioBuffer(sample_rate, 0)
+        self._controls: deque[_Control] = deque()
+        self.is_over = False  # the END took effect
+        self._answered_up_to = replay_start or -1  # sample up to which FINALIZEs were answered before the restore
+        self._opened_segment: int | None = None  # first sample of a segment that nobody has asked for yet
+        self._partial_end = 0  # where the last partial that was asked for ended
+        self._hypothesis = Hypothesis()
+        self._speech_end = None if speech_end_ms is None else speech_end_ms * SAMPLES_PER_MS
+        self._restart(replay_start)
+
+    @classmethod
+    def started(cls, chunk: AudioChunk, segmentation: Segmentation) -> Self:
+        """Return the session that a START opens; append the record to it next."""
+        return cls(chunk.session_id, chunk.connection_id, chunk.sample_rate, chunk.options, segmentation)
+
+    @classmethod
+    def restored(cls, progress: Progress, segmentation: Segmentation) -> Self:
+        """Return the session as `progress` left it; it waits for the audio from its replay start on."""
+        return cls(
+            progress.session_id,
+            progress.connection_id,
+            progress.sample_rate,
+            progress.options,
+            segmentation,
+            replay_start=progress.base,
+            attached_at=progress.attached_at,
+            speech_end_ms=progress.speech_end_ms,
+        )
+
+    def append_record(self, chunk: AudioChunk, offset: int) -> bool:
+        """Append the next record of the session. Return True if a replay may need its offset again."""
+        if self.has_read_end:
+            return False
+        match chunk.kind:
+            case AudioKind.START | AudioKind.RESUME:
+                if offset <= self.attached_at:
+                    return False  # read again in a replay: its effect is in the progress already
+                self.attached_at = offset
+                self.connection_id = chunk.connection_id
+                position = self.next_position
+                if position is None:
+                    position = self.source_position(self._segmenter.replay_start)
+                self.steps.append(AttachConnection(offset, chunk, position))
+                return True
+            case AudioKind.AUDIO:
+                return self._append_audio(chunk)
+            case AudioKind.FINALIZE | AudioKind.END:
+                return self._append_control(chunk, offset)
+
+    def next_frame(self) -> Samples | None:
+        """Return the next 512 samples for the voice-activity model, or None if they are not there yet.
+
+        A FINALIZE or END within this frame takes effect first.
+        """
+        while self._controls and self._controls[0].at < self._cursor + FRAME_SAMPLES:
+            control = self._controls.popleft()
+            is_end = control.kind is AudioKind.END
+            segment = self._segmenter.close(control.at, SegmentEnd.END if is_end else SegmentEnd.FINALIZE)
+            if segment is not None:
+                self._close_segment(segment)
+            elif not is_end:
+                self.steps.append(AnswerFinalize(milliseconds(control.at)))
+            if is_end:
+                self.is_over = True
+                self.steps.append(EndSession(control.offset, control.is_idle))
+
+        if self._buffer is None or self.is_over or self._buffer.end < self._cursor + FRAME_SAMPLES:
+            return None
+        return self._buffer.read(self._cursor, self._cursor + FRAME_SAMPLES)
+
+    def push_vad(self, frame: Samples, probability: float, state: VoiceState) -> None:
+        """Take the voice-activity model's answer for the frame that `next_frame` returned."""
+        self.voice = state
+        self._cursor += FRAME_SAMPLES
+        values = frame.astype(np.float64)
+        match self._segmenter.push(probability, float(values @ values) / FRAME_SAMPLES):
+            case SegmentOpened(start):
+                self._opened_segment = start
+                self._partial_end = start
+                self._speech_end = None
+                self._hypothesis = Hypothesis()
+            case SegmentClosed() as segment:
+                self._close_segment(segment)
+            case SilenceElapsed(replay_start):
+                speech_end_ms = None if self._speech_end is None else milliseconds(self._speech_end)
+                self.steps.append(MoveReplayStart(replay_start, speech_end_ms))
+                self._restart(replay_start)
+
+        wanted_ms, since = self.options.utterance_end_ms, self._speech_end
+        if wanted_ms is None or since is None or self._segmenter.may_be_speech:
+            return
+        if self._cursor - since >= wanted_ms * SAMPLES_PER_MS:
+            self.steps.append(SendUtteranceEnd(milliseconds(since)))
+            self._speech_end = None
+
+    def take_opened_segment(self) -> int | None:
+        """Return, once, the first sample of the segment that opened last."""
+        start, self._opened_segment = self._opened_segment, None
+        return start
+
+    def take_due_partial(self, cadence_samples: int) -> tuple[int, int] | None:
+        """Return the open segment so far, [start, end), if a partial is due; the next is due a cadence later."""
+        segmenter = self._segmenter
+        if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
+            return None
+        if self.steps.undecided_segments or self._cursor - max(segmenter.start, self._partial_end) < cadence_samples:
+            return None
+        self._partial_end = self._cursor
+        return segmenter.start, self._cursor
+
+    def extend_hypothesis(self, text: str) -> Hypothesis:
+        """Return the open segment's hypothesis now that the model says `text` of it."""
+        self._hypothesis = agree(self._hypothesis, text)
+        return self._hypothesis
+
+    @property
+    def open_segment(self) -> int | None:
+        """The first sample of the open segment, or None."""
+        return self._segmenter.start
+
+    def read(self, start: int, end: int) -> Samples:
+        """Return a copy of the samples [start, end) at 16 kHz. Raises `IndexError` if they are not held."""
+        if self._buffer is None:
+            raise IndexError("the session has no audio yet")
+        return self._buffer.read(start, end).copy()
+
+    def drop_before(self, replay_start: int) -> int:
+        """Drop the audio before `replay_start`; return the position before which a replay needs no audio.
+
+        The position is in samples at the session's rate.
+        """
+        if self._buffer is not None:
+            self._buffer.drop(replay_start)
+        return self._first_needed(replay_start)
+
+    @property
+    def buffered_samples(self) -> int:
+        """The number of samples at 16 kHz in memory."""
+        return self._buffer.end - self._buffer.start if self._buffer else 0
+
+    @property
+    def untranscribed_samples(self) -> int:
+        """The number of samples at 16 kHz that wait for voice activity or for a decision.
+
+        Audio of an open segment that was heard is not counted: it waits for nothing but the audio that follows.
+        """
+        if self._buffer is None:
+            return 0
+        undecided = max(0, self._segmenter.replay_start - self._buffer.start)
+        frames = max(0, self._buffer.end - self._cursor) // FRAME_SAMPLES
+        return undecided + frames * FRAME_SAMPLES
+
+    @property
+    def duration_ms(self) -> int:
+        """The length of the session's audio."""
+        return (self.next_position or 0) * 1000 // self.sample_rate
+
+    def source_position(self, sample: int) -> int:
+        """Return the position at the session's rate of a sample at 16 kHz."""
+        return self._resampler.source(sample)
+
+    def _first_needed(self, replay_start: int) -> int:
+        # The resampler's window reaches back, and a replay must compute the very same samples.
+        return self._resampler.source(replay_start) - self._resampler.half - 1
+
+    def _append_audio(self, chunk: AudioChunk) -> bool:
+        replay_start = self._segmenter.replay_start
+        begins_replay = (
+            self.next_position is None
+            # The first record that determines the replay start's own samples: those before it are decided, however
+            # far back the log is read.
+            and self._resampler.first(chunk.position) <= replay_start
+            and chunk.position + chunk.samples > self._first_needed(replay_start)
+        )
+        if begins_replay:
+            self._buffer = AudioBuffer(self.sample_rate, chunk.position)
+            self.next_position = chunk.position
+        if self.next_position is None or self._buffer is None or chunk.position > self.next_position:
+            return False  # beyond a gap: it was never acknowledged, so the client sends it again
+        # What was sent twice, by a client that resumed, is recognised by its position.
+        new = to_mono(chunk.data, chunk.channels)[self.next_position - chunk.position :]
+        self.next_position += len(new)
+        self._buffer.append(new)
+        if begins_replay:
+            self._buffer.drop(replay_start)
+        return len(new) > 0
+
+    def _append_control(self, chunk: AudioChunk, offset: int) -> bool:
+        is_end = chunk.kind is AudioKind.END
+        if is_end and (chunk.connection_id != self.connection_id or offset < self.attached_at):
+            return False  # from a connection that another has replaced
+        end = self._buffer.end if self._buffer else self._segmenter.replay_start
+        if not is_end and end <= self._answered_up_to:
+            return False  # a FINALIZE that was answered before the replay
+        if not is_end and self._controls and self._controls[-1].at == end:
+            return False  # the FINALIZE or END that waits at the same sample answers this one, too
+        if self._buffer is None:  # no audio came since the session was restored
+            self._buffer = AudioBuffer(self.sample_rate, self._resampler.source(self._segmenter.replay_start))
+        if is_end:
+            self.has_read_end = True
+            self._buffer.flush()
+        self._controls.append(_Control(self._buffer.end, offset, chunk.kind, chunk.client_id == IDLE_CLIENT))
+        return True
+
+    def _close_segment(self, segment: SegmentClosed) -> None:
+        self.steps.append(Transcribe(segment))
+        self._speech_end = segment.speech_end
+        self._restart(segment.end)
+
+    def _restart(self, replay_start: int) -> None:
+        self._segmenter = Segmenter(replay_start, self._segmentation)
+        self.voice = fresh_state()
+        self._cursor = replay_start

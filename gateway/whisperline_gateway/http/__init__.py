@@ -1,0 +1,1 @@
+"""HTTP: the routes, the WebSocket as a connection's peer, and uvicorn with what it lacks."""

@@ -1,0 +1,96 @@
+"""Ask the reference implementations, which run in an environment of their own (`oracle.py`)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from whisperline_models.engine.prompts import SAMPLE_LEN
+from whisperline_models.engine.tokenizer import Tokenizer
+from whisperline_models.errors import ModelError
+
+from reference_tools import transformers_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from whisperline_models.weights import Checkpoint
+
+
+class ParityError(ModelError):
+    """The export does not agree with the oracle, or the oracle cannot run."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """Options with which the reference is to decode audio, over 30 s.
+
+    `wants` names parts of the answer:
+
+    - "greedy": tokens by transformers, without timestamps
+    - "outputs": encoder state and logits in float64
+    - "words": word times by openai-whisper
+    - "decode": openai-whisper's decoding with these options
+    - "fallback": what openai-whisper's temperature fallback makes of greedy decoding with timestamps
+    """
+
+    language: str | None
+    wants: tuple[str, ...]
+    task: str = "transcribe"
+    prompt: str = ""
+    timestamps: bool = False
+    sample_length: int = SAMPLE_LEN
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An answer to each question, in order. `arrays` are named by kind and question, as `mel_0` or `logits_0`."""
+
+    rows: list[dict[str, Any]]
+    arrays: dict[str, NDArray[np.float32]]
+
+
+def ask(
+    checkpoint: Checkpoint,
+    questions: Sequence[tuple[NDArray[np.float32], Question]],
+    python: Path,
+    scratch: Path,
+) -> Answers:
+    """Ask about audio (mono 16 kHz, -1..1) with these weights. `python` is the oracle's interpreter.
+
+    Raises `ParityError` if it cannot run.
+    """
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    transformers_folder.save(checkpoint, scratch, tokenizer)
+    np.savez(scratch / "openai.npz", **checkpoint.tensors)
+    np.savez(scratch / "audio.npz", **{str(index): audio for index, (audio, _) in enumerate(questions)})
+    job = {
+        "questions": [asdict(question) for _, question in questions],
+        "dimensions": vars(checkpoint.dimensions),
+        "alignment_heads": checkpoint.alignment_heads,
+    }
+    rows = _run(python, scratch, job)
+    with np.load(scratch / "answers.npz") as arrays:
+        return Answers(rows, dict(arrays))
+
+
+def ask_texts(texts: Sequence[str], python: Path, scratch: Path) -> dict[str, Any]:
+    """Return the special tokens of each kind of vocabulary, and how it encodes these texts as prompts."""
+    found: dict[str, Any] = _run(python, scratch, {"texts": texts})
+    return found
+
+
+def _run(python: Path, folder: Path, job: dict[str, Any]) -> Any:
+    if not python.is_file():
+        raise ParityError(f"{python} is not there: make the oracle's environment with `make .tools/oracle/.installed`")
+    (folder / "job.json").write_text(json.dumps(job))
+    script = Path(__file__).with_name("oracle.py")
+    done = subprocess.run([python, script, folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ParityError(f"the oracle failed with {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads((folder / "answers.json").read_text())

@@ -1,0 +1,27 @@
+"""The parameters of `config.pbtxt`, as Triton hands them over."""
+
+import json
+
+import pytest
+from whisperline_models.engine.settings import ServingSettings
+
+
+def args(**parameters: str) -> dict[str, str]:
+    values = {name: {"string_value": value} for name, value in parameters.items()}
+    return {"model_config": json.dumps({"parameters": values})}
+
+
+def test_parameters_are_read_and_those_left_out_have_their_defaults() -> None:
+    """What a repository's configuration does not name is as the package has it."""
+    assert ServingSettings.from_triton(args(slots="4")) == ServingSettings(slots=4)
+    assert ServingSettings.from_triton(args(threads="0", max_requests="8")) == ServingSettings(max_requests=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [("slots", "0", "slots is 0"), ("max_requests", "many", "max_requests is 'many'"), ("threads", "-1", "threads is")],
+)
+def test_a_wrong_parameter_is_named(name: str, value: str, reason: str) -> None:
+    """Triton shows the reason when it cannot load the model."""
+    with pytest.raises(ValueError, match=reason):
+        ServingSettings.from_triton(args(**{name: value}))

@@ -1,0 +1,84 @@
+"""Word times: the median filter, the cheapest path, and words from the starts of their tokens."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from whisperline_models.engine.timing import dtw, find_alignment, median_filter, time_words
+
+
+@settings(deadline=None)
+@given(width=st.integers(4, 40), seed=st.integers(0, 2**32 - 1))
+def test_the_running_median_is_the_median(width: int, seed: int) -> None:
+    """It is what sorting every seven neighbours gives, ends reflected."""
+    values = np.random.default_rng(seed).normal(size=(2, width)).astype(np.float32)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, [(0, 0), (3, 3)], mode="reflect"), 7, axis=1)
+    np.testing.assert_array_equal(median_filter(values), np.median(windows, axis=2))
+
+
+def cheapest(cost: NDArray[np.float64]) -> float:
+    total = np.full((cost.shape[0] + 1, cost.shape[1] + 1), np.inf)
+    total[0, 0] = 0
+    for i, j in product(range(1, total.shape[0]), range(1, total.shape[1])):
+        total[i, j] = cost[i - 1, j - 1] + min(total[i - 1, j - 1], total[i - 1, j], total[i, j - 1])
+    return float(total[-1, -1])
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 9), m=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
+def test_the_path_is_monotonic_and_cheapest(n: int, m: int, seed: int) -> None:
+    """The path goes from corner to corner by single steps and costs what the plain recursion finds."""
+    cost = np.random.default_rng(seed).normal(size=(n, m))
+    first, last = dtw(cost)
+    assert (first[0], last[-1]) == (0, m - 1)
+    assert (first <= last).all()
+    assert set(first[1:] - last[:-1]) <= {0, 1}
+    paid = sum(cost[row, begin : end + 1].sum() for row, (begin, end) in enumerate(zip(first, last, strict=True)))
+    np.testing.assert_allclose(paid, cheapest(cost), atol=1e-9)
+
+
+def test_tokens_start_where_attention_moves() -> None:
+    """Attention that dwells twenty frames on each token puts the starts twenty frames apart."""
+    n_tokens, n_frames = 6, 120
+    weights = np.full((2, n_tokens, n_frames), 1e-3, np.float32)
+    for token in range(n_tokens):
+        weights[:, token, token * 20 : token * 20 + 20] = 1
+    starts = find_alignment(weights, n_prompt=1)
+    np.testing.assert_allclose(np.diff(starts)[1:], 0.4, atol=0.05)
+
+
+def test_a_token_that_attends_to_nothing_heard_spoils_no_other() -> None:
+    """All of its attention lies behind the audio: its own row says nothing, the others are as they were."""
+    n_tokens, n_frames = 6, 120
+    weights = np.full((2, n_tokens, n_frames), 1e-3, np.float32)
+    for token in range(n_tokens):
+        weights[:, token, token * 20 : token * 20 + 20] = 1
+    weights[0, -1] = 0
+    np.testing.assert_allclose(np.diff(find_alignment(weights, n_prompt=1))[1:], 0.4, atol=0.05)
+
+
+def test_punctuation_joins_its_word() -> None:
+    """A closing mark joins the word before it, an opening one the word after, and neither has a time."""
+    words = [(' "', [1]), ("Yes", [2]), (",", [3]), (" sir", [4]), (".", [5])]
+    timed = time_words(words, np.arange(6.0) / 4, [0.5] * 5)
+    assert [word.word for word in timed] == [' "Yes,', " sir."]
+    assert [(word.start_s, word.end_s) for word in timed] == [(0.25, 0.5), (0.75, 1.0)]
+
+
+def test_pieces_without_a_space_are_one_word() -> None:
+    """An apostrophe does not end a word where spaces do; where nothing does, characters stay apart."""
+    words = [(" d", [1]), ("'accord", [2]), (" oui", [3])]
+    joined = time_words(words, np.arange(4.0), [0.5, 0.5, 0.5])
+    assert [(word.word, word.start_s, word.end_s) for word in joined] == [(" d'accord", 0, 2), (" oui", 2, 3)]
+    apart = time_words([("公", [1]), ("交", [2])], np.arange(3.0), [0.5, 0.5], spaced=False)
+    assert [word.word for word in apart] == ["公", "交"]
+
+
+def test_a_pause_before_the_first_word_is_not_the_words() -> None:
+    """The first word is at most twice as long as the median."""
+    timed = time_words([(" a", [1]), (" b", [2]), (" c", [3])], np.array([0.0, 5.0, 5.4, 5.8]), [1.0] * 3)
+    assert timed[0].start_s > 4

@@ -1,0 +1,23 @@
+"""The command `whisperline-models`, which is also `whisperline models`."""
+
+import typer
+
+from whisperline_models.cli import rollout, versions
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_show_locals=False)
+
+
+@app.callback()
+def main() -> None:
+    """Make versions of Whisper for Triton, and roll them out."""
+
+
+# in the order of `--help`, which is that of a version's life
+for command in (
+    *(versions.export, versions.init, versions.assemble, versions.verify),
+    *(rollout.publish, rollout.canary, rollout.promote, rollout.rollback, rollout.remove),
+):
+    app.command()(command)
+app.command("list")(rollout.list_versions)

@@ -1,0 +1,106 @@
+"""The three stages of a request, encode, decode and align: what one unit of work does to its jobs.
+
+    ENCODE ──window──▶ DECODE ──settled, words asked for──▶ ALIGN ──▶ DONE
+      ▲                 │  ▲└─settled, no words─────────────────────────▲
+      │                 └──┘ another temperature
+      └─────────────────┘    a window of another length, or the audio behind a cut
+
+Every change of a job's stage after its first is made here or in the method of `Job` that is called from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .audio import SAMPLE_RATE
+from .decoding import Row
+from .fallback import judge
+from .jobs import Part, find_cut
+from .result import word_times
+from .schedule import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .aligner import Aligner
+    from .decoding import Decoder, DecodingResult
+    from .encoder import Encoder
+    from .jobs import Job
+    from .tokenizer import Tokenizer
+
+
+class Stages:
+    """What runs the graphs of each stage."""
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, aligner: Aligner, tokenizer: Tokenizer) -> None:
+        self._encoder, self._decoder, self._aligner, self._tokenizer = encoder, decoder, aligner, tokenizer
+
+    def run(self, stage: Stage, jobs: Sequence[Job]) -> None:
+        """Do one unit of work for these jobs, all of which are in this stage."""
+        if stage is Stage.ENCODE:
+            self.encode(jobs)
+        elif stage is Stage.DECODE:
+            self.decode(jobs)
+        else:
+            self.align(jobs)
+
+    def encode(self, jobs: Sequence[Job]) -> None:
+        """Run one piece of the encoder over the windows of these jobs, whose `batch_key` is the same."""
+        encoder, piece = self._encoder, jobs[0].pieces_done
+        if piece == 0:
+            states = [encoder.mel(job.audio, job.attempt.window_s) for job in jobs]
+        else:
+            states = [job.state for job in jobs]
+        for job, state in zip(jobs, encoder.advance(piece, states), strict=True):
+            job.pieces_done = piece + 1
+            if job.pieces_done < encoder.n_pieces:
+                job.state = state
+            else:
+                job.state, job.window = None, state
+                self._begin_decoding(job)
+
+    def decode(self, jobs: Sequence[Job]) -> None:
+        """Choose the next token of every row, and settle the parts of those that are finished."""
+        by_row = {id(job.row): job for job in jobs}
+        for row in self._decoder.step([job.row for job in jobs if job.row is not None]):
+            self._take_result(by_row[id(row)], row.result())
+
+    def align(self, jobs: Sequence[Job]) -> None:
+        """Time the words of all parts of these jobs."""
+        for job in jobs:
+            for part in job.parts_with_speech:
+                part.words = word_times(part, job.request.task, self._aligner, self._tokenizer)
+            job.stage = Stage.DONE
+
+    def _begin_decoding(self, job: Job) -> None:
+        job.row = Row(job.decoding_task(self._tokenizer), self._tokenizer)
+        job.stage = Stage.DECODE
+
+    def _take_result(self, job: Job, result: DecodingResult) -> None:
+        """Judge what a row gave, and move its job on."""
+        tokenizer, attempt = self._tokenizer, job.attempt
+        text_tokens = [token for token in result.tokens if token < tokenizer.eot]
+        verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, job.audio.size / SAMPLE_RATE)
+        settled = job.fallback.take(attempt, result, verdict)
+        if settled is None:
+            next_attempt = job.fallback.next_attempt()
+            if next_attempt.window_s != attempt.window_s:
+                job.begin_encoding(next_attempt)
+            else:
+                job.attempt = next_attempt
+                self._begin_decoding(job)
+            return
+        kept = settled.result
+        cut = None if settled.silent else find_cut(kept, job.audio.size, tokenizer)
+        if cut:
+            kept = cut.apply(kept)
+        job.parts.append(Part(job.seek, job.audio.size, job.window, attempt.window_s, kept, settled.silent))
+        if cut:
+            # A request is in one language: what was detected in its first part holds for the others.
+            job.request = replace(job.request, language=kept.language)
+            job.begin_part(job.seek + cut.n_samples)
+        elif job.request.words and job.parts_with_speech:
+            job.stage = Stage.ALIGN
+        else:
+            job.stage = Stage.DONE

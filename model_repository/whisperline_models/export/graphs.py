@@ -1,0 +1,342 @@
+"""Whisper's ONNX graphs, built from the weights: encoder, one step of the decoder, word alignment.
+
+The architecture is that of openai-whisper's `model.py`. Shapes: B rows, T encoder frames of 20 ms, H heads of
+D channels, S positions of the text cache, V tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from whisperline_models.engine.logit_filters import NEVER, filter_masks
+from whisperline_models.export.onnx_builder import (
+    BOOL,
+    FLOAT,
+    FLOAT16,
+    INT32,
+    INT64,
+    INT64_MAX,
+    Arithmetic,
+    GraphBuilder,
+)
+from whisperline_models.export.spectrogram import build_spectrogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+    from numpy.typing import NDArray
+
+    from whisperline_models.engine.tokenizer import Tokenizer
+    from whisperline_models.weights import Checkpoint
+
+    Precision = Literal["float32", "float16", "int8"]
+
+_MAX_LAYER_PIECES = 8  # each piece of the encoder is an ONNX Runtime session of its own
+
+# The encoder's products have as many rows as a window has frames, the decoder's as many as there are requests. The
+# second are cheap to scale row by row, and must be: a text may not depend on the requests beside it.
+_ENCODER_ARITHMETIC = {"float32": Arithmetic.FLOAT32, "float16": Arithmetic.FLOAT16, "int8": Arithmetic.INT8}
+_DECODER_ARITHMETIC = {**_ENCODER_ARITHMETIC, "int8": Arithmetic.INT8_ROWS}
+
+
+def build(checkpoint: Checkpoint, tokenizer: Tokenizer, precision: Precision) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield every graph of a version with its name. One at a time, because a large model's would fill the memory."""
+    encoder, decoder = _ENCODER_ARITHMETIC[precision], _DECODER_ARITHMETIC[precision]
+    yield "spectrogram", build_spectrogram(checkpoint.dimensions.n_mels)
+    for number, piece in enumerate(build_encoder(checkpoint, encoder, encoder_pieces(checkpoint, precision))):
+        yield f"encoder_{number}", piece
+    yield "decoder", build_decoder(checkpoint, tokenizer, decoder)
+    yield "aligner", build_aligner(checkpoint, decoder)
+
+
+def encoder_pieces(checkpoint: Checkpoint, precision: Precision) -> int:
+    """Return into how many graphs the encoder is cut.
+
+    Between two of them the engine can serve somebody who has waited longer. A processor takes long over a window; a GPU
+    does not, and would be slower with more graphs.
+    """
+    return 1 if precision == "float16" else min(checkpoint.dimensions.n_audio_layer, _MAX_LAYER_PIECES) + 1
+
+
+def build_encoder(
+    checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32, n_pieces: int = 1
+) -> Iterator[onnx.ModelProto]:
+    """Yield the encoder in pieces. The last also makes the keys and values of the decoder's cross-attention.
+
+    In: `mel` (B, n_mels, 2T) float32 for the first piece, `state` (B, T, state) for the others. Out: `next_state`; from
+    the last piece `cross` (2L, B, H, T, D), the key and the value of each of L decoder layers in turn, and `hidden`
+    (B, T, state). T may be any length up to the 30 s of the positional embedding.
+    """
+    dims = checkpoint.dimensions
+    layers = np.arange(dims.n_audio_layer)
+    # the keys and values are as much work as several layers, so they have a piece of their own
+    shares = [*np.array_split(layers, n_pieces - 1), []] if n_pieces > 1 else [layers]
+    for number, share in enumerate(shares):
+        graph = GraphBuilder(f"encoder_{number}", arithmetic)
+        whisper = _Whisper(graph, checkpoint)
+        shape: list[int | str] = ["B", "T", dims.n_audio_state]
+        # only the first piece hears the spectrogram; the others go on from the state of the piece before
+        x = graph.input("state", graph.float, shape) if number else whisper.stem()
+        for layer in share:
+            block = f"encoder.blocks.{layer}"
+            x = whisper.mlp(whisper.self_attention(x, block, dims.n_audio_head), block)
+        if number < n_pieces - 1:
+            graph.op("Identity", x, outputs=[graph.output("next_state", graph.float, shape)])
+            yield graph.model()
+            continue
+
+        hidden = whisper.layer_norm(x, "encoder.ln_post", output=graph.output("hidden", graph.float, shape))
+        # the keys and values of all decoder layers in one product
+        names = [f"decoder.blocks.{i}.cross_attn.{part}" for i in range(dims.n_text_layer) for part in ("key", "value")]
+        weight = np.concatenate([whisper.tensor(f"{name}.weight") for name in names])
+        zero = np.zeros(dims.n_text_state, np.float32)  # keys have no bias
+        bias = np.concatenate([checkpoint.tensors.get(f"{name}.bias", zero) for name in names])
+        joined = graph.linear(hidden, "cross", weight, bias)
+        heads = graph.op("Reshape", joined, graph.integers(0, 0, len(names), dims.n_text_head, -1))
+        cross: list[int | str] = [len(names), "B", dims.n_text_head, "T", dims.n_text_state // dims.n_text_head]
+        graph.op("Transpose", heads, outputs=[graph.output("cross", graph.float, cross)], perm=[2, 0, 3, 1, 4])
+        yield graph.model()
+
+
+def build_decoder(
+    checkpoint: Checkpoint, tokenizer: Tokenizer, arithmetic: Arithmetic = Arithmetic.FLOAT32
+) -> onnx.ModelProto:
+    """Return one step of the decoder for B rows, each at its own position, with suppression and rules inside.
+
+    In: `token` (B) int64, `position` (B) int32; the caches `key_i`, `value_i` (B, H, S, D), written in place
+    where the output `present_..._i` is bound to the same buffer; the windows `cross_key_i`, `cross_value_i`
+    (B, H, capacity, D) of which each row uses its first `n_frames` (B) int32, and their last frames
+    `last_key_i`, `last_value_i` (B, 1, state); the row's filter as `engine.logit_filters` has it.
+    Out: `logits` (B, V) before any rule; `chosen` (B) int64, the best token that the rules allow, and
+    `logprob` (B), its logarithmic probability among those.
+    """
+    graph = GraphBuilder("decoder", arithmetic)
+    whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
+    token, position = graph.input("token", INT64, ["B"]), graph.input("position", INT32, ["B"])
+    n_frames = graph.input("n_frames", INT32, ["B"])
+    tables = [
+        graph.parameter(name, whisper.tensor(name))
+        for name in ("decoder.token_embedding.weight", "decoder.positional_embedding")
+    ]
+    embedded = [graph.op("Gather", table, index) for table, index in zip(tables, (token, position), strict=True)]
+    x = graph.op("Unsqueeze", graph.op("Add", *embedded), graph.integers(1))  # (B, 1, state)
+
+    # GroupQueryAttention wants to know how much each row may see (less one), and the most that any row may see.
+    one = graph.scalar(np.int32(1))
+    last_frame = graph.op("Sub", n_frames, one)
+    if graph.float == FLOAT16:
+        # A GPU replays a captured graph, and a value that the step computes cannot be captured: so the second number is
+        # the most that there can be.
+        most_tokens, most_frames = graph.scalar(np.int32(dims.n_text_ctx)), graph.scalar(np.int32(dims.n_audio_ctx))
+    else:
+        most_tokens = graph.op("Add", graph.op("ReduceMax", position, keepdims=0), one)
+        most_frames = graph.op("ReduceMax", n_frames, keepdims=0)
+
+    for layer in range(dims.n_text_layer):
+        block = f"decoder.blocks.{layer}"
+        qkv = whisper.query_key_value(whisper.layer_norm(x, f"{block}.attn_ln"), f"{block}.attn")
+        attended = whisper.cached_attention([qkv, "", ""], str(layer), position, most_tokens)
+        x = graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
+        query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
+        names = [f"last_{part}_{layer}" for part in ("key", "value")]
+        last = [graph.input(name, graph.float, ["B", 1, dims.n_text_state]) for name in names]
+        # The operator rewrites the window's last frame with its own value. So it sees exactly the frames of the row,
+        # whatever the capacity of the buffer.
+        attended = whisper.cached_attention([query, *last], f"cross_{layer}", last_frame, most_frames)
+        x = graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))
+        x = whisper.mlp(x, block)
+
+    x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
+    logits = graph.output("logits", FLOAT, ["B", dims.n_vocab])
+    projection = whisper.tensor("decoder.token_embedding.weight")  # Whisper ties the two
+    if graph.float == FLOAT:
+        graph.linear(x, "decoder.projection", projection, None, output=logits)
+    else:
+        graph.op("Cast", graph.linear(x, "decoder.projection", projection, None), outputs=[logits], to=FLOAT)
+    add_greedy_choice(graph, logits, tokenizer)
+    return graph.model()
+
+
+def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) -> None:
+    """Add the greedy choice under the rules of openai-whisper's `decoding.py`. `engine.logit_filters` has the same.
+
+    Text and timestamps are compared as two parts: where the timestamps together are more probable than any text token,
+    one of them must be chosen.
+    """
+    mask, timestamps = graph.input("mask", INT64, ["B"]), graph.input("timestamps", BOOL, ["B"])
+    masks = graph.weight("filter_masks", filter_masks(tokenizer))
+    masked = graph.op("Add", logits, graph.op("Gather", masks, mask))
+    begin, end, axis = graph.integers(tokenizer.timestamp_begin), graph.integers(tokenizer.n_vocab), graph.integers(1)
+    text = graph.op("Slice", masked, graph.integers(0), begin, axis)
+
+    # forbid the timestamps before the earliest and after the latest that are allowed
+    time = graph.op("Slice", masked, begin, end, axis)
+    earliest, latest = (graph.input(name, INT64, ["B", 1]) for name in ("timestamp_from", "timestamp_to"))
+    ids = graph.weight("time_ids", np.arange(tokenizer.timestamp_begin, tokenizer.n_vocab)[None])
+    outside = graph.op("Or", graph.op("Less", ids, earliest), graph.op("Greater", ids, latest))
+    time = graph.op("Where", outside, graph.scalar(NEVER), time)
+
+    text_best, text_sum = _best_and_log_sum_exp(graph, text)
+    time_best, time_sum = _best_and_log_sum_exp(graph, time)
+    forced = graph.op("And", timestamps, graph.op("Greater", time_sum, text_best))
+    is_time = graph.op("Or", forced, graph.op("Greater", time_best, text_best))
+    text_id, time_id = (graph.op("ArgMax", part, axis=1, keepdims=0) for part in (text, time))
+    ids_by_part = [graph.op("Add", time_id, begin), text_id]
+    graph.op("Where", is_time, *ids_by_part, outputs=[graph.output("chosen", INT64, ["B"])])
+
+    # the sum of both parts, as log(exp(a) + exp(b)) = a + softplus(b - a)
+    either = graph.op("Add", text_sum, graph.op("Softplus", graph.op("Sub", time_sum, text_sum)))
+    total = graph.op("Where", forced, time_sum, either)
+    best = graph.op("Where", is_time, time_best, text_best)
+    graph.op("Sub", best, total, outputs=[graph.output("logprob", FLOAT, ["B"])])
+
+
+def _best_and_log_sum_exp(graph: GraphBuilder, logits: str) -> tuple[str, str]:
+    """Add the largest of each row, and the logarithm of the sum of its exponentials: both (B)."""
+    # the largest is taken out of the sum, so that no exponential overflows
+    best = graph.op("ReduceMax", logits, axes=[1], keepdims=1)
+    exponentials = graph.op("Exp", graph.op("Sub", logits, best))
+    total = graph.op("ReduceSum", exponentials, graph.integers(1), keepdims=1)
+    log_sum = graph.op("Add", best, graph.op("Log", total))
+    return graph.op("Squeeze", best, graph.integers(1)), graph.op("Squeeze", log_sum, graph.integers(1))
+
+
+def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:
+    """Return the decoder over a whole text at once, for the attention of its alignment heads.
+
+    In: `tokens` (1, N) int64 and the windows `cross_key_i`, `cross_value_i` (1, H, T, D), as far as the last
+    layer with an alignment head; from that layer the keys alone. Out: `weights` (heads, N, T), the softmax of the
+    cross-attention.
+    """
+    graph = GraphBuilder("aligner", arithmetic)
+    whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
+    tokens = graph.input("tokens", INT64, [1, "N"])
+    embedding, positions = (
+        graph.parameter(name, whisper.tensor(name))
+        for name in ("decoder.token_embedding.weight", "decoder.positional_embedding")
+    )
+    n_tokens = graph.op("Shape", tokens, start=1, end=2)
+    first = graph.op("Slice", positions, graph.integers(0), n_tokens, graph.integers(0))
+    x = graph.op("Add", graph.op("Gather", embedding, tokens), first)
+
+    # The cross-attention is spelled out, because no fused operator returns its weights.
+    n_head, n_channel = dims.n_text_head, dims.n_text_state // dims.n_text_head
+    # layers behind the last alignment head cannot change the result
+    last_layer = max(layer for layer, _ in checkpoint.alignment_heads)
+    collected: list[str] = []
+    for layer in range(last_layer + 1):
+        block = f"decoder.blocks.{layer}"
+        x = whisper.self_attention(x, block, n_head, causal=True)
+        query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
+        shape: list[int | str] = [1, n_head, "T", n_channel]
+        key = graph.input(f"cross_key_{layer}", graph.float, shape)
+        scale = graph.parameter("attention_scale", np.array(n_channel**-0.5, np.float32))
+        split = graph.op("Reshape", query, graph.integers(0, 0, n_head, -1))
+        by_head = graph.op("Transpose", split, perm=[0, 2, 1, 3])
+        scores = graph.op("MatMul", by_head, graph.op("Transpose", key, perm=[0, 1, 3, 2]))
+        weights = graph.op("Softmax", graph.op("Mul", scores, scale), axis=-1)
+        if layer < last_layer:
+            value = graph.input(f"cross_value_{layer}", graph.float, shape)
+            joined = graph.op("Transpose", graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])
+            attended = graph.op("Reshape", joined, graph.integers(0, 0, dims.n_text_state))
+            x = whisper.mlp(graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out")), block)
+        wanted = [head for of_layer, head in checkpoint.alignment_heads if of_layer == layer]
+        if wanted:
+            without_batch = graph.op("Squeeze", weights, graph.integers(0))
+            collected.append(graph.op("Gather", without_batch, graph.integers(*wanted)))
+    joined = graph.op("Concat", *collected, axis=0)
+    graph.op("Cast", joined, outputs=[graph.output("weights", FLOAT, ["heads", "N", "T"])], to=FLOAT)
+    return graph.model()
+
+
+class _Whisper:
+    """The layers that encoder, decoder and aligner are made of, over one builder. Each returns its output's name."""
+
+    def __init__(self, graph: GraphBuilder, checkpoint: Checkpoint) -> None:
+        self.graph = graph
+        self.checkpoint = checkpoint
+
+    def tensor(self, name: str) -> NDArray[np.float32]:
+        return self.checkpoint.tensors[name]
+
+    def linear(self, x: str, name: str) -> str:
+        bias = self.checkpoint.tensors.get(f"{name}.bias")
+        return self.graph.linear(x, name, self.tensor(f"{name}.weight"), bias)
+
+    def layer_norm(self, x: str, name: str, *, output: str | None = None) -> str:
+        return self.graph.layer_norm(x, name, self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"), output=output)
+
+    def mlp(self, x: str, block: str) -> str:
+        hidden = self.linear(self.layer_norm(x, f"{block}.mlp_ln"), f"{block}.mlp.0")
+        return self.graph.op("Add", x, self.linear(self.graph.fused("Gelu", hidden), f"{block}.mlp.2"))
+
+    def query_key_value(self, x: str, name: str) -> str:
+        """Add the three projections in one product: (..., 3 * state). The key has no bias."""
+        parts = [self.tensor(f"{name}.{part}.weight") for part in ("query", "key", "value")]
+        query_bias, value_bias = (self.tensor(f"{name}.{part}.bias") for part in ("query", "value"))
+        bias = np.concatenate([query_bias, np.zeros_like(query_bias), value_bias])
+        return self.graph.linear(x, f"{name}.qkv", np.concatenate(parts), bias)
+
+    def self_attention(self, x: str, block: str, n_head: int, *, causal: bool = False) -> str:
+        """Add the self-attention of a block over a whole sequence `x` (B, T, state)."""
+        qkv = self.query_key_value(self.layer_norm(x, f"{block}.attn_ln"), f"{block}.attn")
+        names = [f"{block}.{part}" for part in ("query", "key", "value")]
+        n_state = self.tensor(f"{block}.attn.query.weight").shape[0]
+        self.graph.op("Split", qkv, self.graph.integers(*[n_state] * 3), outputs=names, axis=-1)
+        if causal:
+            attended = self.graph.fused("MultiHeadAttention", *names, num_heads=n_head, unidirectional=1)
+        else:
+            attended = self.graph.fused("MultiHeadAttention", *names, num_heads=n_head)
+        return self.graph.op("Add", x, self.linear(attended, f"{block}.attn.out"))
+
+    def cached_attention(self, query_key_value: list[str], cache: str, last: str, most: str) -> str:
+        """Add attention over a cache, named `0` or `cross_0`, say.
+
+        `last` (B) is the index of the last position that a row may see, where its new key and value are written. `most`
+        is a scalar, the most positions that any row may see.
+        """
+        dims = self.checkpoint.dimensions
+        kind, _, layer = cache.rpartition("_")
+        shape: list[int | str] = ["B", dims.n_text_head, f"{kind}_capacity", dims.n_text_state // dims.n_text_head]
+        names = [f"{kind}_{part}_{layer}".removeprefix("_") for part in ("key", "value")]
+        caches = [self.graph.input(name, self.graph.float, shape) for name in names]
+        presents = [self.graph.output(f"present_{name}", self.graph.float, shape) for name in names]
+        return self.graph.fused(
+            "GroupQueryAttention",
+            *query_key_value,
+            *caches,
+            last,
+            most,
+            outputs=[f"attended_{cache}", *presents],
+            num_heads=dims.n_text_head,
+            kv_num_heads=dims.n_text_head,
+        )
+
+    def stem(self) -> str:
+        """Add the way from the spectrogram to the first state: two convolutions and the positional embedding.
+
+        A convolution over three frames, padded by one, is a product with their channels, so that it can be in int8.
+        """
+        graph = self.graph
+        mel = graph.cast(graph.input("mel", FLOAT, ["B", self.checkpoint.dimensions.n_mels, "2T"]), graph.float)
+        x = graph.op("Transpose", mel, perm=[0, 2, 1])
+        for name, stride in (("encoder.conv1", 1), ("encoder.conv2", 2)):
+            weight = self.tensor(f"{name}.weight")
+            # each of the three taps is the padded sequence, shifted by one frame and thinned by the stride
+            padded = graph.op("Pad", x, graph.integers(0, 1, 0, 0, 1, 0))
+            ends = graph.integers(-2), graph.integers(-1), graph.integers(INT64_MAX)
+            axis, step = graph.integers(1), graph.integers(stride)
+            taps = [graph.op("Slice", padded, graph.integers(tap), end, axis, step) for tap, end in enumerate(ends)]
+            product = weight.transpose(0, 2, 1).reshape(len(weight), -1)
+            joined = graph.op("Concat", *taps, axis=2)
+            x = graph.fused("Gelu", graph.linear(joined, name, product, self.tensor(f"{name}.bias")))
+
+        # the first T rows of the positional embedding, T read off `x` (B, T, state)
+        name = "encoder.positional_embedding"
+        n_frames = graph.op("Shape", x, start=1, end=2)
+        table = graph.parameter(name, self.tensor(name))
+        positions = graph.op("Slice", table, graph.integers(0), n_frames, graph.integers(0))
+        return graph.op("Add", x, positions)

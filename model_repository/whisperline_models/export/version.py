@@ -1,0 +1,76 @@
+"""Write a checkpoint as a version: graphs, tokenizer, the code that serves it, and a manifest of it all."""
+
+from __future__ import annotations
+
+import compileall
+import json
+import py_compile
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from whisperline_models.engine.tokenizer import Tokenizer
+from whisperline_models.errors import ExportError
+from whisperline_models.export import graphs
+from whisperline_models.files import atomic_folder
+from whisperline_models.manifest import MANIFEST, file_checksums
+
+if TYPE_CHECKING:
+    from whisperline_models.export.graphs import Precision
+    from whisperline_models.weights import Checkpoint
+
+# The lengths that a window may have. On a processor every half second less saves time; above 28 s there would be no
+# room for the silence behind the audio. On a GPU windows of one length are encoded together, so there are few lengths.
+_WINDOWS_S = (*(half / 2 for half in range(6, 57)), 30.0)
+_WINDOWS_ON_GPU_S = (3.0, 6.0, 10.0, 15.0, 20.0, 30.0)
+_PACKAGE = Path(__file__).parents[1]
+_TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
+
+
+def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
+    """Write a version of Triton's model `whisper` as `folder`, ready to be verified and published. Returns `folder`.
+
+    It is written beside its place and renamed into it: nobody sees half of a version. Raises `ExportError` if `folder`
+    exists.
+    """
+    try:
+        with atomic_folder(folder, folder.parent) as written:
+            _write_graphs(checkpoint, written, precision)
+            (written / "tokenizer.json").write_bytes(checkpoint.tokenizer_json)
+            for name in ("model.py", "tracing.py", "config.pbtxt"):
+                shutil.copyfile(_PACKAGE / "serving" / name, written / name)
+            shutil.copytree(_PACKAGE / "engine", written / "engine", ignore=shutil.ignore_patterns("__pycache__"))
+            # Python would write compiled modules when the version is first served. Triton takes a version whose files
+            # have changed for a new one and loads it again, with its weights in memory twice for a while. So they are
+            # part of the version, checked by the hash of their source, which a copy leaves as it is.
+            checked_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+            compileall.compile_dir(written, quiet=2, ddir="", invalidation_mode=checked_hash)
+            source = checkpoint.source
+            manifest = {
+                "model": checkpoint.name,
+                "source": {"kind": source.kind, "location": source.location, "sha256": source.sha256},
+                "precision": precision,
+                "windows_s": _WINDOWS_ON_GPU_S if precision == "float16" else _WINDOWS_S,
+                "encoder_pieces": graphs.encoder_pieces(checkpoint, precision),
+                "dimensions": vars(checkpoint.dimensions),
+                "alignment_heads": checkpoint.alignment_heads,
+                "tools": {"python": sys.version.split()[0], **{tool: metadata.version(tool) for tool in _TOOLS}},
+                "files": file_checksums(written),
+            }
+            (written / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    except FileExistsError as error:
+        raise ExportError(f"{folder} exists: choose another --output, versions are never overwritten") from error
+    return folder
+
+
+def _write_graphs(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
+    tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    for name, graph in graphs.build(checkpoint, tokenizer, precision):
+        # The weights lie beside the graph: protobuf holds no more than 2 GB, and a file of its own is mapped, not read.
+        onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
+        # onnx lets its owner alone read it, but a version travels to other users
+        (folder / f"{name}.weights").chmod(0o644)

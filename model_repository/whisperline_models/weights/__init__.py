@@ -1,0 +1,6 @@
+"""Weights of Whisper, read from a package, a folder or the Hugging Face hub into one form."""
+
+from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source
+from whisperline_models.weights.sources import load_checkpoint
+
+__all__ = ["Checkpoint", "Dimensions", "Source", "load_checkpoint"]
