@@ -1,6 +1,6 @@
 """One session that this process owns: its state, its last progress that counts, and the task that takes its steps.
 
-Every decision is written to the progress log before anybody is told about it, and holds only if it was the first of
+Every decision is written to the progress log before its event is published, and holds only if it was the first of
 its revision. If another process was first, `LostRaceError` is raised and the partition is reloaded from the log.
 """
 
@@ -68,8 +68,8 @@ class Services:
 class SessionTask:
     """One session of a partition.
 
-    `append_record` and `advance` feed it, synchronously; `run` takes its steps in order. `spawn` starts work that the
-    session does not wait for: partials, and the news that speech has begun.
+    `append_record` takes its records and `advance` follows its frames, both synchronously; `run` takes its steps in
+    order. `spawn` starts work that the session does not wait for: partials, and the event that speech has started.
     """
 
     def __init__(
