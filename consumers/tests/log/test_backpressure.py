@@ -7,7 +7,7 @@ from whisperline_transcriber.log.backpressure import partitions_to_pause
 
 @given(st.lists(st.lists(st.floats(0, 30), min_size=4, max_size=4), max_size=40), st.sets(st.integers(0, 3)))
 def test_reading_stops_below_the_limit_and_only_for_those_with_much(read_s: list[list[float]], stuck: set[int]) -> None:
-    """Whatever comes in, and whoever's audio is never decided: all is bounded, and a small backlog does not wait."""
+    """The sum stays bounded even if some partitions are stuck, and a partition with a small backlog is read on."""
     limit_s, waits_s = 400.0, dict.fromkeys(range(4), 0.0)
     for turn in read_s:
         paused = partitions_to_pause(waits_s, limit_s)

@@ -123,7 +123,7 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def speakers(running: Process, chunk: Callable[..., AudioChunk], count: int, seconds: int) -> list[Writer]:
-    """Start sessions in the middle of a segment of so many seconds; everything was heard."""
+    """Start sessions that are in the middle of a segment of `seconds`; voice activity has run on all of it."""
     writers = [Writer(chunk, str(number)) for number in range(count)]
     for writer in writers:
         for kind, data in ((AudioKind.START, b""), (AudioKind.AUDIO, loud(seconds))):
@@ -173,10 +173,10 @@ async def test_a_process_that_cannot_take_over_ends(settings: Callable[..., Sett
     assert processes[0].kafka.is_stopped
 
 
-async def test_the_lag_of_partitions_that_went_to_others_is_not_told_any_more(
+async def test_the_lag_of_partitions_that_went_to_others_is_not_shown_any_more(
     settings: Callable[..., Settings],
 ) -> None:
-    """A lag that a former owner told for ever would keep an alert and the autoscaler busy."""
+    """A lag that a former owner showed for ever would keep an alert and the autoscaler busy."""
     async with process(settings()) as running:
         running.kafka.end = 12
         await running.consumer.housekeep()
@@ -194,7 +194,7 @@ async def test_audio_that_was_heard_does_not_stop_the_reading(
         await running.consumer.housekeep()
         assert running.kafka.was_paused == set()
         partition = running.consumer.partitions[0]
-        for writer in writers:  # nobody hears this yet
+        for writer in writers:  # voice activity has not run on this yet
             await partition.append_record(*writer.next(AudioKind.AUDIO, silent(10)))
         await running.consumer.housekeep()
         assert running.kafka.was_paused == {AT}
@@ -322,7 +322,7 @@ async def test_too_many_dead_letters_end_the_process(
 async def test_a_partition_whose_race_was_lost_is_read_again_from_its_watermark(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
-    """The session goes on from what counts, and nobody is told of the decision that was lost."""
+    """The session goes on from what counts, and the decision that was lost is not published."""
     async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
         running = Process(settings(), tasks)
         running.world.log.others[1] = progress(owner="another")

@@ -1,4 +1,4 @@
-"""A partition takes its sessions up where the log left them, and forgets them when nobody can ask any more."""
+"""A partition restores its sessions from the log, and forgets them when no replay and no client needs them."""
 
 import asyncio
 import math

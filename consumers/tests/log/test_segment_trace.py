@@ -232,6 +232,18 @@ async def test_finals_do_not_depend_on_contexts(
     assert [segment.parent is None for segment in by_name(spans, "segment")] == [False, True, True]
 
 
+async def test_a_segment_that_closes_before_it_opened_has_its_own_index(
+    spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
+) -> None:
+    """A FINALIZE within the first frames of speech closes a segment that nothing else has shown yet."""
+    process = Process(settings())
+    audio = [chunk(AudioKind.AUDIO, 0, loud(0.07)), chunk(AudioKind.AUDIO, 1_120, loud(0.07))]
+    finalize = chunk(AudioKind.FINALIZE)
+    await process.say([chunk(AudioKind.START), audio[0], finalize, audio[1], finalize])
+    indices = [(segment.attributes or {})["whisperline.segment.index"] for segment in by_name(spans, "segment")]
+    assert indices == [0, 1]
+
+
 async def test_a_segment_has_a_bounded_number_of_links(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:

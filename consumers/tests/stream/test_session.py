@@ -168,7 +168,7 @@ def test_an_end_of_a_replaced_connection_is_not_obeyed() -> None:
 
 
 def test_what_follows_an_end_is_not_taken() -> None:
-    """The record that ends a session is its last, whether or not its audio was heard by then."""
+    """The record that ends a session is its last, even if voice activity has not reached it yet."""
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     second = np.zeros(16_000, np.int16).tobytes()
     assert session.append_record(_chunk(data=second), 1)
@@ -195,7 +195,7 @@ def test_a_replay_keeps_nothing_that_is_done(progress: Callable[..., Progress]) 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_backlog_needs_no_new_audio(seed: int) -> None:
-    """What was heard and decided is no backlog, even in the middle of a segment: or reading, once paused, stays so."""
+    """Audio that has been through voice activity is no backlog; else a paused partition would stay paused."""
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     samples = bursts(seed, 20)
     for at in range(0, len(samples), 1_600):

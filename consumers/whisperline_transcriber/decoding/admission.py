@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import time
+from functools import partial
 
 from whisperline_contracts import StreamOptions
 from whisperline_runtime.retry import retrying
@@ -22,13 +23,21 @@ from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, Samples, millis
 from whisperline_transcriber.stream.hypothesis import Transcript
 
 log = logging.getLogger(__name__)
-_tracer = tracer(__name__)
 
 FINAL_DEADLINE_S = 60.0
 PARTIAL_DEADLINE_S = 5.0
-STALE_S = 5.0  # a Triton that nobody has asked for so long is taken to be fast
+STALE_S = 5.0  # after so long without a request, Triton is assumed to be fast again
 SMOOTHING = 0.3  # weight of the newest answer in the moving mean of answer times
 CADENCE_PER_ANSWER = 2.0  # new audio for a partial, in answer times: decoding takes half of the time at the most
+
+# An exception's text could hold words that were spoken, so spans record none by themselves.
+_decode_span = partial(
+    tracer(__name__).start_as_current_span,
+    "decode",
+    kind=SpanKind.CLIENT,
+    record_exception=False,
+    set_status_on_exception=False,
+)
 
 NO_TEXT = Transcript(text="", language="", words=[], avg_logprob=0, model="", version="")
 
@@ -67,7 +76,7 @@ class Admission:
         """
         lane = Lane.FILE if options.priority == "file" else Lane.FINAL
         request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
-        with _tracer.start_as_current_span("decode", kind=SpanKind.CLIENT) as span:
+        with _decode_span() as span:
 
             def is_retriable(error: Exception) -> bool:
                 return isinstance(error, TritonError) and error.is_retriable
@@ -92,7 +101,7 @@ class Admission:
         """Return the transcript of an open segment so far, or None if Triton does not answer in time."""
         request = Request(session_id, Lane.PARTIAL, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
         self._partials += 1
-        with _tracer.start_as_current_span("decode", kind=SpanKind.CLIENT) as span:
+        with _decode_span() as span:
             try:
                 return await self._ask(audio, request, span)
             except TritonError as error:

@@ -147,7 +147,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             metrics.LAG_SECONDS.labels(str(number)).set(lag.age_s or 0.0)
             await partition.write_tombstones(now_s)
             if not partition.is_followed:
-                partition.note_unknown(now_s)
+                partition.restart_idle_time(now_s)
             elif lag.is_caught_up:
                 await partition.end_idle_sessions(now_s)
 

@@ -50,7 +50,7 @@ class Partition:
         self.sessions: dict[str, SessionTask] = {}
         self.lost_race: LostRaceError | None = None
         self.committed: int | None = None  # the low watermark that Kafka has
-        self.is_followed = False  # Kafka has told without a gap what the partition holds
+        self.is_followed = False  # Kafka has answered for the partition without a gap
         self._services = services
         self._group = tasks
         self._tasks: set[asyncio.Task[object]] = set()
@@ -96,8 +96,8 @@ class Partition:
     def note_poll(self, polled_ms: int, now_ms: int) -> None:
         """Note when Kafka last answered for the partition, 0 if it never did. Called every second or so.
 
-        Nobody may be taken for gone because Kafka was unavailable or the partition was paused, so both the time since
-        that answer and the gap before it must be short.
+        A client must not be taken for gone because Kafka was unavailable or the partition was paused. So both the
+        time since that answer and the gap before it must be short.
         """
         gap_ms = max(now_ms - polled_ms, polled_ms - self._last_poll_ms)
         self._last_poll_ms = polled_ms
@@ -110,8 +110,8 @@ class Partition:
             return Lag(0, 0.0)
         return Lag(records, None if self._last_record_ms is None else max(0.0, now_s - self._last_record_ms / 1000))
 
-    def note_unknown(self, now_s: float) -> None:
-        """Note that the log may hold records of the sessions up to now that could not be read."""
+    def restart_idle_time(self, now_s: float) -> None:
+        """Restart the idle time of every session: the log may hold records of them that could not be read yet."""
         for task in self.sessions.values():
             task.last_record_s = now_s
 

@@ -1,6 +1,6 @@
 """One session that this process owns: its state, its last progress that counts, and the task that takes its steps.
 
-Every decision is written to the progress log before anybody is told about it, and holds only if it was the first of
+Every decision is written to the progress log before its event is published, and holds only if it was the first of
 its revision. If another process was first, `LostRaceError` is raised and the partition is reloaded from the log.
 """
 
@@ -68,8 +68,8 @@ class Services:
 class SessionTask:
     """One session of a partition.
 
-    `append_record` and `advance` feed it, synchronously; `run` takes its steps in order. `spawn` starts work that the
-    session does not wait for: partials, and the news that speech has begun.
+    `append_record` takes its records and `advance` follows its frames, both synchronously; `run` takes its steps in
+    order. `spawn` starts work that the session does not wait for: partials, and the event that speech has started.
     """
 
     def __init__(
@@ -128,13 +128,13 @@ class SessionTask:
         if session.steps:
             self._has_work.set()
 
+        next_index = (progress.next_segment_index if progress else 0) + session.steps.undecided_segments
         opened = session.take_opened_segment()
         if opened is not None:
-            trace = self._trace_of(opened)
+            trace = self._trace_of(opened, next_index)
             if progress is not None:
                 ids = events.ids_of(progress, _now_ms())
-                index = progress.next_segment_index + session.steps.undecided_segments
-                started = SpeechStarted(**ids, segment_index=index, start_ms=milliseconds(opened))
+                started = SpeechStarted(**ids, segment_index=next_index, start_ms=milliseconds(opened))
                 with trace.current():
                     self._spawn(self._services.publisher.send_best_effort(started, progress.reply_partition))
 
@@ -148,7 +148,7 @@ class SessionTask:
             metrics.PARTIALS.labels("shed_triton").inc()
             return
         self._is_partial_in_flight = True
-        self._spawn(self._partial(self._trace_of(due[0]), *due))
+        self._spawn(self._partial(self._trace_of(due[0], next_index), *due))
 
     async def end_if_idle(self, now_s: float) -> None:
         """Write an END if no records came for long: the session's client and gateway are gone."""
@@ -220,7 +220,7 @@ class SessionTask:
         session, services = self.session, self._services
         start, end = session.source_position(segment.start), session.source_position(segment.end)
         speech_end = self._origins.at(session.source_position(segment.speech_end))
-        trace = self._trace_of(segment.start)
+        trace = self._trace_of(segment.start, progress.next_segment_index)
         trace.link(self._origins.between(start, end))
         with trace.current():
             samples = session.read(segment.start, segment.end)
@@ -283,14 +283,12 @@ class SessionTask:
         finally:
             self._is_partial_in_flight = False
 
-    def _trace_of(self, segment_start: int) -> SegmentTrace:
+    def _trace_of(self, segment_start: int, segment_index: int) -> SegmentTrace:
         """Return the trace of an open or undecided segment; begin it if there is none."""
         trace = self._segments.get(segment_start)
         if trace is None:
-            session = self.session
-            index = (self.progress.next_segment_index if self.progress else 0) + session.steps.undecided_segments
-            origin = self._origins.at(session.source_position(segment_start))
-            trace = SegmentTrace(session.id, self._partition, index, origin)
+            origin = self._origins.at(self.session.source_position(segment_start))
+            trace = SegmentTrace(self.session.id, self._partition, segment_index, origin)
             self._segments[segment_start] = trace
         return trace
 
