@@ -221,13 +221,13 @@ def kept(folder: Path, sampled_percent: int, wanted: int) -> set[str]:
             spans.append(copy)
     tempo = Tempo()
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))
-    add_TraceServiceServicer_to_server(tempo, server)  # type: ignore[no-untyped-call]  # generated code
+    add_TraceServiceServicer_to_server(tempo, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     seen: set[bytes] = set()
     try:
         with collector(folder, sampled_percent, tempo=port) as otlp, grpc.insecure_channel(f"127.0.0.1:{otlp}") as to:
-            stub = TraceServiceStub(to)  # type: ignore[no-untyped-call]  # generated code
+            stub = TraceServiceStub(to)
             stub.Export(
                 ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])])
             )
