@@ -94,9 +94,16 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 await opened.enter_async_context(self._producer)
                 self._kafka = await start_client(self._new_consumer)
                 opened.push_async_callback(self._kafka.stop)
-            if self._stop.is_set():
-                return
-            await self._follow()
+            while not self._stop.is_set():
+                full = self._batch.bytes >= _BATCH_BYTES or self._batch.size >= self._settings.batch_records
+                if self._batch.size == 0:
+                    await self._read(_IDLE_POLL_MS)
+                    if self._batch.size == 0 and time.monotonic() - self._asked_s > _PING_S:
+                        await self._ping()
+                elif full or time.monotonic() >= self._batch_due_s:
+                    await self._flush()
+                else:
+                    await self._read(int((self._batch_due_s - time.monotonic()) * 1000))
             await self._flush()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
@@ -136,18 +143,6 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         consumer.subscribe([TRANSCRIPTIONS], listener=self)
         return consumer
 
-    async def _follow(self) -> None:
-        while not self._stop.is_set():
-            full = self._batch.bytes >= _BATCH_BYTES or self._batch.size >= self._settings.batch_records
-            if self._batch.size == 0:
-                await self._read(_IDLE_POLL_MS)
-                if self._batch.size == 0:
-                    await self._ping_when_due()
-            elif full or time.monotonic() >= self._batch_due_s:
-                await self._flush()
-            else:
-                await self._read(int((self._batch_due_s - time.monotonic()) * 1000))
-
     async def _read(self, wait_ms: int) -> None:
         """Add to the batch what the log has, waiting no longer than `wait_ms`."""
         # Nothing may be awaited between getmany's return and the last add: a rebalance would come between.
@@ -174,8 +169,14 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             refused = await self._write(batch.entries)
             for rejected in (*batch.unreadable, *refused):
                 await self._unreadable.write(rejected.record, rejected.reason)
-            if assignment == self._assignment:
-                await self._commit(batch)
+            if assignment != self._assignment:
+                return
+            try:
+                await self._kafka.commit(batch.offsets)
+            except (CommitFailedError, IllegalStateError) as error:
+                log.info("the partitions moved before the commit, their next owner stores the batch again: %r", error)
+            for tp, offset in batch.offsets.items():
+                metrics.LAG.labels(tp.partition).set(max(0, (self._kafka.highwater(tp) or offset) - offset))
 
     async def _write(self, entries: Sequence[Entry]) -> list[Rejected]:
         """Store the entries, and return those that the database refuses, found by halving."""
@@ -224,11 +225,10 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 }
             )
             for entry, parent in zip(entries, parents, strict=True):
-                _trace_final(entry, parent, began_ns, span)
+                trace_final(entry, parent, began_ns, span)
 
-    async def _ping_when_due(self) -> None:
-        if time.monotonic() - self._asked_s < _PING_S:
-            return
+    async def _ping(self) -> None:
+        """Find out whether the database answers, while there is nothing to store."""
         try:
             await self._store.ping()
         except StoreError as error:
@@ -244,16 +244,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         if not up:
             metrics.FAILURES.inc()
 
-    async def _commit(self, batch: Batch) -> None:
-        try:
-            await self._kafka.commit(batch.offsets)
-        except (CommitFailedError, IllegalStateError) as error:
-            log.info("the partitions moved before the commit, their next owner stores the batch again: %r", error)
-        for tp, offset in batch.offsets.items():
-            metrics.LAG.labels(tp.partition).set(max(0, (self._kafka.highwater(tp) or offset) - offset))
 
-
-def _trace_final(entry: Entry, parent: str | None, began_ns: int, batch: tracing.Span) -> None:
+def trace_final(entry: Entry, parent: str | None, began_ns: int, batch: tracing.Span) -> None:
     """Record the span of a stored final, in the trace of its segment: the batch has a trace of its own."""
     if not isinstance(entry.event, Final) or parent is None:
         return

@@ -7,7 +7,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, SecretStr
 
 
-def _checked(url: SecretStr) -> SecretStr:
+def checked_url(url: SecretStr) -> SecretStr:
     """Refuse what libpq cannot read: a store would take it for a database that is away. Never tell it: it is secret."""
     try:
         conninfo_to_dict(url.get_secret_value())
@@ -16,4 +16,4 @@ def _checked(url: SecretStr) -> SecretStr:
     return url
 
 
-DatabaseUrl: TypeAlias = Annotated[SecretStr, AfterValidator(_checked)]  # libpq URL
+DatabaseUrl: TypeAlias = Annotated[SecretStr, AfterValidator(checked_url)]  # libpq URL

@@ -28,17 +28,26 @@ def migrate(database_url: str, wait_s: float = 60.0) -> str:
     Raises `TimeoutError` if that is not long enough, and `psycopg.Error` or Alembic's errors if it fails.
     """
     deadline_s = time.monotonic() + wait_s
-    with _connect(database_url, wait_s) as connection:
+    with wait_and_connect(database_url, wait_s) as connection:
         # Asked for again and again instead of waited for: a session that waits for a lock holds a snapshot, and
         # CREATE INDEX CONCURRENTLY in the migration it waits for would wait for that snapshot, for ever.
         while connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone() != (True,):
             if time.monotonic() > deadline_s:
                 raise TimeoutError("another migration of this database did not finish in time")
             time.sleep(0.1)
-        return _upgrade(database_url)
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        engine = create_engine(
+            "postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool
+        )
+        with engine.connect() as upgrading:
+            config.attributes["connection"] = upgrading  # env.py runs the migrations on it
+            command.upgrade(config, "head")
+        return ScriptDirectory.from_config(config).get_current_head() or "none"
 
 
-def _connect(database_url: str, wait_s: float) -> psycopg.Connection:
+def wait_and_connect(database_url: str, wait_s: float) -> psycopg.Connection:
+    """Connect, waiting up to `wait_s` for the database to answer. Raises `TimeoutError`."""
     attempts = stamina.retry_context(
         on=psycopg.OperationalError, attempts=None, timeout=wait_s, wait_initial=INITIAL_S, wait_max=LONGEST_S
     )
@@ -51,13 +60,3 @@ def _connect(database_url: str, wait_s: float) -> psycopg.Connection:
     except psycopg.OperationalError as error:
         raise TimeoutError(f"the database did not answer in time: {error}") from error
     raise AssertionError("an attempt returns or raises")
-
-
-def _upgrade(database_url: str) -> str:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool)
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection  # env.py runs the migrations on it
-        command.upgrade(config, "head")
-    return ScriptDirectory.from_config(config).get_current_head() or "none"

@@ -108,7 +108,7 @@ class Store:
         Return the number of finals that were not stored before. An end with the reason "unknown" says nothing about
         its session and is skipped too. PostgreSQL's text holds no NUL: in spoken text it becomes U+FFFD.
         """
-        statements = _write_statements(list(events))
+        statements = write_statements(list(events))
         if not statements:
             return 0
         async with self._connection() as connection, connection.pipeline() as pipeline:
@@ -136,13 +136,13 @@ class Store:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
-        with _translated():
+        with translated():
             async with asyncio.timeout(self._answer_s), self._pool.connection() as connection:
                 yield connection
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Raise psycopg's errors as `StoreError`s."""
     try:
         yield
@@ -160,14 +160,14 @@ def _translated() -> Iterator[None]:
         raise StoreUnavailableError("the database did not answer in time") from error
 
 
-def _write_statements(events: Sequence[Event]) -> list[tuple[str, tuple[str]]]:
+def write_statements(events: Sequence[Event]) -> list[tuple[str, tuple[str]]]:
     """Return the SQL that stores `events`, with its rows; if it stores finals, the last statement counts the new."""
-    starts = _earliest(event for event in events if isinstance(event, SessionStart))
-    ends = _earliest(event for event in events if isinstance(event, SessionEnd) and event.reason != "unknown")
+    starts = earliest(event for event in events if isinstance(event, SessionStart))
+    ends = earliest(event for event in events if isinstance(event, SessionEnd) and event.reason != "unknown")
     first: dict[tuple[str, int], Final] = {}
     for event in events:
         if isinstance(event, Final):
-            first.setdefault((event.session_id, event.segment_index), _without_nul(event))
+            first.setdefault((event.session_id, event.segment_index), without_nul(event))
     finals = list(first.values())
     stored: list[StoredEvent] = [*finals, *ends, *starts]
     statements: tuple[tuple[str, Sequence[StoredEvent]], ...] = (
@@ -179,13 +179,14 @@ def _write_statements(events: Sequence[Event]) -> list[tuple[str, tuple[str]]]:
     return [(sql, (f"[{','.join(row.model_dump_json() for row in rows)}]",)) for sql, rows in statements if rows]
 
 
-def _earliest(events: Iterable[_AnyOf]) -> list[_AnyOf]:
+def earliest(events: Iterable[_AnyOf]) -> list[_AnyOf]:
     """Return the earliest event of each session."""
     latest_first = sorted(events, key=lambda event: event.time_ms, reverse=True)
     return list({event.session_id: event for event in latest_first}.values())
 
 
-def _without_nul(final: Final) -> Final:
+def without_nul(final: Final) -> Final:
+    """Return the final with U+FFFD for each NUL in its text and words."""
     if "\0" not in final.text and not any("\0" in word.word for word in final.words):
         return final
     words = tuple(word.model_copy(update={"word": word.word.replace("\0", "\ufffd")}) for word in final.words)
