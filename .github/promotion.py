@@ -1,5 +1,5 @@
 # ruff: noqa: T201 - it speaks to the log of a workflow
-"""The steps of deploy.yml: which digests a promotion is about, whether image.yml signed them, the change, the commit.
+"""Run the steps of deploy.yml: collect digests, verify their signatures, change the environment's file, push.
 
 python .github/promotion.py collect|verify|change|push|serving
 
@@ -55,7 +55,7 @@ def verify() -> None:
 
 
 def change() -> None:
-    """Change the environment's file. What it takes from another owner was not verified, and ends the promotion."""
+    """Change the environment's file. Refuses an image or a model of another owner, because that was not verified."""
     own = f"{_registry()}/{_model_image()}"
     for version in _environment(ENVIRONMENT)["model"]["versions"]:
         if version["image"] != own:

@@ -1,4 +1,4 @@
-"""Makes the secrets of compose.yaml at the first start, as files that are named as settings; what is there stays."""
+"""Create the secrets of compose.yaml at the first start, as files named like settings. Existing files stay."""
 
 from pathlib import Path
 from secrets import token_urlsafe
@@ -7,7 +7,7 @@ SECRETS = Path("/secrets")
 
 
 def kept(folder: str, name: str, value: str) -> str:
-    """Return the secret in this file, written now if it is not there: whole, or not at all."""
+    """Return the secret in this file. Write the file first if it does not exist, whole or not at all."""
     path = SECRETS / folder / name
     if not path.exists():
         unfinished = path.with_suffix(".unfinished")
@@ -18,7 +18,7 @@ def kept(folder: str, name: str, value: str) -> str:
 
 
 def main() -> None:
-    """Make a token secret, and a password that the database and its clients share."""
+    """Create a token secret, and a password for the database and its clients."""
     password = kept("postgres", "postgres_password", token_urlsafe(32))
     url = f"postgresql://whisperline:{password}@postgres:5432/whisperline"
     kept("gateway", "whisperline_gateway_token_secret", token_urlsafe(32))

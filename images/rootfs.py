@@ -1,4 +1,4 @@
-"""Collects what a program needs into a folder that becomes an image: an interpreter, its packages and their libraries.
+"""Collect what a program needs into a folder that becomes an image: an interpreter, its packages and their libraries.
 
 Runs in the builder of each Dockerfile with the builder's own Python and its standard library alone. What is not
 collected is not in the image: no shell, no package manager, no compiler, but those that are named.
@@ -39,7 +39,7 @@ OF_THE_DRIVER = re.compile(r"lib(cuda|cudadebugger|nvidia-[a-z-]+)\.so")  # the 
 
 @dataclass
 class Rootfs:
-    """The folder, and what is known of its content: ELF files as the builder has them, and where they came from."""
+    """The folder and what is known of its content: which ELF files it holds, and where each file came from."""
 
     root: Path
     elf_files: list[Path] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Rootfs:
             self.elf_files.append(source)
 
     def tree(self, folder: Path, unused: set[str]) -> None:
-        """Copy a file or all of a folder, but what has one of these names."""
+        """Copy a file, or a folder without the entries that have one of these names."""
         if folder.is_symlink() or folder.is_file():
             self.copy(folder)
             return
@@ -79,7 +79,7 @@ class Rootfs:
         self.from_packages.add(path.resolve())
 
     def libraries(self, multiarch: Path, named: Iterable[Path]) -> None:
-        """Copy the shared libraries of all that was copied, flat, where the loader looks without a cache."""
+        """Copy the shared libraries of all ELF files so far into a folder that the loader searches without a cache."""
         found = {path.name: path for path in named}
         self.bundled = {elf.name for elf in self.elf_files}
         for elf in [*self.elf_files, *found.values()]:
@@ -104,7 +104,7 @@ class Rootfs:
                 yield name.split(" (")[0], Path(name.split(" (")[0])
 
     def package_records(self) -> None:
-        """Name the Debian packages that files came from, where scanners look, with their copyright."""
+        """Record the Debian packages that files came from, with their copyright, where scanners look for them."""
         packages = {name for path in self.from_packages if (name := _package_of(path))}
         for package in sorted(packages):
             status = subprocess.run(["dpkg-query", "--status", package], capture_output=True, text=True, check=True)
@@ -163,14 +163,14 @@ def _system(rootfs: Rootfs) -> None:
 
 
 def _compile(root: Path, folders: Iterable[Path]) -> None:
-    """Compile the modules: nothing can be written at run time. They are not compared with their sources again."""
+    """Compile the modules, because nothing can be written at run time. Python does not look at their sources again."""
     places = [str(root / folder.relative_to("/")) for folder in folders]
     options = ("-q", "-j0", "--invalidation-mode=unchecked-hash", "-s", str(root), "-p", "/")
     subprocess.run([sys.executable, "-m", "compileall", *options, *places], check=False, stdout=subprocess.DEVNULL)
 
 
 def _protect(root: Path) -> None:
-    """Leave all files to root, readable and not writable to others."""
+    """Give all files to root, readable but not writable for others."""
     for path in [root, *root.rglob("*")]:
         os.lchown(path, 0, 0)
         if not path.is_symlink():
@@ -196,7 +196,7 @@ def _matches(patterns: Iterable[str]) -> list[Path]:
 
 
 def main() -> None:
-    """Collect what the arguments name."""
+    """Collect what the arguments name into the folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the folder to fill")
     parser.add_argument("--environment", type=Path, required=True, help="the virtual environment of the program")

@@ -155,7 +155,7 @@ def test_addresses_in_the_profile_observability_are_those_of_its_services() -> N
     tempo = yaml.safe_load((CHECKOUT / "compose/tempo.yaml").read_text())
     loki = yaml.safe_load((CHECKOUT / "compose/loki.yaml").read_text())
     sources = yaml.safe_load((CHECKOUT / "compose/grafana/datasources.yaml").read_text())["datasources"]
-    collector = (CHECKOUT / "compose/collector.yaml").read_text()
+    collector = (CHECKOUT / "compose/otelcol.yaml").read_text()
     assert {source["url"] for source in sources} == {
         f"http://tempo:{tempo['server']['http_listen_port']}",
         f"http://loki:{loki['server']['http_listen_port']}",

@@ -15,12 +15,12 @@ from pydantic import SecretStr
 from secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
 from stacks import local_settings
 from websockets.asyncio.client import connect
-from whisperline_contracts.broker import Broker
-from whisperline_contracts.create_topics import create_topics
 from whisperline_contracts.topics import topics
 from whisperline_local.assets import SILERO, fetch
 from whisperline_local.kafka import fetch_broker
 from whisperline_local.probes import http_ok
+from whisperline_runtime.broker import Broker
+from whisperline_runtime.create_topics import create_topics
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

@@ -25,6 +25,7 @@ from whisperline_persistence import Store
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
 PROCESSES = ("gateway", "transcriber", "triton", "persistence")
+GATEWAY, TRANSCRIBER, TRITON, PERSISTENCE = SERVICES = tuple(f"whisperline-{name}" for name in PROCESSES)
 CLIENT = Context("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 MAX_LINKS = 64
 STAGES = {"queue", "encode", "decode", "align"}
@@ -147,21 +148,21 @@ async def test_one_trace_leads_from_the_socket_to_the_row(traced: Traced) -> Non
     """Each segment's spans of all four processes hang together under the record that holds its first sample."""
     receiver = traced.receiver
     (listen,) = receiver.named("listen", {SESSION: traced.alone.id})
-    assert (listen.kind, listen.service, listen.parent_id) == ("SERVER", "gateway", None)
+    assert (listen.kind, listen.service, listen.parent_id) == ("SERVER", GATEWAY, None)
     for segment in traced.segments(traced.alone):
         spans = receiver.trace(segment.context.trace_id)
         known = {span.context.span_id for span in spans}
         assert [span.name for span in spans if span.parent_id not in known] == ["audio_chunks send"]
-        assert {span.service for span in spans} == set(PROCESSES)
+        assert {span.service for span in spans} == set(SERVICES)
         assert not [span.name for span in spans if span.has_failed]
 
         record = receiver.parent(segment)
         assert record is not None
         assert has(
-            record, "PRODUCER", "gateway", system="kafka", destination_name="audio_chunks", operation_type="send"
+            record, "PRODUCER", GATEWAY, system="kafka", destination_name="audio_chunks", operation_type="send"
         )
         assert listen.context in record.links
-        assert has(segment, "CONSUMER", "transcriber", system="kafka", destination_name="audio_chunks")
+        assert has(segment, "CONSUMER", TRANSCRIBER, system="kafka", destination_name="audio_chunks")
         for key in ("messaging.destination.partition.id", "messaging.kafka.offset"):
             assert segment.attributes[key] == record.attributes[key]
 
@@ -169,20 +170,20 @@ async def test_one_trace_leads_from_the_socket_to_the_row(traced: Traced) -> Non
         event = receiver.parent(stored)
         assert event is not None
         assert has(
-            event, "PRODUCER", "transcriber", system="kafka", destination_name="transcriptions", operation_type="send"
+            event, "PRODUCER", TRANSCRIBER, system="kafka", destination_name="transcriptions", operation_type="send"
         )
         assert event.parent_id == segment.context.span_id
-        assert has(stored, "CONSUMER", "persistence", system="kafka", destination_name="transcriptions")
+        assert has(stored, "CONSUMER", PERSISTENCE, system="kafka", destination_name="transcriptions")
         processed = the_child(receiver, event, "transcriptions process")
         assert has(
             processed,
             "CONSUMER",
-            "gateway",
+            GATEWAY,
             system="kafka",
             destination_name="transcriptions",
             operation_type="process",
         )
-        assert the_child(receiver, processed, "send Results").service == "gateway"
+        assert the_child(receiver, processed, "send Results").service == GATEWAY
 
 
 async def test_a_segment_links_to_the_records_that_hold_the_rest_of_its_audio(traced: Traced) -> None:
@@ -200,11 +201,11 @@ async def test_a_segment_holds_what_was_decoded_and_decided_for_it(traced: Trace
     for segment in traced.segments(traced.alone):
         children = receiver.children(segment)
         decodes = [span for span in children if span.name == "decode"]
-        assert {(span.kind, span.service) for span in decodes} == {("CLIENT", "transcriber")}
+        assert {(span.kind, span.service) for span in decodes} == {("CLIENT", TRANSCRIBER)}
         assert {span.attributes["whisperline.lane"] for span in decodes} == {"partial", "final"}
         finals = [span for span in decodes if span.attributes["whisperline.lane"] == "final"]
         served = [the_child(receiver, decode, "whisper") for decode in finals if receiver.children(decode)]
-        assert {span.service for span in served} == {"triton"}
+        assert {span.service for span in served} == {TRITON}
         assert any({span.name for span in receiver.children(whisper)} == STAGES for whisper in served)
         assert any("whisperline.model.version" in span.attributes for span in finals)
 
@@ -221,7 +222,7 @@ async def test_a_row_is_stored_in_a_batch_that_links_to_its_event(traced: Traced
         event = receiver.parent(traced.stored_final(segment))
         assert event is not None
         (batch,) = (span for span in receiver.named("store batch") if event.context in span.links)
-        assert batch.service == "persistence"
+        assert batch.service == PERSISTENCE
         statements = [span for span in receiver.trace(batch.context.trace_id) if is_statement(span)]
         assert statements
         assert {span.kind for span in statements} == {"CLIENT"}

@@ -1,4 +1,4 @@
-"""Change what runs in an environment: one digest, one version of the model, in one file, nothing else of it touched.
+"""Change one digest or one version of the model in an environment's file, and leave the rest of the file as it is.
 
 python charts/argocd/promote.py staging image gateway sha256:...
 python charts/argocd/promote.py staging model add 4 sha256:...
@@ -109,7 +109,7 @@ def _put(text: str, node: Any, value: str) -> str:
 
 
 def _node(text: str, path: Sequence[str]) -> Any:
-    """Find the node of a path, whose marks say where in the text it lies."""
+    """Return the YAML node at a path; its marks say where in the text it lies."""
     node: Any = yaml.compose(text, Loader=yaml.SafeLoader)
     for name in path:
         node = _child(node, name)
@@ -124,7 +124,7 @@ def _child(node: Any, name: str) -> Any:
 
 
 def _after(entry: Any) -> int:
-    """Return the line after a mapping's last one; its own end mark lies where the next node begins."""
+    """Return the index of the line after a mapping. Its own end mark would be where the next node begins."""
     line: int = entry.value[-1][1].end_mark.line + 1
     return line
 

@@ -1,11 +1,7 @@
-"""The settings of the client's tests, and the gateway that streams go to."""
+"""The gateway that the client's tests stream to, and its faults."""
 
 import pytest
-from hypothesis import settings
 from loopback import Faults, LoopbackGateway
-
-settings.register_profile("any machine", deadline=None)  # a busy machine is no failure
-settings.load_profile("any machine")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Print the newest dead letters of a topic: where each came from, and why it was moved aside.
+"""Print the newest dead letters of a topic: where each came from and why it was moved aside.
 
 Run in a pod of persistence, which knows how to reach Kafka; the name must be one that may read the topic:
 
@@ -30,7 +30,7 @@ async def main(topic: str, name: str | None = None, password: str | None = None)
 
 
 def show(offset: int, headers: dict[str, bytes]) -> None:
-    """Print one of them."""
+    """Print the origin and the reason of one dead letter."""
     reason, topic, partition, origin = (
         headers.get(f"dead_letter.{field}", b"?").decode() for field in ("reason", "topic", "partition", "offset")
     )

@@ -1,4 +1,4 @@
-"""What the gateway's tests have in common: a gateway on a real socket, a client, and a pen for the transcriber's part.
+"""Tools of the gateway's tests: a gateway on a real socket, a client, and a pen for the transcriber's part.
 
 What the gateway asks of the log is read from the log, and events are written to it as contracts/ says. Only the process
 that would do so, the transcriber, is not needed here.

@@ -51,7 +51,7 @@ async def test_an_ordinal_without_a_partition_cannot_start(start_gateway: StartG
 
 
 async def test_a_shutdown_asks_every_client_to_come_back(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """Who can resume is told at once; who cannot has its session ended, and its finals, first."""
+    """One that can resume is told at once; of one that cannot, the session is ended and its finals are sent first."""
     one, two = await start_gateway(drain_timeout_s=10), await start_gateway()
     resumable, final_only = await one.listen(acks="true"), await one.listen()
     await resumable.send(bytes(6_400))
@@ -81,7 +81,7 @@ async def test_an_event_that_cannot_be_read_goes_to_the_dead_letters(
     gateway = await start_gateway()
     listener = await gateway.listen()
     await listener.send(bytes(3_200))
-    start = await scribe.until(listener.session_id, AudioKind.START)
+    start = await scribe.until(listener.session_id, AudioKind.AUDIO)  # from then on events are sent
     await scribe.write(start.reply_partition, b'{"schema": "2.0"}', start.session_id)
     await scribe.write(start.reply_partition, bytes(MAX_MESSAGE_BYTES - 140))
     await scribe.publish(start, final(start, 0))

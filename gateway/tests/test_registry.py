@@ -92,7 +92,6 @@ async def test_a_session_that_is_resumed_in_its_grace_is_not_ended() -> None:
     registry, log = Registry(settings()), HeldLog(durable=True)
     uplink = await open_uplink(log)
     registry.detach("s", uplink, grace_s=60)
-    await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE_S):
         await registry.attach(connection())
     assert uplink.phase is UplinkPhase.CLOSED

@@ -31,7 +31,7 @@ class Registry:
         self._stopping = asyncio.Event()
         self._connections: set[Connection] = set()
         self._attached: dict[str, Connection] = {}
-        self._detached: dict[str, asyncio.Task[None]] = {}
+        self._detached: dict[str, tuple[Uplink, asyncio.Task[None]]] = {}
 
     @property
     def connection_count(self) -> int:
@@ -64,17 +64,19 @@ class Registry:
             before.interrupt(SupersededError())
         waiting = self._detached.pop(connection.session_id, None)
         if waiting is not None:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
+            uplink, task = waiting
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await uplink.close()  # a task that is cancelled before it has begun closes nothing itself
 
     def detach(self, session_id: str, uplink: Uplink, grace_s: float) -> None:
         """Keep a session without a client for `grace_s`, then end it. The registry owns the uplink from now on."""
         task = asyncio.create_task(self._keep(uplink, grace_s), name=f"detached {session_id}")
-        self._detached[session_id] = task
+        self._detached[session_id] = (uplink, task)
         metrics.DETACHED.set(len(self._detached))
 
         def forget(_: "asyncio.Task[None]") -> None:
-            if self._detached.get(session_id) is task:  # not if the session was resumed and has been detached again
+            if self._detached.get(session_id) == (uplink, task):  # not if it was resumed and has been detached again
                 del self._detached[session_id]
             metrics.DETACHED.set(len(self._detached))
 
@@ -103,7 +105,7 @@ class Registry:
     async def close(self) -> None:
         """Write what detached sessions still hold. None is ended in its grace: another gateway may resume it."""
         self._stopping.set()
-        tasks = list(self._detached.values())
+        tasks = [task for _, task in self._detached.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=_FLUSH_S)
         for task in tasks:

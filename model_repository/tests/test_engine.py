@@ -72,6 +72,26 @@ def test_a_row_that_leaves_for_a_better_lane_goes_on_where_it_was(
         assert {name: _said(result) for name, result in said.items()} == {n: _said(r) for n, r in alone.items()}
 
 
+def test_a_unit_that_fails_ends_its_own_requests_alone(
+    served: Engine, rows: list[tuple[Request, Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request gets the error, and those beside it say what they say alone."""
+    request, alone = rows[0]
+    encode = served.encoder.mel
+
+    def fail_for_one_sample(audio: NDArray[np.float32], window_s: float) -> NDArray[np.float32]:
+        return encode(audio, window_s) if audio.size > 1 else 1 / 0  # type: ignore[return-value]
+
+    monkeypatch.setattr(served.encoder, "mel", fail_for_one_sample)
+    outcomes: dict[str, Result | Exception] = {}
+    for name, asked in (("good", request), ("broken", Request(np.zeros(1, np.float32)))):
+        served.submit(asked, partial(outcomes.__setitem__, name))
+    while served.work():
+        pass
+    assert isinstance(outcomes["broken"], ZeroDivisionError)
+    assert outcomes["good"] == alone
+
+
 def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Result]]) -> None:
     """Word times do not run backwards or beyond the audio, and the words are the text."""
     for request, result in rows:

@@ -17,7 +17,7 @@ from whisperline_models.engine.result import Result
 from whisperline_models.engine.timeline import MAX_PEERS, Timeline
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.gate import Clip
-from whisperline_models.serving.tracing import Tracing
+from whisperline_models.serving.tracing import Tracing, provider_from_environment
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARAMETERS = json.dumps({"traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01", "priority": 3})
@@ -200,3 +200,24 @@ def test_the_result_does_not_depend_on_tracing(
     outcomes = submit(replace(request))
     finish_all()
     assert outcomes == served.transcribe([request])
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({}, "whisperline-triton"),
+        ({"OTEL_SERVICE_NAME": "ours"}, "ours"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=theirs"}, "theirs"),
+    ],
+)
+def test_the_environment_names_the_service(
+    variables: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenTelemetry's own variables stand above the default."""
+    for variable in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    provider = provider_from_environment("3")
+    assert provider.resource.attributes["service.name"] == name
+    provider.shutdown()

@@ -1,4 +1,4 @@
-"""promtool, and the rules of a chart as promtool reads them."""
+"""Run promtool, and read a chart's rules as promtool reads them."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ DOWNLOADED = REPOSITORY / ".tools" / "promtool"  # by `make .tools/promtool`
 
 
 def promtool(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run promtool. Without it the test is skipped, and on CI fails."""
+    """Run promtool. If it is missing, skip the test; on CI, fail it."""
     found = shutil.which("promtool") or (str(DOWNLOADED) if DOWNLOADED.is_file() else None)
     if found is None:
         message = "promtool is not here: `make .tools/promtool` gets it from Debian's package prometheus"

@@ -1,4 +1,4 @@
-"""Kubernetes' own API server and its store on loopback: what it accepts, a cluster accepts. Nothing runs in it."""
+"""Run Kubernetes' own API server and its store on loopback. What it accepts, a cluster accepts; no pod runs in it."""
 
 import json
 import ssl
@@ -20,11 +20,11 @@ START_LIMIT_S = 180.0
 
 
 class NotAccepted(Exception):
-    """The API server refuses an object; the text is its own."""
+    """The API server refuses an object; the text is the server's."""
 
 
 class Cluster:
-    """Applies objects as Argo CD does: on the server, unknown fields refused."""
+    """Applies objects as Argo CD does: on the server, with unknown fields refused."""
 
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
@@ -46,7 +46,7 @@ class Cluster:
         return self._answer(self._client.get(self._path(found, namespace)), found)
 
     def admit(self, found: Object, namespace: str) -> Object:
-        """Have an object created, admission included, without keeping it. Raises `NotAccepted`."""
+        """Create an object as a dry run, admission included. Raises `NotAccepted`."""
         folder = self._path(found, namespace).rpartition("/")[0]
         options = {"dryRun": "All", "fieldValidation": "Strict"}
         return self._answer(self._client.post(folder, params=options, json=found), found)
@@ -87,7 +87,7 @@ class Cluster:
 
 @contextmanager
 def control_plane(programs: Path, folder: Path) -> Iterator[Cluster]:
-    """Run etcd and kube-apiserver from `programs` with their data in `folder`; both are gone afterwards."""
+    """Run etcd and kube-apiserver from `programs` with their data in `folder`, and stop both afterwards."""
     store, peer, port = _free_ports(3)
     authority = trustme.CA()
     etcd = _etcd(programs, folder, store, peer)
@@ -101,7 +101,7 @@ def control_plane(programs: Path, folder: Path) -> Iterator[Cluster]:
 
 
 def module_definitions(folder: Path) -> list[Object]:
-    """Read the definitions of custom resources that their projects publish, as build.sh laid them out."""
+    """Read the definitions of custom resources from their projects' Go modules, where build.sh has put them."""
     return [yaml.safe_load(file.read_text()) for file in sorted(folder.glob("*.yaml"))]
 
 

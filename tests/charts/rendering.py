@@ -1,4 +1,4 @@
-"""Charts rendered by Helm itself, and their objects held against the schemas of their kinds."""
+"""Render charts with Helm itself, and validate their objects with the schemas of their kinds."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -46,7 +46,7 @@ def render(
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which also refuses a key that is there twice, as the API server does."""
+    """PyYAML's safe loader, which also refuses a repeated key, as the API server does."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Construct a mapping. Raises `yaml.constructor.ConstructorError`."""
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def merged_values(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values as several --values files give them: maps are merged, all else is replaced by what comes later."""
+    """Merge values as several --values files are merged: maps key by key; of everything else the last one counts."""
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -75,14 +75,14 @@ def values_file(path: str | Path) -> dict[str, Any]:
 
 
 def validate(objects: Iterable[Object]) -> None:
-    """Hold each object against its kind's schema, unknown keys refused. Raises `InvalidObject`, which names all."""
+    """Validate each object with its kind's schema, unknown keys refused. Raises `InvalidObject`, which lists all."""
     problems = [f"{label(found)}: {problem}" for found in objects for problem in _problems(found)]
     if problems:
         raise InvalidObject("\n".join(problems))
 
 
 def label(found: Object) -> str:
-    """How an object is called in messages."""
+    """Return how messages call an object."""
     return f"{found.get('kind')}/{found.get('metadata', {}).get('name')}"
 
 

@@ -1,4 +1,4 @@
-"""The ways in which charts/whisperline is installed, as values, and what Helm makes of them."""
+"""Describe, as values, the ways in which charts/whisperline is installed, and render each of them."""
 
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -117,7 +117,7 @@ SCENARIOS |= {
 
 @cache
 def rendered(scenario: str) -> list[Object]:
-    """Return the objects of a scenario. They are shared: not to be changed."""
+    """Return the objects of a scenario. Tests share them and must not change them."""
     return render("whisperline", SCENARIOS[scenario])
 
 
@@ -135,7 +135,7 @@ def workloads(objects: list[Object]) -> Iterator[tuple[Object, Object]]:
 
 
 def containers(template: Object) -> list[Object]:
-    """Return the containers of a pod, those that run first included."""
+    """Return the containers of a pod, its init containers included."""
     return [*template["spec"].get("initContainers", []), *template["spec"]["containers"]]
 
 

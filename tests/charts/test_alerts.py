@@ -1,4 +1,4 @@
-"""Every alert of charts/whisperline, by promtool: it fires on its fault and is silent otherwise."""
+"""Test every alert of charts/whisperline with promtool: it fires on its fault and is silent otherwise."""
 
 import copy
 from pathlib import Path
@@ -17,7 +17,7 @@ ALERTS = [rule["alert"] for group in RENDERED for rule in group["rules"]]
 
 
 def with_expression(expression: str) -> list[dict[str, Any]]:
-    """Return the rules, every one with this expression."""
+    """Return the rules with the expression of each replaced by this one."""
     changed = copy.deepcopy(RENDERED)
     for group in changed:
         for rule in group["rules"]:
@@ -39,7 +39,7 @@ def test_an_alert_fires_on_its_fault_and_is_silent_otherwise(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("expression", ["vector(0) > 1", "vector(1)", "sum(up) > 0"])
 def test_the_cases_of_an_alert_notice_an_expression_that_is_wrong(expression: str, tmp_path: Path) -> None:
-    """An alert that never fires, always fires, or is about something else does not pass its cases."""
+    """The cases fail for an alert that never fires, always fires, or watches something else."""
     found = outcomes(tmp_path, TESTS.glob("*.yaml"), with_expression(expression))
     assert set(found) == set(ALERTS)
     assert [alert for alert, said in found.items() if said == "SUCCESS"] == []
@@ -47,7 +47,7 @@ def test_the_cases_of_an_alert_notice_an_expression_that_is_wrong(expression: st
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_the_cases_of_an_alert_have_it_fire_and_be_silent(alert: str) -> None:
-    """Both are there, and each names this alert and no other."""
+    """The cases of an alert include one in which it fires and one in which it does not, and name no other alert."""
     cases = yaml.safe_load((TESTS / f"{alert}.yaml").read_text())["tests"]
     found = [test for case in cases for test in case["alert_rule_test"]]
     assert {test["alertname"] for test in found} == {alert}
@@ -66,12 +66,12 @@ def test_an_alert_leads_to_its_runbook(alert: str) -> None:
 
 
 def test_every_rule_file_is_an_alert_of_its_name_and_has_cases() -> None:
-    """One file an alert, one file of cases an alert, and none without the other."""
+    """Each alert has one file with its rule and one with its cases, both named like the alert."""
     files = {path.stem for path in (REPOSITORY / "charts/whisperline/rules").glob("*.yaml")}
     assert files == set(ALERTS) == {path.stem for path in TESTS.glob("*.yaml")}
 
 
 def test_an_alert_that_is_disabled_is_not_there() -> None:
-    """And the others are."""
+    """A disabled alert is left out, and the others remain."""
     disabled = {"monitoring": {"rules": {"disabled": ["WhisperlineScalerBlind"]}}}
     assert set(ALERTS) - set(rules(render("whisperline", disabled))) == {"WhisperlineScalerBlind"}

@@ -1,4 +1,4 @@
-"""What Argo CD is told: Applications lead to charts and values that are there, and may do no more than they do."""
+"""Test that Applications point at charts and values that exist, and have no more rights than they need."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ EVERY_VARIANT: list[tuple[str, Mapping[str, Any]]] = [
 
 @cache
 def environment(name: str) -> list[Object]:
-    """Render the app of apps as the root Application of an environment does."""
+    """Render the app of apps as the root Application of an environment renders it."""
     return render("argocd", values_file(f"charts/argocd/environments/{name}/argocd.yaml"), namespace="argocd")
 
 
@@ -41,7 +41,7 @@ def applications(name: str) -> dict[str, Object]:
 
 
 def root(name: str) -> Object:
-    """Return the Application that everything in an environment starts from."""
+    """Return the root Application of an environment."""
     (found,) = of_kind(yaml.safe_load_all((REPOSITORY / f"charts/argocd/roots/{name}.yaml").read_text()), "Application")
     return found
 
@@ -75,14 +75,14 @@ def allowed(project: Object, scope: str = "namespaceResourceWhitelist") -> set[t
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_the_app_of_apps_is_valid(name: str) -> None:
-    """Every Application and project of an environment is what Argo CD's own schema allows."""
+    """Every Application and project of an environment satisfies Argo CD's own schema."""
     validate(environment(name))
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 @pytest.mark.parametrize("application", ["data", "whisperline"])
 def test_an_application_of_this_repository_renders(name: str, application: str) -> None:
-    """What an Application points at is there, renders with its environment's values, and is valid."""
+    """The chart that an Application points at exists, renders with its environment's values, and is valid."""
     objects = resolved(applications(name)[application])
     validate(objects)
     assert objects
@@ -111,7 +111,7 @@ def test_every_application_is_within_its_project(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_an_operator_may_act_where_it_watches(name: str) -> None:
-    """Strimzi's chart binds its roles in the namespaces that it watches: they are among its project's, and are ours."""
+    """Strimzi's chart binds its roles in the namespaces that it watches; its project allows them, and they are ours."""
     watched = applications(name)["strimzi"]["spec"]["source"]["helm"]["valuesObject"]["watchNamespaces"]
     projects = {found["metadata"]["name"]: found["spec"] for found in of_kind(environment(name), "AppProject")}
     destinations = {entry["namespace"] for entry in projects["whisperline-platform"]["destinations"]}
@@ -120,7 +120,7 @@ def test_an_operator_may_act_where_it_watches(name: str) -> None:
 
 
 def test_the_project_allows_the_kinds_that_are_made_and_no_others() -> None:
-    """Every kind that a variant of our charts makes is allowed, and nothing that no variant makes."""
+    """The project allows every kind that some variant of our charts creates, and no other kind."""
     project = next(
         found for found in of_kind(environment("staging"), "AppProject") if found["metadata"]["name"] == "whisperline"
     )
@@ -135,7 +135,7 @@ def test_the_project_allows_the_kinds_that_are_made_and_no_others() -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_nothing_that_holds_data_is_pruned(name: str) -> None:
-    """No sync deletes data, an operator or the namespace; and no Application takes with it what it made."""
+    """No sync deletes data, an operator or the namespace, and deleting an Application deletes nothing."""
     found = applications(name)
     for application in found.values():
         assert "finalizers" not in application["metadata"]
@@ -148,7 +148,7 @@ def test_nothing_that_holds_data_is_pruned(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_sync_heals_and_is_tried_again(name: str) -> None:
-    """Every Application heals itself, applies on the server, and with growing pauses tries again what Git has."""
+    """Every Application heals itself, applies on the server, and repeats a failed sync with the newest commit."""
     for application in [*applications(name).values(), root(name)]:
         policy = application["spec"]["syncPolicy"]
         assert policy["automated"]["selfHeal"]
@@ -160,7 +160,7 @@ def test_a_sync_heals_and_is_tried_again(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_sync_ends(name: str) -> None:
-    """What waits for ever ends, so that a revert is looked at, but later than the pauses between attempts."""
+    """A sync that never finishes is ended so that a revert gets its turn, later than the pauses between attempts."""
     limit_s = int(values_file("charts/argocd/install.yaml")["configs"]["params"]["controller.sync.timeout.seconds"])
     for application in [*applications(name).values(), root(name)]:
         attempts = application["spec"]["syncPolicy"]["retry"]["limit"]
@@ -170,7 +170,7 @@ def test_a_sync_ends(name: str) -> None:
 
 
 def placed(name: str) -> list[tuple[str, Object]]:
-    """Return the rules by which Whisperline's pods are spread in an environment, with their workloads' names."""
+    """Return the rules that spread Whisperline's pods in an environment, with the names of their workloads."""
     objects = resolved(applications(name)["whisperline"])
     templates = [(label(found), pod_template(found)) for found in objects]
     return [
@@ -183,7 +183,7 @@ def placed(name: str) -> list[tuple[str, Object]]:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_no_pod_insists_on_a_zone(name: str) -> None:
-    """A pool of nodes spans the zones, and its autoscaler does not choose among them: the pod would wait for ever."""
+    """No pod insists on a zone: autoscalers do not choose the zone of a node, so it could wait for ever."""
     zones = [(owner, rule) for owner, rule in placed(name) if rule["topologyKey"] == "topology.kubernetes.io/zone"]
     assert len(zones) == 4
     assert [owner for owner, rule in zones if rule["whenUnsatisfiable"] != "ScheduleAnyway"] == []
@@ -191,7 +191,7 @@ def test_no_pod_insists_on_a_zone(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_an_operator_that_is_scraped_comes_after_the_kind_of_monitors(name: str) -> None:
-    """kube-prometheus-stack brings it, in a wave before."""
+    """An operator with a PodMonitor is in a later wave than kube-prometheus-stack, which brings that kind."""
     found = applications(name)
     stack = int(found["kube-prometheus-stack"]["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
     scraped = [
@@ -204,7 +204,7 @@ def test_an_operator_that_is_scraped_comes_after_the_kind_of_monitors(name: str)
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_the_waves_go_from_namespace_to_whisperline(name: str) -> None:
-    """Namespace, then projects, then operators, then data, then Whisperline."""
+    """The waves are: namespace, projects, operators, data, Whisperline."""
 
     def wave(found: Object) -> int:
         return int(found["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"])
@@ -226,7 +226,7 @@ def test_the_waves_go_from_namespace_to_whisperline(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_replicas_are_left_to_what_scales_them(name: str) -> None:
-    """The differences that Argo CD ignores are the replicas of what KEDA scales, and nothing else."""
+    """Argo CD ignores differences in the replicas that KEDA sets, and no others."""
     application = applications(name)["whisperline"]
     scaled = {
         (target["kind"], target["name"])
@@ -249,7 +249,7 @@ def test_upstream_charts_are_pinned() -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_partitions_agree(name: str) -> None:
-    """The partitions that charts/data makes are those that charts/whisperline counts on."""
+    """charts/data creates as many partitions as charts/whisperline expects."""
     found = applications(name)
     topics = {
         one["spec"]["topicName"]: one["spec"]["partitions"] for one in of_kind(resolved(found["data"]), "KafkaTopic")
@@ -287,12 +287,12 @@ def test_the_namespace_holds_to_restricted_pods(name: str) -> None:
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], named: str) -> None:
-    """A misspelt key or a value that cannot be is refused, and the message names it."""
+    """A misspelt key or an invalid value is refused, and the message names it."""
     with pytest.raises(RenderError, match=named):
         render("argocd", values)
 
 
 def test_application_health_is_configured() -> None:
-    """Argo CD's installation values let it judge an Application's health, without which waves do not wait."""
+    """Argo CD's installation values let it judge the health of an Application; without that, waves do not wait."""
     settings = values_file("charts/argocd/install.yaml")["configs"]["cm"]
     assert "obj.status.health.status" in settings["resource.customizations.health.argoproj.io_Application"]

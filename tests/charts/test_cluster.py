@@ -1,4 +1,4 @@
-"""Everything that an environment applies, applied to a real API server. Built and run by `make test-cluster`."""
+"""Apply all of an environment to a real API server. `make test-cluster` builds the server and runs these tests."""
 
 import copy
 import os
@@ -34,7 +34,7 @@ NAMESPACE = "whisperline"
 
 @dataclass(frozen=True)
 class Applied:
-    """A cluster and what an environment applied to it, as it was sent."""
+    """A cluster, and the objects of an environment as they were sent to it."""
 
     cluster: Cluster
     objects: list[Object]
@@ -42,7 +42,7 @@ class Applied:
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
 def applied(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Applied]:
-    """A fresh cluster to which an environment is applied: namespaces, Applications, data, Whisperline."""
+    """Yield a fresh cluster to which an environment was applied: namespaces, Applications, data, Whisperline."""
     name: str = request.param
     with control_plane(PROGRAMS, tmp_path_factory.mktemp(f"cluster-{name}")) as cluster:
         cluster.define(module_definitions(PROGRAMS / "crds"))
@@ -71,7 +71,7 @@ def pods(objects: list[Object]) -> Iterator[Object]:
 
 
 def test_every_object_is_there(applied: Applied) -> None:
-    """What was applied can be read back, and the server dropped no field of it."""
+    """Every applied object can be read back with all its fields."""
     for one in applied.objects:
         kept = applied.cluster.get(one, NAMESPACE)
         assert kept["metadata"]["name"] == one["metadata"]["name"]
@@ -79,7 +79,7 @@ def test_every_object_is_there(applied: Applied) -> None:
 
 
 def test_applying_again_changes_nothing(applied: Applied) -> None:
-    """A second sync writes nothing: Argo CD would find everything as it is in Git."""
+    """A second sync writes nothing, so Argo CD finds everything as it is in Git."""
     for one in applied.objects:
         before = applied.cluster.get(one, NAMESPACE)["metadata"]["resourceVersion"]
         assert applied.cluster.apply(one, NAMESPACE)["metadata"]["resourceVersion"] == before, label(one)
@@ -107,7 +107,7 @@ def test_the_model_comes_as_an_image_volume(applied: Applied) -> None:
 
 
 def test_an_unknown_field_is_refused_by_name(applied: Applied) -> None:
-    """A misspelt field of a workload or of a custom resource is no silent nothing."""
+    """A misspelt field of a workload or a custom resource is refused, not silently dropped."""
     wrong = deployment(applied, "whisperline-transcriber")
     wrong["spec"]["template"]["spec"]["terminationGracePeriodSecond"] = 30
     kafka = copy.deepcopy(of_kind(applied.objects, "Kafka")[0])
@@ -118,7 +118,7 @@ def test_an_unknown_field_is_refused_by_name(applied: Applied) -> None:
 
 
 def test_a_wrong_value_is_refused_by_name(applied: Applied) -> None:
-    """Values are judged too: an operation that Kafka does not know, a selector that selects none of its own pods."""
+    """The server refuses an operation that Kafka does not know, and a selector that does not select its own pods."""
     user = copy.deepcopy(of_kind(applied.objects, "KafkaUser")[0])
     user["spec"]["authorization"]["acls"][0]["operations"] = ["Reed"]
     wrong = deployment(applied, "whisperline-persistence")
@@ -130,7 +130,7 @@ def test_a_wrong_value_is_refused_by_name(applied: Applied) -> None:
 
 
 def test_every_variant_is_accepted(applied: Applied) -> None:
-    """Ingress, HTTPRoute, secrets from a vault or store, backups: the server takes what any of them renders."""
+    """The server accepts the objects of every scenario: Ingress, HTTPRoute, secrets from a vault or store, backups."""
     for number, (chart, values) in enumerate(EVERY_VARIANT):
         namespace = f"variant-{number}"
         applied.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, "")
@@ -139,7 +139,7 @@ def test_every_variant_is_accepted(applied: Applied) -> None:
 
 
 def missing(sent: object, kept: object, path: str = "") -> list[str]:
-    """Return the paths that were sent and are not there; what the server adds, or writes in other units, may differ."""
+    """Return the paths that were sent and cannot be read back. The server may add fields and write other units."""
     if isinstance(sent, dict):
         known = kept if isinstance(kept, dict) else {}
         return [

@@ -1,4 +1,4 @@
-"""What must not be lost: the topics and rights that the code needs, kept whatever is deleted, and watched."""
+"""Test charts/data: it has the topics and rights that the code needs, never deletes data, and is watched."""
 
 import copy
 from pathlib import Path
@@ -52,7 +52,7 @@ def named(objects: list[Object], kind: str, name: str) -> Object:
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_every_object_is_valid(scenario: str) -> None:
-    """Whatever is chosen, each object is what its operator's schema allows."""
+    """In every variant each object satisfies the schema of its operator."""
     validate(render("data", SCENARIOS[scenario]))
 
 
@@ -85,7 +85,7 @@ def test_the_topics_are_those_of_the_code(audio: int, reply: int) -> None:
 
 
 def test_the_brokers_take_what_the_topics_need() -> None:
-    """A record is on two brokers before it is acknowledged, and the largest record of a topic passes the brokers."""
+    """A record is on two brokers before it is acknowledged, and the brokers accept the largest record of each topic."""
     config = named(RENDERED, "Kafka", "whisperline")["spec"]["kafka"]["config"]
     assert (config["default.replication.factor"], config["min.insync.replicas"]) == (3, 2)
     assert not config["unclean.leader.election.enable"]
@@ -95,7 +95,7 @@ def test_the_brokers_take_what_the_topics_need() -> None:
 
 
 def test_the_broker_is_the_one_that_is_tested_with() -> None:
-    """The Apache Kafka of the cluster is the release that local/ runs, and so every integration test."""
+    """The cluster runs the release of Apache Kafka that local/, and so every integration test, runs."""
     locked = (REPOSITORY / "local/whisperline_local/kafka.lock").read_text()
     assert f"kafka_2.13:{named(RENDERED, 'Kafka', 'whisperline')['spec']['kafka']['version']}" in locked
 
@@ -134,7 +134,7 @@ def test_users_are_those_of_whisperline() -> None:
 
 
 def test_only_those_who_need_it_reach_a_database() -> None:
-    """Policies let in the deployables of the design's arrows, whose pods carry the labels that are asked for."""
+    """The policies admit the processes that the design connects, by labels that their pods carry."""
     listener = named(RENDERED, "Kafka", "whisperline")["spec"]["kafka"]["listeners"][0]
     (broker,) = listener["networkPolicyPeers"]
     postgres = named(RENDERED, "NetworkPolicy", "whisperline-postgres")["spec"]["ingress"][0]["from"][0]
@@ -182,13 +182,13 @@ def test_whisperline_runs_on_managed_ones(file: str) -> None:
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: dict[str, Any], why: str) -> None:
-    """A misspelt key, a value that cannot be, or two that contradict each other: refused, and named."""
+    """A misspelt key, an invalid value or a contradiction between two values is refused, and the message names it."""
     with pytest.raises(RenderError, match=why):
         render("data", values)
 
 
 def test_a_misspelt_key_is_refused_everywhere() -> None:
-    """There is no level of the values at which an unknown key passes."""
+    """No level of the values accepts an unknown key."""
     values = values_file("charts/data/values.yaml")
     free = {"labels", "parameters", "nodeSelector"}
     places = [path for path in maps(values) if not free & set(path)]
@@ -229,7 +229,7 @@ def test_the_cases_of_an_alert_notice_a_wrong_expression(expression: str, tmp_pa
 
 @pytest.mark.parametrize("alert", RULES)
 def test_an_alert_leads_to_its_runbook(alert: str) -> None:
-    """The file of a rule, its cases and its runbook have the alert's name; the runbook says what to do."""
+    """The rule, its cases and its runbook are named like the alert, and the runbook says what to do."""
     assert {path.stem for path in (REPOSITORY / "charts/data/rules").iterdir()} == set(RULES)
     assert RULES[alert]["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{alert}.md")
     text = (REPOSITORY / "docs/runbooks" / f"{alert}.md").read_text()

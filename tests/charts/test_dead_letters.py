@@ -1,4 +1,4 @@
-"""The command of the runbook WhisperlineDeadLetters, on a real Kafka."""
+"""Run the command of the runbook WhisperlineDeadLetters on a real Kafka."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ SCRIPT = REPOSITORY / "docs/runbooks/dead_letters.py"
 
 @pytest.mark.integration
 async def test_the_reasons_of_dead_letters_are_printed(tmp_path: Path) -> None:
-    """With where each record came from."""
+    """The script prints the reason and the origin of each dead letter."""
     settings = local_settings(tmp_path, name="charts, dead letters")
     async with Stack(settings, ["kafka"]):
         bootstrap = f"127.0.0.1:{settings.ports.kafka}"
@@ -32,7 +32,7 @@ async def test_the_reasons_of_dead_letters_are_printed(tmp_path: Path) -> None:
 
 
 async def run(topic: str, bootstrap: str) -> str:
-    """Run the script as it is run in a pod: from its standard input."""
+    """Run the script from its standard input, as it is run in a pod."""
     given = {"KAFKA_BOOTSTRAP": bootstrap, "DATABASE_URL": "postgresql://nobody@127.0.0.1/none"}
     env = os.environ | {f"WHISPERLINE_PERSISTENCE_{name}": value for name, value in given.items()}
     pipe = asyncio.subprocess.PIPE

@@ -1,4 +1,4 @@
-"""The NetworkPolicies of charts/whisperline: the arrows of the design, and no other."""
+"""Test the NetworkPolicies of charts/whisperline: they allow the connections of the design and no others."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ NAMES = {
 
 
 def who(peer: dict[str, Any]) -> str:
-    """Return how the design calls a peer of the default values."""
+    """Return what the design calls a peer in the default values."""
     labels = (peer.get("podSelector") or peer["namespaceSelector"])["matchLabels"]
     if "app.kubernetes.io/component" in labels:
         return str(labels["app.kubernetes.io/component"])
@@ -35,12 +35,12 @@ def who(peer: dict[str, Any]) -> str:
 
 
 def arrows(rules: list[Object], side: str) -> set[tuple[str, int]]:
-    """Return who is at the other end of rules, and the port."""
+    """Return the peers at the other end of rules, each with its port."""
     return {(who(peer), port["port"]) for rule in rules for peer in rule[side] for port in rule["ports"]}
 
 
 def test_the_arrows_are_those_of_the_design() -> None:
-    """For every component, both ways; Event Hubs and a managed database only change where two of them end."""
+    """Every component may connect to, and be reached by, exactly the peers of the design."""
     objects = rendered("external secrets")
     found = {
         policy["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]: (
@@ -54,7 +54,7 @@ def test_the_arrows_are_those_of_the_design() -> None:
 
 
 def test_spans_may_leave_for_the_collector() -> None:
-    """Of the four that make spans, and only where an endpoint is given; of Triton that is all that leaves it."""
+    """With an endpoint the four traced components may connect to the collector, and Triton to nothing else but DNS."""
     for scenario, wanted in (
         ("defaults", set()),
         ("traces", {"gateway", "transcriber", "persistence", "triton"}),
@@ -71,7 +71,7 @@ def test_spans_may_leave_for_the_collector() -> None:
 
 @EVERY
 def test_everything_else_is_denied_to_every_pod(scenario: str) -> None:
-    """One policy chooses them all and allows nothing; each has one more, of its own."""
+    """Each pod is chosen by two policies: one that allows nothing, and one of its component."""
     policies = of_kind(rendered(scenario), "NetworkPolicy")
     for _, template in workloads(rendered(scenario)):
         labels = template["metadata"]["labels"].items()
@@ -85,14 +85,14 @@ def test_everything_else_is_denied_to_every_pod(scenario: str) -> None:
 
 
 def test_no_rule_is_open_to_anybody() -> None:
-    """A rule without peers, or without ports, would be."""
+    """Every rule names peers and ports; without them it would allow everything."""
     for policy in of_kind(rendered("defaults"), "NetworkPolicy"):
         for side, rules in (("from", policy["spec"].get("ingress", [])), ("to", policy["spec"].get("egress", []))):
             assert all(rule[side] and rule["ports"] for rule in rules)
 
 
 def test_the_ports_of_kafka_are_those_of_its_addresses() -> None:
-    """Whichever they are."""
+    """The policies allow the ports in kafka.bootstrap."""
     (policy,) = (
         found
         for found in of_kind(rendered("plain Kafka"), "NetworkPolicy")
@@ -102,7 +102,7 @@ def test_the_ports_of_kafka_are_those_of_its_addresses() -> None:
 
 
 def test_a_managed_kafka_is_an_address() -> None:
-    """Event Hubs and Flexible Server are outside the cluster."""
+    """Event Hubs and Flexible Server, which are outside the cluster, are allowed as address ranges."""
     (policy,) = (
         found
         for found in of_kind(rendered("Event Hubs"), "NetworkPolicy")
@@ -112,7 +112,7 @@ def test_a_managed_kafka_is_an_address() -> None:
 
 
 def test_policies_and_pods_agree_on_ports() -> None:
-    """A policy that allows a port which no pod has would cut it off."""
+    """Policies allow only ports that the pods open; another port would cut a pod off."""
     objects = rendered("defaults")
     for policy in of_kind(objects, "NetworkPolicy"):
         labels = policy["spec"]["podSelector"]["matchLabels"]

@@ -1,4 +1,4 @@
-"""What holds for every pod of charts/whisperline, in every scenario."""
+"""Test what every pod of charts/whisperline must satisfy, in every scenario."""
 
 import re
 from typing import Any
@@ -12,26 +12,26 @@ REFERENCE = re.compile(r"[a-z0-9.:/_-]+[a-z0-9](@sha256:[0-9a-f]{64}|:[A-Za-z0-9
 
 
 def pods(scenario: str) -> list[tuple[str, Object]]:
-    """Return the pod templates of a scenario with the names of their workloads."""
+    """Return the pod templates of a scenario, with the names of their workloads."""
     return [(label(found), template) for found, template in workloads(rendered(scenario))]
 
 
 @EVERY
 def test_every_object_is_what_its_schema_allows(scenario: str) -> None:
-    """Unknown fields and wrong types are refused, those of custom resources included."""
+    """Every object satisfies its schema; unknown fields and wrong types are refused, also in custom resources."""
     validate(rendered(scenario))
 
 
 @EVERY
 def test_no_two_objects_have_the_same_name(scenario: str) -> None:
-    """The later would replace the earlier."""
+    """Names are unique within a kind, because a later object would replace an earlier one."""
     names = [label(found) for found in rendered(scenario)]
     assert len(names) == len(set(names))
 
 
 @EVERY
 def test_pods_are_restricted(scenario: str) -> None:
-    """No root, no privilege to gain, no capability, a system call filter: the Pod Security Standard `restricted`."""
+    """Pods meet the Pod Security Standard `restricted`: no root, privileges, capabilities; a system-call filter."""
     for name, template in pods(scenario):
         security = template["spec"]["securityContext"]
         assert security["runAsNonRoot"] is True, name
@@ -48,7 +48,7 @@ def test_pods_are_restricted(scenario: str) -> None:
 
 @EVERY
 def test_pods_have_no_way_into_the_api(scenario: str) -> None:
-    """Their accounts are their own, and no token is mounted."""
+    """Each component has an account of its own, and no token is mounted."""
     accounts = {found["metadata"]["name"]: found for found in of_kind(rendered(scenario), "ServiceAccount")}
     used = []
     for name, template in pods(scenario):
@@ -60,7 +60,7 @@ def test_pods_have_no_way_into_the_api(scenario: str) -> None:
 
 @EVERY
 def test_containers_ask_for_what_they_may_use(scenario: str) -> None:
-    """Requests and limits of processor and memory, and volumes in memory that are bounded."""
+    """Containers have requests and limits for processor and memory, and volumes in memory are bounded."""
     for name, template in pods(scenario):
         for container in containers(template):
             for kind in ("requests", "limits"):
@@ -71,7 +71,7 @@ def test_containers_ask_for_what_they_may_use(scenario: str) -> None:
 
 @EVERY
 def test_what_runs_on_has_three_probes(scenario: str) -> None:
-    """Started, ready, alive; a job ends by itself."""
+    """Every long-running container has a startup, a readiness and a liveness probe; jobs need none."""
     for name, template in pods(scenario):
         for container in template["spec"]["containers"]:
             found = {kind for kind in container if kind.endswith("Probe")}
@@ -81,7 +81,7 @@ def test_what_runs_on_has_three_probes(scenario: str) -> None:
 
 @EVERY
 def test_images_are_pinned(scenario: str) -> None:
-    """By a digest or a full tag, never `latest`; those of image volumes, too."""
+    """Every image, those of volumes included, has a digest or a full tag, never `latest`."""
     for name, template in pods(scenario):
         images = [container["image"] for container in containers(template)]
         images += [volume["image"]["reference"] for volume in template["spec"]["volumes"] if "image" in volume]
@@ -91,7 +91,7 @@ def test_images_are_pinned(scenario: str) -> None:
 
 
 def test_a_digest_wins_over_a_tag() -> None:
-    """What is promoted is the content that was tested."""
+    """An image with both is referenced by its digest, so that the tested content runs."""
     for _, template in workloads(rendered("digests")):
         assert all("@sha256:" in container["image"] for container in containers(template))
     volumes = component(rendered("digests"), "triton")["spec"]["template"]["spec"]["volumes"]
@@ -112,7 +112,7 @@ def argument(template: Object, name: str) -> str:
 
 
 def takes_s(template: Object) -> float:
-    """Return how long a pod's process takes to end, at most: see the READMEs of the deployables."""
+    """Return the longest time in seconds that a pod's process takes to end, according to the READMEs."""
     env = settings(template)
     match template["metadata"]["labels"]["app.kubernetes.io/component"]:
         case "gateway":
@@ -125,7 +125,7 @@ def takes_s(template: Object) -> float:
 
 
 def test_a_drain_lasts_as_long_as_the_values_say() -> None:
-    """In the unit of each process: seconds, or milliseconds."""
+    """drainSeconds reaches each process in its own unit, seconds or milliseconds."""
     found = {name: component(rendered("long drains"), name)["spec"]["template"] for name in IMAGES}
     assert settings(found["gateway"])["WHISPERLINE_GATEWAY_DRAIN_TIMEOUT_S"] == "120"
     assert settings(found["transcriber"])["WHISPERLINE_TRANSCRIBER_DRAIN_DEADLINE_S"] == "120"
@@ -135,7 +135,7 @@ def test_a_drain_lasts_as_long_as_the_values_say() -> None:
 
 @EVERY
 def test_pods_have_longer_to_end_than_their_processes_take(scenario: str) -> None:
-    """Kubernetes kills only what hangs: drain deadline, what follows it, and the pause before SIGTERM fit in."""
+    """Kubernetes waits for the pause before SIGTERM, the drain and the end, and kills only a process that hangs."""
     for name, template in pods(scenario):
         if name.startswith("Job/"):
             continue
@@ -146,7 +146,7 @@ def test_pods_have_longer_to_end_than_their_processes_take(scenario: str) -> Non
 
 @EVERY
 def test_a_roll_out_takes_no_pod_away_before_its_successor_is_ready(scenario: str) -> None:
-    """Except where there is no GPU for one more."""
+    """Deployments add a pod before they remove one, except where there is no spare GPU."""
     for deployment in of_kind(rendered(scenario), "Deployment"):
         rolling = deployment["spec"]["strategy"]["rollingUpdate"]
         scarce = scenario in ("scarce GPUs", "staging") and deployment["metadata"]["name"].endswith("-triton")
@@ -155,7 +155,7 @@ def test_a_roll_out_takes_no_pod_away_before_its_successor_is_ready(scenario: st
 
 @EVERY
 def test_pods_of_a_component_are_spread(scenario: str) -> None:
-    """Over zones and over nodes, by the labels that its pods have."""
+    """Pods of a component spread over zones and nodes, by labels that they carry."""
     for name, template in pods(scenario):
         if name.startswith("Job/"):
             continue
@@ -166,7 +166,7 @@ def test_pods_of_a_component_are_spread(scenario: str) -> None:
 
 
 def test_triton_has_its_gpus_and_its_shared_memory() -> None:
-    """As limits under the name of the device plugin; a gigabyte at /dev/shm, where Docker gives 64 MB."""
+    """Triton's GPUs are limits under the device plugin's name, and /dev/shm has 1 GiB instead of the usual 64 MB."""
     template = component(rendered("defaults"), "triton")["spec"]["template"]
     (container,) = template["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
@@ -178,7 +178,7 @@ def test_triton_has_its_gpus_and_its_shared_memory() -> None:
 
 
 def test_another_canary_restarts_nothing() -> None:
-    """The routing is in a ConfigMap that Triton reads again; the pods of Triton are as they were."""
+    """A new canary changes the ConfigMap that Triton reads again, and leaves Triton's pods unchanged."""
     before, after = rendered("canary"), varied("canary", {"model": {"default": 4, "canary": None}})
     assert component(before, "triton") == component(after, "triton")
     assert of_kind(before, "ConfigMap") != of_kind(after, "ConfigMap")

@@ -1,4 +1,4 @@
-"""A promotion: one line of one file, whose revert is the way back."""
+"""Test promotions: each changes one line of one file, and reverting it is the rollback."""
 
 import importlib.util
 import shutil
@@ -33,7 +33,7 @@ def changed(before: str, after: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("component", promote.COMPONENTS)
 def test_a_digest_is_one_line(component: str) -> None:
-    """Another digest changes its own line, again and again, and setting the former one restores the text."""
+    """Setting a digest changes one line each time, and setting the former digest restores the text."""
     first = promote.set_digest(ENVIRONMENT, component, DIGESTS[0])
     second = promote.set_digest(first, component, DIGESTS[1])
     assert len(changed(ENVIRONMENT, first)) == 1
@@ -43,7 +43,7 @@ def test_a_digest_is_one_line(component: str) -> None:
 
 
 def test_what_is_promoted_is_what_runs() -> None:
-    """The digest that was promoted is the image of the rendered deployable, and its tag no longer counts."""
+    """The rendered workload runs the promoted digest, and its tag is ignored."""
     values = yaml.safe_load(promote.set_digest(ENVIRONMENT, "transcriber", DIGESTS[0]))
     layers = values_file("charts/argocd/environments/production/whisperline.yaml"), values
     rendered = yaml.safe_dump_all(render("whisperline", merged_values(*layers)))
@@ -52,7 +52,7 @@ def test_what_is_promoted_is_what_runs() -> None:
 
 
 def test_a_version_of_the_model_comes_serves_and_goes() -> None:
-    """A version is added, tried, made the default, and the former one removed; each text is a valid environment."""
+    """A version is added, tried and made the default, the former one is removed; each step leaves a valid file."""
     text = promote.add_version(ENVIRONMENT, 2, DIGESTS[0])
     assert yaml.safe_load(text)["model"]["versions"][1] == {
         "version": 2,
@@ -78,12 +78,12 @@ def test_a_version_of_the_model_comes_serves_and_goes() -> None:
 
 
 def test_removing_what_was_added_restores_the_text() -> None:
-    """A version that is added and removed leaves no trace."""
+    """Adding and removing a version leaves no trace."""
     assert promote.remove_version(promote.add_version(ENVIRONMENT, 7, DIGESTS[0]), 7) == ENVIRONMENT
 
 
 def test_the_first_version_gets_the_digest_that_it_has_not_yet() -> None:
-    """A version that is there by its tag alone is filled in, in one line, and only once."""
+    """A version that has only a tag gets its digest, in one line and only once."""
     text = promote.add_version(ENVIRONMENT, 1, DIGESTS[0])
     assert changed(ENVIRONMENT, text) == [('      digest: ""', f"      digest: {DIGESTS[0]}")]
     assert yaml.safe_load(text)["model"]["versions"][0]["digest"] == DIGESTS[0]
@@ -93,7 +93,7 @@ def test_the_first_version_gets_the_digest_that_it_has_not_yet() -> None:
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_what_runs_can_be_promoted(name: str) -> None:
-    """The environments as they are now, whatever was promoted: images, and a version that comes and goes."""
+    """The current environments, whatever was promoted to them, accept new images and a version that comes and goes."""
     text = (CHARTS / f"argocd/environments/{name}.yaml").read_text()
     for component in promote.COMPONENTS:
         text = promote.set_digest(text, component, DIGESTS[0])
@@ -105,7 +105,7 @@ def test_what_runs_can_be_promoted(name: str) -> None:
 
 
 def test_comments_stay() -> None:
-    """No change loses a comment."""
+    """No promotion loses a comment."""
     commented = ENVIRONMENT.replace("  default: 1", "  # what serves\n  default: 1 # since May")
     text = promote.set_default(promote.add_version(commented, 2, DIGESTS[0]), 2)
     assert "  # what serves\n  default: 2 # since May\n" in text
@@ -130,7 +130,7 @@ def test_comments_stay() -> None:
 def test_what_is_no_promotion_is_refused(
     command: list[str], why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An unknown component, a digest that is none, a version that is not there: refused by name, the file unchanged."""
+    """An unknown component, a malformed digest or a missing version is refused by name; the file stays unchanged."""
     copy = _copy(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         copy.main(["production", *command])
@@ -140,7 +140,7 @@ def test_what_is_no_promotion_is_refused(
 
 
 def test_production_takes_what_runs_in_staging(tmp_path: Path) -> None:
-    """`--from staging` promotes the very digest that was tried there, in production's file alone."""
+    """`--from staging` writes staging's digest into production's file and changes no other file."""
     copy = _copy(tmp_path)
     copy.main(["staging", "image", "triton", DIGESTS[1]])
     staging = (tmp_path / "environments/staging.yaml").read_text()
@@ -153,7 +153,7 @@ def test_production_takes_what_runs_in_staging(tmp_path: Path) -> None:
 
 
 def _copy(folder: Path) -> ModuleType:
-    """Lay the script and two environments elsewhere, where a test may change them."""
+    """Copy the script and two environments to a folder where a test may change them."""
     (folder / "environments").mkdir()
     for name in ENVIRONMENTS:
         (folder / "environments" / f"{name}.yaml").write_text(ENVIRONMENT)

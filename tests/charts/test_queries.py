@@ -1,4 +1,4 @@
-"""The Prometheus queries of charts/whisperline: metrics and labels that the code really has, and what they give."""
+"""Test the Prometheus queries of charts/whisperline: they name existing metrics and give the right numbers."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ FUNCTIONS = {"sum", "max", "by", "or", "rate", "increase", "histogram_quantile",
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Yield every query of the chart with the name of what asks it."""
+    """Yield every query of the chart, with the name of the alert or the trigger that asks it."""
     for found in of_kind(rendered("defaults"), "ScaledObject"):
         for trigger in found["spec"]["triggers"]:
             yield f"{found['metadata']['name']} {trigger['name']}", trigger["metadata"]["query"]
@@ -64,7 +64,7 @@ SERIES = {name: labels | TARGET for name, labels in metrics.series().items()} | 
 
 
 def test_the_code_has_the_series_that_are_looked_for() -> None:
-    """The reading of the model's metrics finds what its README names."""
+    """The reader of the model's code finds the metrics that its README names."""
     assert {"whisper_queue_seconds_bucket", "whisper_requests", "whisper_unit_seconds_sum"} <= set(SERIES)
     assert SERIES["whisper_requests"] == {"lane", "state", "version", "model_instance"} | TARGET
     assert SERIES["whisperline_gateway_errors_total"] == {"code"} | TARGET
@@ -72,7 +72,7 @@ def test_the_code_has_the_series_that_are_looked_for() -> None:
 
 @pytest.mark.parametrize("metric", FOREIGN)
 def test_metrics_of_others_are_told(metric: str) -> None:
-    """In each environment: who makes them is there, and Prometheus is led to it."""
+    """In each environment the program that exports a foreign metric is installed, and Prometheus scrapes it."""
     maker = TOLD_BY[metric.partition("_")[0]]
     for name in ("staging", "production"):
         layers = ("charts/argocd/values.yaml", f"charts/argocd/environments/{name}/argocd.yaml")
@@ -83,7 +83,7 @@ def test_metrics_of_others_are_told(metric: str) -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_query_names_series_and_labels_that_there_are(name: str) -> None:
-    """A metric that nobody tells would leave an alert silent for ever."""
+    """A query names only existing metrics and labels; with any other an alert would stay silent for ever."""
     found = list(selectors(QUERIES[name]))
     assert found
     bare = set(re.findall(r"[a-z_]{2,}", re.sub(r"{[^}]*}|\[\w+\]|by \([^)]*\)", "", QUERIES[name])))
@@ -96,7 +96,7 @@ def test_a_query_names_series_and_labels_that_there_are(name: str) -> None:
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_query_asks_for_this_release_alone(name: str) -> None:
-    """Another release, or another namespace, has its own alerts and its own pods."""
+    """A query selects this release in its namespace; other releases have alerts and pods of their own."""
     for metric, labels in selectors(QUERIES[name]):
         (place,) = set(labels) & {"pod", "horizontalpodautoscaler", "scaledObject"}
         assert labels[place].startswith("whisperline-")
@@ -105,7 +105,7 @@ def test_a_query_asks_for_this_release_alone(name: str) -> None:
 
 
 def test_values_of_labels_are_those_of_the_code() -> None:
-    """Lanes, states, outcomes and codes that are never told would match nothing."""
+    """Lanes, states, outcomes and codes in a query are ones that the code writes; others would match nothing."""
     code = "\n".join(path.read_text() for path in REPOSITORY.glob("*/whisperline_*/**/*.py"))
     for query in QUERIES.values():
         for _, labels in selectors(query):
@@ -115,7 +115,7 @@ def test_values_of_labels_are_those_of_the_code() -> None:
 
 
 def test_errors_that_are_ours_are_errors_that_a_client_may_retry() -> None:
-    """The alert counts what no client has caused."""
+    """WhisperlineGatewayErrors counts the errors that no client has caused."""
     (codes,) = (labels["code"] for _, labels in selectors(QUERIES["WhisperlineGatewayErrors"]) if "code" in labels)
     each = re.findall(r'ClientError\(\s*"([A-Z_]+)"(.*?)(?:\n\n|\Z)', ERRORS.read_text(), re.DOTALL)
     retriable = {code for code, arguments in each if "retriable=True" in arguments}
@@ -129,7 +129,7 @@ def triggers(scenario: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("scenario", ["defaults", "Azure Monitor"])
 def test_triggers_have_what_keda_reads(scenario: str) -> None:
-    """KEDA's schema leaves the metadata of a trigger open; its code does not."""
+    """A trigger has the metadata that KEDA's code reads, which KEDA's schema does not check."""
     for trigger in triggers(scenario):
         assert trigger["type"] == "prometheus"
         assert trigger["metricType"] in ("Value", "AverageValue")
@@ -139,14 +139,14 @@ def test_triggers_have_what_keda_reads(scenario: str) -> None:
 
 
 def test_names_of_triggers_are_not_there_twice() -> None:
-    """KEDA refuses an object with two."""
+    """Trigger names are unique, because KEDA refuses an object with two of the same name."""
     for found in of_kind(rendered("defaults"), "ScaledObject"):
         names = [trigger["name"] for trigger in found["spec"]["triggers"]]
         assert len(names) == len(set(names))
 
 
 def test_azure_monitor_is_asked_as_a_workload_identity() -> None:
-    """Every trigger names the authentication that is there."""
+    """With Azure Monitor every trigger names the rendered TriggerAuthentication."""
     (found,) = of_kind(rendered("Azure Monitor"), "TriggerAuthentication")
     assert found["spec"]["podIdentity"] == {"provider": "azure-workload", "identityId": "client"}
     assert {trigger["authenticationRef"]["name"] for trigger in triggers("Azure Monitor")} == {
@@ -200,7 +200,7 @@ CASES: dict[str, tuple[str, dict[str, str], float | None]] = {
 
 
 def test_the_queries_of_the_autoscalers_give_what_they_should(tmp_path: Path) -> None:
-    """One number, which KEDA needs; nothing at all where nothing is measured, which it takes for an error."""
+    """A query gives KEDA one number, or no result at all if nothing is measured, which KEDA treats as an error."""
     for number, (query, series_, value) in enumerate(CASES.values()):
         expected = [] if value is None else [{"labels": "{}", "value": value}]
         case = {
@@ -215,6 +215,6 @@ def test_the_queries_of_the_autoscalers_give_what_they_should(tmp_path: Path) ->
 
 
 def test_every_query_of_the_autoscalers_has_a_case() -> None:
-    """And so has every one that is added."""
+    """Every trigger has a case above, so a new one cannot go untested."""
     asked = {name for name in QUERIES if " " in name}
     assert asked == {query for query, _, _ in CASES.values()}

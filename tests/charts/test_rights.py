@@ -1,4 +1,4 @@
-"""The rights that charts/data gives, on a real Kafka and a real PostgreSQL: enough for each deployable, and no more."""
+"""Test the rights of charts/data on a real Kafka and a real PostgreSQL: each process has enough, and no more."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ TYPES, LITERAL, OPERATIONS, ALLOW = {"topic": 2, "group": 3}, 3, {"Read": 3, "Wr
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    """A server with the roles of the rendered Cluster and, by its owner's hand, Whisperline's tables."""
+    """Yield a server with the roles of the rendered Cluster, and with Whisperline's tables, made by their owner."""
     settings = local_settings(tmp_path_factory.mktemp("postgres"), name="charts, rights")
     async with Stack(settings, services=("postgres",)) as running:
         await asyncio.to_thread(make_database, url(running, "postgres", "postgres"))
@@ -64,7 +64,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[St
 
 
 def make_database(superuser: str) -> None:
-    """Do what CloudNativePG does at a cluster's birth: the owner, its database, the SQL after it, the managed role."""
+    """Create what CloudNativePG creates with a cluster: the owner, its database, the SQL after it, the managed role."""
     (spec,) = (found["spec"] for found in of_kind(OBJECTS, "Cluster"))
     initdb, (role,) = spec["bootstrap"]["initdb"], spec["managed"]["roles"]
     with psycopg.connect(superuser, autocommit=True) as connection:
@@ -89,7 +89,7 @@ def database_url(running: Stack, user: str) -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SecureKafka]:
-    """A broker with the topics, and the users of the rendered KafkaUsers with their rights."""
+    """Yield a broker with the topics, and with the users of the rendered KafkaUsers and their rights."""
     folder = tmp_path_factory.mktemp("kafka")
     jars = await fetch_broker(local_settings(folder))
     with secure_kafka(jars, folder, PASSWORDS) as running:
@@ -100,7 +100,7 @@ async def kafka(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secur
 
 
 async def allow(running: SecureKafka) -> None:
-    """Do what Strimzi's user operator does: give every user its rights."""
+    """Give every user its rights, as Strimzi's user operator does."""
     admin = AIOKafkaAdminClient(**broker(running, USER).client_options())
     await admin.start()
     try:
@@ -127,7 +127,7 @@ def nowhere() -> SecureKafka:
 
 
 def kafka_settings(name: str, running: SecureKafka) -> dict[str, str]:
-    """Return a deployable's settings with its own user."""
+    """Return a process's Kafka settings with its own user."""
     prefix = f"WHISPERLINE_{name.upper()}_KAFKA_"
     if running.bootstrap == nowhere().bootstrap:
         return {f"{prefix}BOOTSTRAP": running.bootstrap}
@@ -143,7 +143,7 @@ def kafka_settings(name: str, running: SecureKafka) -> dict[str, str]:
 
 @asynccontextmanager
 async def process(name: str, env: dict[str, str], *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a deployable with nothing but these settings."""
+    """Run a process with these settings and no others."""
     command = (sys.executable, "-m", f"whisperline_{name}", *arguments)
     running = await asyncio.create_subprocess_exec(*command, env=env)
     try:
@@ -172,7 +172,7 @@ async def until(condition: Callable[[], Any]) -> None:
 async def test_each_deployable_does_all_its_work_with_its_own_rights(
     kafka: SecureKafka, postgres: Stack, tmp_path: Path
 ) -> None:
-    """A session is stored, its progress logged, and every reader moves aside what it cannot read."""
+    """A session is stored, its progress is logged, and every reader moves aside what it cannot read."""
     model = await fetch(SILERO, local_settings(tmp_path)) / SILERO.members[0]
     service = database_url(postgres, "whisperline_service")
     own = {
@@ -211,14 +211,14 @@ async def ended(store: Store, session: str) -> bool:
 
 
 async def spoil(running: SecureKafka) -> None:
-    """Write a record that nobody can read to both topics."""
+    """Write an unreadable record to both topics."""
     async with client(AIOKafkaProducer(**broker(running, USER).client_options())) as producer:
         for topic in (AUDIO_CHUNKS, TRANSCRIPTIONS):
             await producer.send_and_wait(topic, b"{", partition=0)
 
 
 async def read(running: SecureKafka, wanted: dict[str, int]) -> list[Any]:
-    """Read topics from their beginning until each has so many records."""
+    """Read topics from their beginning until each has given this many records."""
     options = broker(running, USER).client_options()
     found: list[Any] = []
     async with (
@@ -242,7 +242,7 @@ async def read(running: SecureKafka, wanted: dict[str, int]) -> list[Any]:
     ],
 )
 async def test_a_user_cannot_write_what_is_not_its_own(kafka: SecureKafka, user: str, topic: str) -> None:
-    """Nobody but the transcriber writes transcripts, nobody but it writes progress."""
+    """Only the transcriber may write transcripts and progress."""
     async with client(AIOKafkaProducer(**broker(kafka, user).client_options())) as producer:
         with pytest.raises(TopicAuthorizationFailedError):
             await producer.send_and_wait(topic, b"{}", partition=0)
@@ -261,7 +261,7 @@ async def test_a_user_cannot_write_what_is_not_its_own(kafka: SecureKafka, user:
 async def test_a_user_cannot_read_what_is_not_its_own(
     kafka: SecureKafka, user: str, topic: str, group: str | None, refusal: type[Exception]
 ) -> None:
-    """Audio is read by the transcriber alone, and nobody joins another's group."""
+    """Only the transcriber may read audio, and nobody may join another's consumer group."""
     options = broker(kafka, user).client_options()
     consumer = AIOKafkaConsumer(topic, **options, group_id=group, auto_offset_reset="earliest")
     with pytest.raises(refusal):
@@ -274,7 +274,7 @@ async def test_a_user_cannot_read_what_is_not_its_own(
     ["DROP TABLE words", "CREATE TABLE mine (id int)", "ALTER TABLE sessions ADD mine int", "TRUNCATE words"],
 )
 async def test_the_service_role_owns_nothing(postgres: Stack, statement: str) -> None:
-    """The role of the deployables changes rows, never tables."""
+    """The gateway's role may change rows, but no tables."""
     async with await psycopg.AsyncConnection.connect(database_url(postgres, "whisperline_service")) as connection:
         await connection.execute("SELECT count(*) FROM sessions")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -1,4 +1,4 @@
-"""The routing of model versions that the chart writes, read by the code that Triton runs."""
+"""Test the routing of model versions that the chart writes, with the code by which Triton reads it."""
 
 import json
 from typing import Any
@@ -12,19 +12,19 @@ from whisperline_models.routing.state import Canary, Rollout
 
 
 def routing(scenario: str) -> Rollout:
-    """Return the state that a scenario's ConfigMap holds."""
+    """Return the routing in a scenario's ConfigMap."""
     (config,) = of_kind(rendered(scenario), "ConfigMap")
     return Rollout.from_json(config["data"]["rollout.json"])
 
 
 def test_the_default_and_the_canary_are_those_of_the_values() -> None:
-    """A share in percent becomes one from 0 to 1."""
+    """The routing has the default and the canary of the values, with the share as a fraction."""
     assert routing("defaults") == Rollout(1)
     assert routing("canary") == Rollout(3, Canary(4, 0.125))
 
 
 def test_every_version_is_mounted_where_assemble_looks_for_it() -> None:
-    """Read only, from its image's folder /version; what serves has the copies alone."""
+    """The folder /version of each image is mounted read-only for `assemble`; Triton itself sees only the copies."""
     template = component(rendered("canary"), "triton")["spec"]["template"]
     (assemble,), (triton,) = template["spec"]["initContainers"], template["spec"]["containers"]
     mounts = {mount["mountPath"]: mount for mount in assemble["volumeMounts"]}
@@ -36,7 +36,7 @@ def test_every_version_is_mounted_where_assemble_looks_for_it() -> None:
 
 
 def test_assemble_takes_its_arguments() -> None:
-    """Those of the chart are options of the command."""
+    """Every argument that the chart gives `assemble` is one of its options."""
     (assemble,) = component(rendered("processors"), "triton")["spec"]["template"]["spec"]["initContainers"]
     command: Any = typer.main.get_command(app)
     options = {name for option in command.commands["assemble"].params for name in option.opts}
@@ -56,12 +56,12 @@ def test_assemble_takes_its_arguments() -> None:
     ],
 )
 def test_a_routing_that_cannot_be_served_is_refused(model: dict[str, object], said: str) -> None:
-    """Before anything is applied."""
+    """Helm refuses a routing that names a missing version, before anything is applied."""
     with pytest.raises(RenderError, match=said):
         varied("canary", {"model": {"canary": None, **model}})
 
 
 def test_the_share_is_written_as_a_number() -> None:
-    """Not as text, which Triton's model would refuse."""
+    """The share is a JSON number; as text, Triton's model would refuse it."""
     (config,) = of_kind(rendered("canary"), "ConfigMap")
     assert json.loads(config["data"]["rollout.json"])["canary"] == {"version": 4, "share": 0.125}

@@ -1,4 +1,4 @@
-"""The values of charts/whisperline: what is meant is documented, what is not is refused by name."""
+"""Test the values of charts/whisperline: every known one is documented, every unknown one is refused by name."""
 
 import json
 import re
@@ -37,7 +37,7 @@ GIVEN: dict[str, tuple[type[ProcessSettings], set[str]]] = {
 
 
 def keys(values: Any, at: Path = ()) -> Iterator[Path]:
-    """Yield the path of every key in values, those in lists of maps included."""
+    """Yield the path of every key in values, keys of maps within lists included."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             yield (*at, key)
@@ -48,14 +48,14 @@ def keys(values: Any, at: Path = ()) -> Iterator[Path]:
 
 
 def placed(path: Path, value: Any) -> Any:
-    """Return values that hold one value at a path."""
+    """Return values that hold one value at this path."""
     for part in reversed(path):
         value = [value] if isinstance(part, int) else {part: value}
     return value
 
 
 def refusal(values: Mapping[str, Any]) -> str:
-    """Return what Helm says against values, nothing if it takes them."""
+    """Return Helm's objection to values, or an empty text if it accepts them."""
     try:
         LOADED.validate_schema(dict(values))
     except helm_python.HelmValuesError as error:
@@ -78,7 +78,7 @@ LEAVES = [path for path in NAMED if not isinstance(at(path), Mapping)]
 
 @pytest.mark.parametrize("path", NAMED, ids=lambda path: ".".join(map(str, path)))
 def test_a_misspelt_key_is_refused_by_its_name(path: Path) -> None:
-    """Wherever it stands: a letter too few, a letter too many, another case."""
+    """A key with a letter missing, a letter doubled or another case is refused at every level."""
     key = str(path[-1])
     for misspelt in {key[:-1] or "x", key + key[-1], key.swapcase()}:
         assert f"'{misspelt}'" in refusal(placed((*path[:-1], misspelt), at(path))), misspelt
@@ -86,7 +86,7 @@ def test_a_misspelt_key_is_refused_by_its_name(path: Path) -> None:
 
 @pytest.mark.parametrize("path", LEAVES, ids=lambda path: ".".join(map(str, path)))
 def test_a_value_of_another_type_is_refused_by_its_place(path: Path) -> None:
-    """Nothing is quietly read as something else."""
+    """A value of another type is refused everywhere, never quietly converted."""
     place = "/".join("0" if isinstance(part, int) else part for part in path)
     assert f"'/{place}" in refusal(placed(path, {"a": {"b": "c"}}))
 
@@ -125,7 +125,7 @@ def test_a_value_of_another_type_is_refused_by_its_place(path: Path) -> None:
     ],
 )
 def test_a_wrong_value_is_refused_by_its_place(path: str, value: Any) -> None:
-    """The place is in the message."""
+    """The message contains the path of the wrong value."""
     assert f"'/{path.replace('.', '/')}" in refusal(placed(tuple(path.split(".")), value))
 
 
@@ -144,20 +144,20 @@ def test_a_wrong_value_is_refused_by_its_place(path: str, value: Any) -> None:
     ],
 )
 def test_values_that_contradict_each_other_are_refused(values: Mapping[str, Any], said: str) -> None:
-    """The message names the value to change."""
+    """The message names a value to change."""
     with pytest.raises(RenderError, match=re.escape(said)):
         render("whisperline", values)
 
 
 def test_more_partitions_allow_more_pods() -> None:
-    """The bound is that of the topics, no number of the chart's own."""
+    """The limit on pods follows the number of partitions; the chart has no limit of its own."""
     wide = {"kafka": {"partitions": {"reply": 32}}, "gateway": {"autoscaling": {"maxReplicas": 32}}}
     assert component(render("whisperline", wide), "gateway")
 
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_settings_are_those_of_the_deployable(name: str) -> None:
-    """Every one that the chart does not give itself, under its name, and no other."""
+    """The schema allows exactly the settings that the process has and the chart does not set itself."""
     deployable, given = GIVEN[name]
     known = {field for field in deployable.model_fields if not field.startswith("kafka_")} - given
     schema = LOADED.schema
@@ -167,7 +167,7 @@ def test_settings_are_those_of_the_deployable(name: str) -> None:
 
 @pytest.mark.parametrize("name", GIVEN)
 def test_settings_have_the_type_of_the_deployable(name: str) -> None:
-    """A number is not taken as text, nor text as a number."""
+    """The schema gives each setting the type that the process expects."""
     deployable = GIVEN[name][0]
     schema = LOADED.schema
     assert schema is not None
@@ -178,14 +178,14 @@ def test_settings_have_the_type_of_the_deployable(name: str) -> None:
 
 
 def test_defaults_of_the_chart_are_those_of_the_deployables() -> None:
-    """Where a value stands for a setting, leaving both alone is the same."""
+    """The default of a value equals the default of the setting that it stands for."""
     assert VALUES["gateway"]["drainSeconds"] == Gateway.model_fields["drain_timeout_s"].default
     assert VALUES["transcriber"]["drainSeconds"] == Transcriber.model_fields["drain_deadline_s"].default
     assert VALUES["persistence"]["drainSeconds"] * 1000 == Persistence.model_fields["shutdown_ms"].default
 
 
 def documented() -> dict[str, str]:
-    """Return the rows of the README's table, value to default as it is shown, with braces expanded."""
+    """Return the rows of the README's table: each value with its default as shown, braces expanded."""
     rows = re.findall(r"^\| `([^`]+)` \| (.*?) \|", (CHART / "README.md").read_text(), re.MULTILINE)
     found: dict[str, str] = {}
     for name, shown in rows:
@@ -197,7 +197,7 @@ def documented() -> dict[str, str]:
 
 
 def expected() -> dict[str, str]:
-    """Return what the README must show: a map of any names, and a deployable's resources, are one value."""
+    """Return the values that the README must show. A map with free keys and a component's resources count as one."""
     whole = {".".join(map(str, path)): at(path) for path in NAMED if not any(isinstance(part, int) for part in path)}
     single = {name: value for name, value in whole.items() if value == {} or not isinstance(value, Mapping)}
     resources = {name: value for name, value in whole.items() if name.endswith(".resources")}
@@ -206,7 +206,7 @@ def expected() -> dict[str, str]:
 
 
 def test_every_value_is_in_the_readme_with_its_default() -> None:
-    """Longer defaults are in values.yaml, which the row says."""
+    """The README lists every value with its default, or says that values.yaml has it."""
     shown, wanted = documented(), expected()
     assert set(shown) == set(wanted)
     told = {name: value for name, value in shown.items() if value != "see `values.yaml`"}
@@ -214,13 +214,13 @@ def test_every_value_is_in_the_readme_with_its_default() -> None:
 
 
 def test_helm_lints_the_chart() -> None:
-    """Nothing worse than a hint."""
+    """`helm lint` reports nothing worse than a hint."""
     report = helm_python.lint(CHART, strict=True)
     assert [message for message in report["messages"] if message["severity"] > 1] == []
 
 
 def test_the_notes_say_how_to_reach_the_gateway() -> None:
-    """With an ingress its host, without one the port to forward."""
+    """The notes name the host of an ingress, or the port to forward without one."""
     with helm_python.Chart.load(CHART) as chart:
         plain = chart.render({}, name="a", namespace="b")["whisperline/templates/NOTES.txt"]
         values = {"ingress": {"enabled": True, "host": "speech.example.org"}}
@@ -230,7 +230,7 @@ def test_the_notes_say_how_to_reach_the_gateway() -> None:
 
 
 def test_a_release_of_another_name_has_its_own_objects() -> None:
-    """Two releases may share a namespace."""
+    """Releases of different names share no object, so two fit into one namespace."""
     names = [found["metadata"]["name"] for found in render("whisperline", name="other")]
     assert all(name.startswith("other") for name in names)
     assert not set(names) & {found["metadata"]["name"] for found in rendered("defaults")}

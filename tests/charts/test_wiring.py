@@ -1,4 +1,4 @@
-"""What an object of charts/whisperline names is there: pods, ports, accounts, secrets, settings."""
+"""Test that whatever an object of charts/whisperline names exists: pods, ports, accounts, secrets, settings."""
 
 import re
 from importlib.util import find_spec
@@ -30,7 +30,7 @@ SETTINGS: dict[str, type[ProcessSettings]] = {
 
 
 def selected(objects: list[Object], selector: dict[str, str]) -> list[tuple[str, Object]]:
-    """Return the workloads whose pods a selector chooses, with the templates."""
+    """Return the workloads whose pods a selector chooses, each with its pod template."""
     found = ((label(owner), template) for owner, template in workloads(objects))
     return [(name, template) for name, template in found if selector.items() <= template["metadata"]["labels"].items()]
 
@@ -43,7 +43,7 @@ def ports(template: Object) -> dict[str, int]:
 
 @EVERY
 def test_services_and_budgets_choose_the_pods_of_one_workload(scenario: str) -> None:
-    """Each Service by ports that they have; each workload that runs on has one budget."""
+    """A Service selects one workload's pods and ports that they have; each long-running workload has one budget."""
     objects = rendered(scenario)
     for service in of_kind(objects, "Service"):
         ((_, template),) = selected(objects, service["spec"]["selector"])
@@ -57,14 +57,14 @@ def test_services_and_budgets_choose_the_pods_of_one_workload(scenario: str) -> 
 
 @EVERY
 def test_workloads_choose_their_own_pods(scenario: str) -> None:
-    """And no others."""
+    """The selector of a workload matches its own pods and no others."""
     for owner, template in workloads(rendered(scenario)):
         if owner["kind"] != "Job":
             assert selected(rendered(scenario), owner["spec"]["selector"]["matchLabels"]) == [(label(owner), template)]
 
 
 def test_the_headless_service_of_the_gateways_is_there() -> None:
-    """A StatefulSet without it gives its pods no names."""
+    """The headless Service that the gateway's StatefulSet names exists; without it the pods have no names."""
     objects = rendered("defaults")
     name = component(objects, "gateway")["spec"]["serviceName"]
     assert [
@@ -74,7 +74,7 @@ def test_the_headless_service_of_the_gateways_is_there() -> None:
 
 @EVERY
 def test_an_autoscaler_has_its_workload_to_itself(scenario: str) -> None:
-    """What KEDA scales has no number of its own, which a sync would go back to; what it does not scale has one."""
+    """A workload has a number of replicas or an autoscaler, never both: a sync would undo the scaling."""
     objects = rendered(scenario)
     scaled = {
         (found["spec"]["scaleTargetRef"]["kind"], found["spec"]["scaleTargetRef"]["name"]): found
@@ -90,7 +90,7 @@ def test_an_autoscaler_has_its_workload_to_itself(scenario: str) -> None:
 
 @EVERY
 def test_autoscalers_have_a_fallback_and_two_pods_at_least(scenario: str) -> None:
-    """Staging may do with one. They let go of one pod at a time, after a while."""
+    """Autoscalers keep at least two pods (staging one), have a fallback, and remove one pod at a time."""
     least = 1 if scenario == "staging" else 2
     for found in of_kind(rendered(scenario), "ScaledObject"):
         spec = found["spec"]
@@ -104,7 +104,7 @@ def test_autoscalers_have_a_fallback_and_two_pods_at_least(scenario: str) -> Non
 
 @EVERY
 def test_monitors_read_a_port_that_the_pods_have(scenario: str) -> None:
-    """Of every workload that runs on, where monitors are on."""
+    """With monitors on, every long-running workload has one, on a port that its pods open."""
     objects = rendered(scenario)
     read = []
     for monitor in of_kind(objects, "PodMonitor"):
@@ -117,7 +117,7 @@ def test_monitors_read_a_port_that_the_pods_have(scenario: str) -> None:
 
 @EVERY
 def test_pods_mount_what_is_there(scenario: str) -> None:
-    """Every mount has its volume, every volume is mounted, and what the chart makes for a volume it makes."""
+    """Every mount has its volume, every volume is mounted, and objects that a volume needs are rendered."""
     objects = rendered(scenario)
     made = {(found["kind"], found["metadata"]["name"]) for found in objects}
     for owner, template in workloads(objects):
@@ -134,7 +134,7 @@ def test_pods_mount_what_is_there(scenario: str) -> None:
 
 
 def secret_files(objects: list[Object], template: Object) -> set[str]:
-    """Return the names of the files in a pod's folder of secrets, wherever they come from."""
+    """Return the names of the files in a pod's folder of secrets, whatever their source."""
     made = {(found["kind"], found["metadata"]["name"]): found for found in objects}
     files = set()
     for volume in (volume for volume in template["spec"]["volumes"] if volume["name"] == "secrets"):
@@ -151,7 +151,7 @@ def secret_files(objects: list[Object], template: Object) -> set[str]:
 
 
 def environment(template: Object, certificates: Path, secrets: Path) -> dict[str, str]:
-    """Return a pod's environment as its process sees it, the two folders replaced by ones of this machine."""
+    """Return a pod's environment as its process sees it, with two folders replaced by folders of this machine."""
     (container,) = template["spec"]["containers"]
     env: dict[str, str] = {variable["name"]: variable.get("value", "5") for variable in container["env"]}
     replaced = {SECRETS: str(secrets), "/etc/whisperline/kafka-ca/ca.crt": str(certificates)}
@@ -162,7 +162,7 @@ def environment(template: Object, certificates: Path, secrets: Path) -> dict[str
 def test_the_deployables_take_the_settings_that_they_are_given(
     scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Read by their own code: every variable and file is one of theirs, and nothing that they need is missing."""
+    """Each process's own code accepts its environment and secret files: nothing is unknown, nothing is missing."""
     certificates = tmp_path / "ca.crt"
     trustme.CA().cert_pem.write_to_path(str(certificates))
     for _, template in workloads(rendered(scenario)):
@@ -192,7 +192,7 @@ def test_the_deployables_take_the_settings_that_they_are_given(
 
 @EVERY
 def test_what_pods_and_probes_run_is_there(scenario: str) -> None:
-    """Modules of ours that can be run, with arguments that they know."""
+    """Pods and probes run modules of ours that exist, with arguments that these accept."""
     for owner, template in workloads(rendered(scenario)):
         for container in template["spec"]["containers"]:
             probes = [
@@ -209,7 +209,7 @@ def test_what_pods_and_probes_run_is_there(scenario: str) -> None:
 
 
 def variables(scenario: str, name: str) -> dict[str, str]:
-    """Return the environment of a component's container; what the pod itself fills in is empty."""
+    """Return the environment of a component's container; variables that the pod fills in are empty."""
     (container,) = component(rendered(scenario), name)["spec"]["template"]["spec"]["containers"]
     return {variable["name"]: variable.get("value", "") for variable in container.get("env", [])}
 
@@ -219,7 +219,7 @@ TRACED = ("gateway", "transcriber", "persistence", "triton")
 
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if name != "traces"])
 def test_nothing_is_traced_without_an_endpoint(scenario: str) -> None:
-    """No container has a variable of OpenTelemetry's, so its SDK is not even loaded."""
+    """Without an endpoint no container has an OTEL_ variable, so the SDK is not even loaded."""
     for _, template in workloads(rendered(scenario)):
         for container in containers(template):
             assert not [variable for variable in container.get("env", []) if variable["name"].startswith("OTEL_")]
@@ -227,7 +227,7 @@ def test_nothing_is_traced_without_an_endpoint(scenario: str) -> None:
 
 @pytest.mark.parametrize("name", TRACED)
 def test_spans_are_sent_to_the_endpoint_that_is_given(name: str) -> None:
-    """By every process that makes spans, under its own name, with what says where it runs."""
+    """Each traced process sends spans to the endpoint under its own name, with attributes that say where it runs."""
     found = {key: value for key, value in variables("traces", name).items() if key.startswith("OTEL_")}
     attributes = dict(pair.split("=") for pair in found.pop("OTEL_RESOURCE_ATTRIBUTES").split(","))
     assert found == {
@@ -249,13 +249,13 @@ def test_spans_are_sent_to_the_endpoint_that_is_given(name: str) -> None:
 
 @pytest.mark.parametrize("name", TRACED)
 def test_a_pod_knows_its_name_before_it_is_used(name: str) -> None:
-    """Kubernetes fills $(POD_NAME) in from variables that stand before."""
+    """POD_NAME precedes the variables that contain $(POD_NAME), because Kubernetes expands only earlier ones."""
     names = list(variables("traces", name))
     assert names.index("POD_NAME") < names.index("OTEL_RESOURCE_ATTRIBUTES")
 
 
 def test_the_trace_reaches_the_model() -> None:
-    """Triton hands the model the one header that names the trace, and no other."""
+    """Triton forwards the header that carries the trace to the model, and no other."""
     (container,) = component(rendered("defaults"), "triton")["spec"]["template"]["spec"]["containers"]
     forwarded = [argument for argument in container["args"] if "header-forward-pattern" in argument]
     assert forwarded == ["--grpc-header-forward-pattern=traceparent"]
@@ -270,7 +270,7 @@ PROBES = {
 
 @pytest.mark.parametrize("name", PROBES)
 def test_probes_ask_for_paths_that_are_answered(name: str) -> None:
-    """Every process has the same two: whether it lives, and whether it can do its work."""
+    """Startup and liveness ask for /health/live, readiness for /health/ready, and the process answers both."""
     (container,) = component(rendered("defaults"), name)["spec"]["template"]["spec"]["containers"]
     live, ready = PROBES[name]
     asked = {kind: container[kind]["httpGet"]["path"] for kind in container if kind.endswith("Probe")}
@@ -280,7 +280,7 @@ def test_probes_ask_for_paths_that_are_answered(name: str) -> None:
 
 
 def test_settings_arrive_as_they_were_written() -> None:
-    """Helm by itself writes two million as 2.097152e+06."""
+    """Numbers reach a process as they were written; Helm alone would turn two million into 2.097152e+06."""
     found = {name: component(rendered("settings"), name)["spec"]["template"] for name in ("gateway", "transcriber")}
     gateway, transcriber = (
         {variable["name"]: variable.get("value") for variable in template["spec"]["containers"][0]["env"]}
@@ -293,7 +293,7 @@ def test_settings_arrive_as_they_were_written() -> None:
 
 
 def test_a_container_gets_its_own_secrets_and_no_others() -> None:
-    """The transcriber has no way into the database, the migrations none into Kafka."""
+    """The transcriber has no access to the database, and the migrations have none to Kafka."""
     objects = rendered("defaults")
     found = {
         template["metadata"]["labels"]["app.kubernetes.io/component"]: secret_files(objects, template)
@@ -320,7 +320,7 @@ def test_no_secret_is_in_a_manifest(scenario: str) -> None:
 
 
 def test_a_gateway_takes_its_ordinal_from_its_pod() -> None:
-    """The label that a StatefulSet gives since Kubernetes 1.28."""
+    """The ordinal comes from the pod's label, which StatefulSets set since Kubernetes 1.28."""
     (container,) = component(rendered("defaults"), "gateway")["spec"]["template"]["spec"]["containers"]
     (ordinal,) = (variable for variable in container["env"] if variable["name"].endswith("_ORDINAL"))
     path = ordinal["valueFrom"]["fieldRef"]["fieldPath"]
@@ -328,7 +328,7 @@ def test_a_gateway_takes_its_ordinal_from_its_pod() -> None:
 
 
 def test_transcribers_balance_over_all_pods_of_triton() -> None:
-    """By the name of its Service without an address, over which gRPC looks up every pod."""
+    """The transcriber's URL names Triton's headless Service, so that gRPC looks up every pod."""
     objects = render("whisperline", name="a", namespace="b")
     (container,) = component(objects, "transcriber")["spec"]["template"]["spec"]["containers"]
     (url,) = (variable["value"] for variable in container["env"] if variable["name"].endswith("_TRITON_URL"))
@@ -339,7 +339,7 @@ def test_transcribers_balance_over_all_pods_of_triton() -> None:
 
 @pytest.mark.parametrize("kind", ["Ingress", "HTTPRoute"])
 def test_clients_reach_the_protocols_and_the_page_and_nothing_else(kind: str) -> None:
-    """Every file of the page, /v1, and neither metrics nor health."""
+    """Ingress and HTTPRoute expose /v1 and every file of the page, but neither metrics nor health."""
     objects = rendered({"Ingress": "ingress", "HTTPRoute": "gateway API"}[kind])
     (found,) = of_kind(objects, kind)
     text = yaml.safe_dump(found["spec"])
@@ -350,7 +350,7 @@ def test_clients_reach_the_protocols_and_the_page_and_nothing_else(kind: str) ->
 
 
 def backends(found: Object) -> set[tuple[str, Any]]:
-    """Return the names and ports that an Ingress or an HTTPRoute leads to; a port by name is looked up."""
+    """Return the names and ports of the Services behind an Ingress or an HTTPRoute, with port names resolved."""
     if found["kind"] == "HTTPRoute":
         return {(item["name"], item["port"]) for rule in found["spec"]["rules"] for item in rule["backendRefs"]}
     paths = found["spec"]["rules"][0]["http"]["paths"]
@@ -360,7 +360,7 @@ def backends(found: Object) -> set[tuple[str, Any]]:
 
 
 def test_sockets_may_be_quiet_for_long() -> None:
-    """For an hour with ingress-nginx, for ever with the Gateway API; ours close a client that is gone."""
+    """ingress-nginx keeps a quiet socket for an hour, the Gateway API for ever; the gateway itself closes dead ones."""
     (ingress,) = of_kind(rendered("ingress"), "Ingress")
     annotations = ingress["metadata"]["annotations"]
     for name in ("proxy-read-timeout", "proxy-send-timeout"):
@@ -372,7 +372,7 @@ def test_sockets_may_be_quiet_for_long() -> None:
 
 @EVERY
 def test_jobs_run_before_what_needs_them(scenario: str) -> None:
-    """For Helm before an installation and an upgrade, for Argo CD in a wave before the rest; twice does no harm."""
+    """Jobs run before an upgrade under Helm, in an earlier wave under Argo CD, and may run twice."""
     objects = rendered(scenario)
     waves = {
         label(found): int(found["metadata"].get("annotations", {}).get("argocd.argoproj.io/sync-wave", 0))
@@ -391,7 +391,7 @@ def test_jobs_run_before_what_needs_them(scenario: str) -> None:
 
 
 def test_jobs_wait_for_the_first_secrets_that_helm_makes() -> None:
-    """Helm makes them after its hooks before an installation, so the hooks come after it."""
+    """Jobs that need secrets which Helm creates after its hooks run after the first installation."""
     for scenario, when in (
         ("defaults", "pre-install"),
         ("external secrets", "post-install"),

@@ -1,4 +1,4 @@
-// A collector with the components that compose/collector.yaml names, and no others: the image of the contrib distribution
+// A collector with the components that compose/otelcol.yaml names, and no others: the image of the contrib distribution
 // holds the same ones.
 package main
 

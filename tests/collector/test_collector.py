@@ -1,4 +1,4 @@
-"""compose/collector.yaml, run by a real collector: which traces it keeps, and what it makes of the containers' logs."""
+"""Run compose/otelcol.yaml in a real collector: which traces it keeps, and what it makes of the containers' logs."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 
 CHECKOUT = Path(__file__).parents[2]
-CONFIGURATION = CHECKOUT / "compose/collector.yaml"
+CONFIGURATION = CHECKOUT / "compose/otelcol.yaml"
 OTELCOL = CHECKOUT / ".tools/collector/otelcol"  # by `make test-otelcol`
 START_LIMIT_S = 30.0
 ARRIVAL_LIMIT_S = 30.0
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(not OTELCOL.is_file(), reason="the collector is 
 
 
 def settings(folder: Path, **ports: int) -> list[str]:
-    """Return the arguments that move the configuration from its containers to this machine, and nothing else."""
+    """Return the arguments that replace the addresses and folders of the containers by those of this test."""
     (folder / "storage").mkdir(exist_ok=True)
     (folder / "containers").mkdir(exist_ok=True)
     moved = {
@@ -63,7 +63,7 @@ def validate(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_collector_accepts_the_configuration(tmp_path: Path) -> None:
-    """The file is valid as it stands, but for the folders of its container."""
+    """`validate` accepts the file, with the folders of its container replaced."""
     found = validate(*settings(tmp_path))
     assert found.returncode == 0, found.stderr
 
@@ -91,7 +91,7 @@ def free_port() -> int:
 
 
 class Tempo(TraceServiceServicer):
-    """Takes the traces that the collector keeps."""
+    """Receives the traces that the collector keeps."""
 
     def __init__(self) -> None:
         self.spans: SimpleQueue[Span] = SimpleQueue()
@@ -99,7 +99,7 @@ class Tempo(TraceServiceServicer):
     def Export(  # noqa: N802 - the name in the protocol
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
-        """Take a request."""
+        """Receive a request."""
         for resource in request.resource_spans:
             for scope in resource.scope_spans:
                 for span in scope.spans:
@@ -108,12 +108,12 @@ class Tempo(TraceServiceServicer):
 
 
 class Loki(BaseHTTPRequestHandler):
-    """Takes the logs that the collector reads."""
+    """Receives the logs that the collector reads."""
 
     lines: SimpleQueue[tuple[dict[str, str], LogRecord]] = SimpleQueue()
 
     def do_POST(self) -> None:
-        """Take a request."""
+        """Receive a request."""
         assert self.path == "/otlp/v1/logs"
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.headers.get("Content-Encoding") == "gzip":
@@ -167,11 +167,12 @@ def healthy(port: int) -> bool:
 
 
 def span(name: str, seconds: float, *, failed: bool = False, **attributes: str) -> Span:
-    """Return a span that ends now."""
+    """Return a span that ends now; with the attribute `lane` it is the transcriber's request to Triton."""
     now = time.time_ns()
     return Span(
         span_id=os.urandom(8),
         name=name,
+        kind=Span.SPAN_KIND_CLIENT if "lane" in attributes else Span.SPAN_KIND_INTERNAL,
         start_time_unix_nano=now - int(seconds * 1e9),
         end_time_unix_nano=now,
         status=Status(code=Status.STATUS_CODE_ERROR if failed else Status.STATUS_CODE_UNSET),
@@ -193,7 +194,7 @@ TRACES: dict[str, list[Span]] = {
     "slow at PostgreSQL": [SEND, SEGMENT, DECODE, span("store final", 7.0)],
     "slow altogether": [SEND, span("segment", 40.0), DECODE],
     "failed": [SEND, SEGMENT, span("decode", 0.1, failed=True, lane="final")],
-    "a file that waited": [SEND, SEGMENT, span("decode", 20.0, lane="file")],
+    "a file that waited": [SEND, SEGMENT, span("decode", 20.0, lane="file"), span("decode", 5.0)],
     "audio without speech": [SEND],
     "audio that was not durable": [span("audio_chunks send", 0.02, failed=True)],
     "a connection of an hour": [span("listen", 3600.0)],
@@ -209,7 +210,7 @@ SLOW_OR_FAILED = {
 
 
 def kept(folder: Path, sampled_percent: int, wanted: int) -> set[str]:
-    """Send all traces through the collector; return those that it passes on, once `wanted` have come."""
+    """Send all traces through the collector, and return those that it passes on once `wanted` have come."""
     ids = {name: os.urandom(16) for name in TRACES}
     spans = []
     for name, trace in TRACES.items():
@@ -226,7 +227,8 @@ def kept(folder: Path, sampled_percent: int, wanted: int) -> set[str]:
     seen: set[bytes] = set()
     try:
         with collector(folder, sampled_percent, tempo=port) as otlp, grpc.insecure_channel(f"127.0.0.1:{otlp}") as to:
-            TraceServiceStub(to).Export(
+            stub = TraceServiceStub(to)
+            stub.Export(
                 ExportTraceServiceRequest(resource_spans=[ResourceSpans(scope_spans=[ScopeSpans(spans=spans)])])
             )
             while len(seen) < wanted:
@@ -239,12 +241,12 @@ def kept(folder: Path, sampled_percent: int, wanted: int) -> set[str]:
 
 
 def test_slow_and_failed_segments_are_kept(tmp_path: Path) -> None:
-    """With no share of the others, what is left are the traces in which a hop was slow or failed."""
+    """With a share of 0 % the collector keeps exactly the traces in which a hop was slow or failed."""
     assert kept(tmp_path, 0, len(SLOW_OR_FAILED)) == SLOW_OR_FAILED
 
 
 def test_audio_without_a_segment_is_dropped(tmp_path: Path) -> None:
-    """With all of the others, everything is kept but the sends that no segment followed."""
+    """With a share of 100 % it keeps every trace except audio in which nobody spoke."""
     assert kept(tmp_path, 100, len(TRACES) - 1) == set(TRACES) - {"audio without speech"}
 
 
@@ -259,7 +261,7 @@ def docker_line(text: str, project: str = "whisperline", service: str = "gateway
 
 
 def read(folder: Path, lines: str, wanted: int) -> list[tuple[dict[str, str], LogRecord]]:
-    """Have the collector read lines of a container; return what reaches Loki, once `wanted` lines have."""
+    """Let the collector read lines of a container, and return what reaches Loki once `wanted` lines have."""
     container = folder / "containers/0123"
     container.mkdir(parents=True)
     (container / "0123-json.log").write_text(lines)
@@ -277,7 +279,7 @@ def read(folder: Path, lines: str, wanted: int) -> list[tuple[dict[str, str], Lo
 
 
 def test_a_line_of_ours_leads_to_its_trace(tmp_path: Path) -> None:
-    """The message is the body; trace, severity and service are the record's own; ids are attributes."""
+    """The message becomes the body, trace, severity and service become fields of the record, ids become attributes."""
     ours = {"event": "session resumed", "level": "warning", "service": "whisperline-gateway", "session_id": "s-1"}
     line = docker_line(json.dumps(ours | {"trace_id": TRACE_ID, "span_id": SPAN_ID}))
     ((resource, record),) = read(tmp_path, line, 1)
@@ -290,14 +292,14 @@ def test_a_line_of_ours_leads_to_its_trace(tmp_path: Path) -> None:
 
 
 def test_lines_of_other_programs_are_kept_as_they_are(tmp_path: Path) -> None:
-    """Kafka, PostgreSQL and Triton write text; it is found by the service's name in compose.yaml."""
+    """A line of Kafka, PostgreSQL or Triton stays text, under the name of its service in compose.yaml."""
     ((resource, record),) = read(tmp_path, docker_line("I1201 model.cc] started", service="triton-cpu"), 1)
     assert record.body.string_value.rstrip() == "I1201 model.cc] started"
     assert resource["service.name"] == "triton-cpu"
 
 
 def test_lines_of_other_projects_are_not_read(tmp_path: Path) -> None:
-    """Containers that have nothing to do with Whisperline run on the same machine, with labels or without."""
+    """Lines of other projects' containers on the same machine are dropped, with or without labels."""
     other = docker_line("a secret of somebody else", project="shop")
     bare = json.dumps({"log": "another\n", "stream": "stdout", "time": "2026-12-01T10:11:12.1Z"}) + "\n"
     found = read(tmp_path, other + bare + docker_line("ours"), 1)

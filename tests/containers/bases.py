@@ -1,4 +1,4 @@
-"""Stand-ins for the images that Dockerfiles and compose.yaml name, for a machine that reaches no registry.
+"""Build stand-ins for the images that Dockerfiles and compose.yaml name, on a machine that reaches no registry.
 
 Each is Debian from debootstrap with the real program in it, laid out as in the real image: CPython as it is built by
 its release team's sources, Triton from NVIDIA's wheel, Apache Kafka's jars, PostgreSQL 18. What a stand-in cannot show
@@ -37,7 +37,7 @@ CPYTHON = {"3.11": "3.11.3-1.5.9", "3.12": "3.12.1-1.5.10"}  # org.bytedeco:cpyt
 
 @dataclass(frozen=True)
 class Base:
-    """A stand-in: the name that it bears, its Dockerfile, and what fills its build context."""
+    """A stand-in: its name, its Dockerfile, and the function that fills its build context."""
 
     tag: str
     recipe: str
@@ -45,7 +45,7 @@ class Base:
 
 
 def make_bases(engine: Engine) -> None:
-    """Make the stand-ins that the engine has not, or has from another recipe.
+    """Build the stand-ins that the engine lacks, or has from another recipe.
 
     What was made is noted beside the engine's data, not in the images: an unchanged stand-in keeps its id, and what was
     built on it stays in the builder's cache.
@@ -93,7 +93,7 @@ def _build(engine: Engine, base: Base) -> None:
 
 
 def _cpython(minor: str) -> Callable[[Path], None]:
-    """CPython as its sources install it: below a prefix, with pip, and with its shared library."""
+    """Return a function that installs CPython as its sources do: below a prefix, with pip and its shared library."""
 
     def fill(context: Path) -> None:
         central = {"central": MAVEN_CENTRAL_URL}

@@ -1,4 +1,4 @@
-"""The images, built on stand-ins, and compose.yaml brought up with them. Only `-m containers` runs these tests."""
+"""Build the images on stand-ins and start compose.yaml with them. Only `-m containers` runs these tests."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ PROJECT = "whisperline"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave these tests out unless they are asked for: they need root, Docker and a quarter of an hour."""
+    """Leave these tests out unless somebody asks for them: they need root, Docker and a quarter of an hour."""
     if "containers" in (config.option.markexpr or ""):
         return
     here = Path(__file__).parent
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @dataclass(frozen=True)
 class Containers:
-    """The services of compose.yaml, running."""
+    """The running services of compose.yaml."""
 
     engine: Engine
     url: str
@@ -60,30 +60,30 @@ class Containers:
         return done.stdout
 
     def container(self, service: str) -> str:
-        """The id of a service's container."""
+        """Return the id of a service's container."""
         return self.compose("ps", "--all", "--quiet", service).strip()
 
     def up(self) -> float:
-        """Bring everything up; returns the seconds until all is healthy."""
+        """Start everything and return the seconds until all services are healthy."""
         began_s = time.monotonic()
         self.compose("up", "--detach", "--no-build", "--wait", f"--wait-timeout={UP_LIMIT_S}")
         return time.monotonic() - began_s
 
     def kill(self, service: str) -> None:
-        """Kill a service's process as a fault would: the engine is not told, and restarts it."""
+        """Kill a service's process without telling the engine, as a fault would; the engine restarts it."""
         pid = self.engine.inspect(self.container(service))["State"]["Pid"]
         os.kill(pid, 9)
 
     def restarts(self, service: str) -> int:
-        """How often the engine has started a service anew."""
+        """Return how often the engine has restarted a service."""
         return int(self.engine.inspect(self.container(service))["RestartCount"])
 
     def is_healthy(self, service: str) -> bool:
-        """What the image's own health check says."""
+        """Return whether the image's own health check succeeds."""
         return bool(self.engine.inspect(self.container(service))["State"].get("Health", {}).get("Status") == "healthy")
 
     def volume(self, name: str) -> Path:
-        """Where a volume lies on this machine."""
+        """Return where a volume lies on this machine."""
         volume = f"{PROJECT}_{name}"
         labels = (f"--label=com.docker.compose.project={PROJECT}", f"--label=com.docker.compose.volume={name}")
         self.engine.docker("volume", "create", *labels, volume)
@@ -91,7 +91,7 @@ class Containers:
 
     @property
     def database_url(self) -> str:
-        """The database as this machine reaches it."""
+        """Return the database's URL for this machine."""
         networks = self.engine.inspect(self.container("postgres"))["NetworkSettings"]["Networks"]
         address = networks[f"{PROJECT}_inside"]["IPAddress"]
         secret = (self.volume("secrets-persistence") / "whisperline_persistence_database_url").read_text()
@@ -100,7 +100,7 @@ class Containers:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """A Docker engine with the stand-ins in it."""
+    """Yield a Docker engine that has the stand-ins."""
     if os.geteuid() != 0:
         pytest.skip("a Docker engine of one's own needs root")
     with running_engine() as running:
@@ -110,7 +110,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def images(engine: Engine) -> dict[str, str]:
-    """Every image, built from its Dockerfile as it is: the name of each."""
+    """Return the name of every image, each built from its unchanged Dockerfile."""
     tags = {name: f"{REGISTRY}/{name}:{VERSION}{'-cpu' if name == 'triton' else ''}" for name in IMAGES}
     revision = subprocess.run(("git", "rev-parse", "HEAD"), cwd=CHECKOUT, capture_output=True, text=True, check=True)
     arguments = ("--build-arg", f"VERSION={VERSION}", "--build-arg", f"REVISION={revision.stdout.strip()}")
@@ -122,7 +122,7 @@ def images(engine: Engine) -> dict[str, str]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def containers(engine: Engine, images: dict[str, str]) -> AsyncIterator[Containers]:
-    """The whole of compose.yaml, healthy; removed with all its data afterwards."""
+    """Yield all of compose.yaml, healthy, and remove it with its data afterwards."""
     running = Containers(engine, f"ws://{ADDRESS}")
     running.compose("down", "--volumes", "--remove-orphans")
     _bring_weights(running.volume("weights"))
@@ -132,7 +132,7 @@ async def containers(engine: Engine, images: dict[str, str]) -> AsyncIterator[Co
 
 
 def _bring_weights(cache: Path) -> None:
-    """Lay the weights where a first start would have left them: the hub that it asks is out of reach here."""
+    """Put the weights where a first start would leave them, because the hub is out of reach here."""
     weights = fetch(MODEL, CHECKOUT / ".state" / "cache")
     shutil.copytree(weights, cache / "weights" / MODEL, dirs_exist_ok=True)
     for path in [cache, *cache.rglob("*")]:

@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own, and the compose plugin.
+"""Run a Docker engine for the tests alone, with the compose plugin.
 
 The stand-ins bear the names of real images, so no other engine may see them: this one has a socket, a data folder and
 a bridge of its own. Its data folder is a cache and stays; everything that runs is ended with it.
@@ -36,7 +36,7 @@ class Engine:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of clients: the classic builder, as there is no other here."""
+        """Return the environment of clients, which use the classic builder because there is no other here."""
         return {**os.environ, "DOCKER_HOST": f"unix://{self.socket}", "DOCKER_BUILDKIT": "0"}
 
     def docker(self, *arguments: str, check: bool = True, **options: Any) -> str:
@@ -50,12 +50,12 @@ class Engine:
         return done.stdout
 
     def inspect(self, name: str) -> dict[str, Any]:
-        """All that the engine knows of a container or an image."""
+        """Return all that the engine knows of a container or an image."""
         found: dict[str, Any] = json.loads(self.docker("inspect", name))[0]
         return found
 
     def build(self, tag: str, dockerfile: Path, context: Path, *arguments: str) -> None:
-        """Build an image; what the builder says is kept in a log beside the cache."""
+        """Build an image and keep the builder's output in a log beside the cache."""
         log = STATE / "logs" / f"build-{tag.rpartition('/')[2].partition(':')[0]}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         command = ("docker", "build", *BUILD_ARGUMENTS, *arguments, "-t", tag, "-f", str(dockerfile), str(context))
@@ -65,13 +65,13 @@ class Engine:
             raise AssertionError(f"{tag} cannot be built, see {log}:\n{log.read_text()[-3000:]}")
 
     def has(self, tag: str) -> bool:
-        """Tell whether there is an image of this name."""
+        """Return whether there is an image of this name."""
         return bool(self.docker("images", "--quiet", tag).strip())
 
 
 @contextmanager
 def running_engine() -> Iterator[Engine]:
-    """Start the engine; end it and all that it runs afterwards."""
+    """Start the engine, and stop it with everything that it runs afterwards."""
     for program in ("dockerd", "debootstrap"):
         if shutil.which(program) is None:
             install("docker.io", "debootstrap", "iptables")
@@ -96,7 +96,7 @@ def install(*packages: str) -> None:
 
 
 def compose_plugin() -> Path:
-    """The compose plugin as a program of its own, built from its Go module the first time."""
+    """Return the compose plugin as a program of its own, built from its Go module the first time."""
     if not COMPOSE.exists():
         said = subprocess.run(
             ("go", "mod", "download", "-json", f"{COMPOSE_MODULE}@v{COMPOSE_VERSION}"),

@@ -1,4 +1,4 @@
-"""What the images hold and allow: a numeric user, nothing to write to, no shell, no package manager."""
+"""Test what the images contain and allow: a numeric user, nothing to write to, no shell, no package manager."""
 
 import json
 from collections.abc import Callable
@@ -42,27 +42,27 @@ Contents = dict[str, dict[str, list[Any]]]
 
 @pytest.fixture(scope="module")
 def inside(engine: Engine, images: dict[str, str]) -> Contents:
-    """What each image's own Python finds in it, its root file system not made read-only."""
+    """Return what each image's own Python finds in it when its root file system is writable."""
     run = ("run", "--rm", "--network=none", "--entrypoint=python")
     return {name: json.loads(engine.docker(*run, tag, "-c", LOOK)) for name, tag in images.items()}
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_user_is_a_number_and_not_root(name: str, engine: Engine, images: dict[str, str], inside: Contents) -> None:
-    """Kubernetes can see that it is not root."""
+    """The user is a number, so Kubernetes can see that it is not root."""
     assert engine.inspect(images[name])["Config"]["User"] == f"{USER_ID}:{USER_ID}"
     assert inside[name]["ids"] == [USER_ID, USER_ID]
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_nothing_of_the_image_can_be_written(name: str, inside: Contents) -> None:
-    """Even where the root file system is writable, the user may write to /tmp and what is made for it."""
+    """Even with a writable root file system the user may write only to /tmp and the folders made for it."""
     assert set(inside[name]["writable"]) == WRITABLE.get(name, {"/tmp"})  # noqa: S108
 
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_there_is_no_shell_no_package_manager_no_compiler(name: str, inside: Contents) -> None:
-    """What an intruder would want is not there; Triton needs bash to start a model's process."""
+    """An image has no shell, package manager or compiler; only Triton has bash, which starts a model's process."""
     programs = set(inside[name]["programs"])
     assert programs & SHELLS == ALLOWED_SHELLS.get(name, set())
     assert not programs & (MANAGERS | COMPILERS)
@@ -77,7 +77,7 @@ def test_scanners_see_the_packages(name: str, inside: Contents) -> None:
 
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_image_says_what_it_is(name: str, engine: Engine, images: dict[str, str]) -> None:
-    """Source, revision, version and licence are labels; there is a health check; the entry point needs no shell."""
+    """An image has labels for source, revision, version and licence, a health check, and needs no shell to start."""
     config = engine.inspect(images[name])["Config"]
     labels = {key.rpartition(".")[2]: value for key, value in config["Labels"].items()}
     assert labels.keys() >= {"title", "description", "source", "licenses", "version", "revision"}
@@ -88,7 +88,7 @@ def test_the_image_says_what_it_is(name: str, engine: Engine, images: dict[str, 
 
 
 def test_the_sizes(engine: Engine, images: dict[str, str], figure: Callable[[str], None]) -> None:
-    """The sizes are printed as the table of docs/containers.md; none may grow unseen."""
+    """The sizes are printed as the table of docs/containers.md, and none exceeds its limit."""
     limits_mb = {"gateway": 140, "persistence": 140, "transcriber": 300, "triton": 700}
     sizes_mb = {name: engine.inspect(tag)["Size"] / 1e6 for name, tag in images.items()}
     lines = [f"| {name} | {size_mb:.0f} MB |" for name, size_mb in sizes_mb.items()]
@@ -98,7 +98,7 @@ def test_the_sizes(engine: Engine, images: dict[str, str], figure: Callable[[str
 
 
 def test_a_model_travels_as_an_image(engine: Engine, images: dict[str, str], tmp_path: Path) -> None:
-    """An image of a model holds one version, which `assemble` lays out for a server, read-only as it is."""
+    """The image of a model holds one version, which `assemble` copies for a server from a read-only mount."""
     tag = "ghcr.io/whisperline/model-tiny.en:test"
     target = ("--target=model", "--build-arg=DEVICE=cpu")
     engine.build(tag, CHECKOUT / IMAGES["triton"], CHECKOUT, *target)

@@ -1,4 +1,4 @@
-"""compose.yaml as it is, on stand-ins: speech goes in, rows come out, whatever dies and however often it starts."""
+"""Run the unchanged compose.yaml on stand-ins: speech becomes rows, even when containers die or start again."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ for folder in ("/", "/app", "/app/lib", "/etc", "/usr/lib", "/var"):
 
 
 async def streamed(containers: Containers, piece: Speech, fault: Callable[[], None] | None = None) -> Streamed:
-    """Stream a piece as if it were spoken now, with a fault in its middle."""
+    """Stream a recording in real time, with a fault in the middle."""
 
     async def disturb() -> None:
         await asyncio.sleep(FAULT_AFTER_S)  # speech takes its time: this is a position in it
@@ -50,7 +50,7 @@ def text_of(rows: list[Row]) -> str:
 
 
 async def check_whole(containers: Containers, found: Streamed) -> list[Row]:
-    """Hold what the client got against the rows: every segment once, in order, and the same text."""
+    """Compare what the client received with the rows: every segment once, in order, with the same text."""
     rows = await rows_of(containers, found.session_id)
     assert [row[0] for row in rows] == list(range(len(rows)))
     assert [(final.segment_index, final.text) for final in found.finals] == [(row[0], row[3]) for row in rows]
@@ -58,7 +58,7 @@ async def check_whole(containers: Containers, found: Streamed) -> list[Row]:
 
 
 async def test_speech_becomes_rows(containers: Containers, speech: list[Speech], figure: Callable[[str], None]) -> None:
-    """Real speech through the published port: the client's finals are the database's rows."""
+    """The finals of speech that is streamed through the published port are the rows in the database."""
     rows = await check_whole(containers, await streamed(containers, speech[0]))
     assert len(rows) >= 2
     assert len(text_of(rows).split()) > 10
@@ -69,7 +69,7 @@ async def test_speech_becomes_rows(containers: Containers, speech: list[Speech],
 async def test_a_killed_container_loses_nothing(
     containers: Containers, speech: list[Speech], service: str, figure: Callable[[str], None]
 ) -> None:
-    """A container that is killed in mid-stream is started anew, and the session completes without loss or doubles."""
+    """A container killed during a stream is restarted, and the session completes without lost or doubled segments."""
     undisturbed = text_of(await check_whole(containers, await streamed(containers, speech[1])))
     before = containers.restarts(service)
     found = await streamed(containers, speech[1], lambda: containers.kill(service))
@@ -85,7 +85,7 @@ async def test_a_killed_container_loses_nothing(
 
 
 async def test_containers_are_restricted(containers: Containers) -> None:
-    """Every container has a read-only root, no capabilities, no way to more, and a limit of memory."""
+    """Every container has a read-only root, no capabilities, no way to gain privileges, and a memory limit."""
     for service in EVERY:
         host = containers.engine.inspect(containers.container(service))["HostConfig"]
         assert host["ReadonlyRootfs"], service
@@ -97,12 +97,12 @@ async def test_containers_are_restricted(containers: Containers) -> None:
 
 @pytest.mark.parametrize("service", OURS)
 async def test_the_application_cannot_be_written(containers: Containers, service: str) -> None:
-    """What runs cannot change itself."""
+    """A process cannot change its own code."""
     containers.engine.docker("exec", containers.container(service), "python", "-c", TRY_TO_WRITE)
 
 
 async def test_only_the_gateway_is_published(containers: Containers) -> None:
-    """No other port is open on the machine, and this one on its loopback alone."""
+    """Only the gateway's port is open on the machine, and only on its loopback."""
     for service in EVERY:
         ports = containers.engine.inspect(containers.container(service))["NetworkSettings"]["Ports"]
         published = [binding["HostIp"] for bindings in ports.values() for binding in bindings or ()]
@@ -110,7 +110,7 @@ async def test_only_the_gateway_is_published(containers: Containers) -> None:
 
 
 async def test_a_dead_model_fails_the_probe(containers: Containers) -> None:
-    """Triton's container is unhealthy when the process of its model has died; the server itself does not say so."""
+    """Triton's container is unhealthy when the process of its model has died, although the server does not notice."""
     container = containers.container("triton-cpu")
     kill = "import os, pathlib, signal\nfor path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):\n"
     kill += "    words = path.read_bytes().split(b'\\0')\n"
@@ -131,7 +131,7 @@ async def test_a_dead_model_fails_the_probe(containers: Containers) -> None:
 
 @pytest.mark.parametrize("service", OURS)
 async def test_sigterm_reaches_the_process(containers: Containers, service: str, figure: Callable[[str], None]) -> None:
-    """A container that is told to stop exits by itself, with 0, well before it would be killed."""
+    """A stopped container exits by itself with status 0, well before it would be killed."""
     began_s = time.monotonic()
     containers.compose("stop", service)
     took_s = time.monotonic() - began_s
@@ -145,7 +145,7 @@ async def test_sigterm_reaches_the_process(containers: Containers, service: str,
 async def test_data_survives_down_and_up(
     containers: Containers, speech: list[Speech], figure: Callable[[str], None]
 ) -> None:
-    """After `down` and `up` the rows are there, the topics are there, and speech goes on becoming rows."""
+    """After `down` and `up` rows and topics are still there, and speech becomes rows again."""
     found = await streamed(containers, speech[2])
     rows = await check_whole(containers, found)
     containers.compose("down")

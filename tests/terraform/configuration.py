@@ -1,4 +1,4 @@
-"""Terraform configurations as data, and what a provider's schema says against them."""
+"""Read Terraform configurations as data, and compare them with a provider's schema."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ _REFERENCE = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One resource or data source: `kind` is resource or data, `type` the provider's, `body` its arguments."""
+    """One resource or data source: `kind` is resource or data, `type` the provider's type, `body` its arguments."""
 
     kind: str
     type: str
@@ -44,7 +44,7 @@ class Block:
 
     @property
     def address(self) -> str:
-        """Return what Terraform calls it."""
+        """Return the address by which Terraform calls the block."""
         return ("data." if self.kind == "data" else "") + f"{self.type}.{self.name}"
 
 
@@ -91,7 +91,7 @@ def provider_schema(name: str) -> Body:
 
 
 def parts(attribute: Body) -> Body | None:
-    """Return the schema of what an attribute holds, if that has a shape: a nested type, or values of an object type."""
+    """Return the schema of an attribute's content if it has a shape: a nested type, or values of an object type."""
     if nested := attribute.get("nested_type"):
         return nested  # type: ignore[no-any-return]
     kind = attribute["type"]
@@ -103,7 +103,7 @@ def parts(attribute: Body) -> Body | None:
 
 
 def faults(body: Body, schema: Body, path: str) -> Iterator[str]:
-    """Yield each argument that the schema does not know, cannot be set, or misses."""
+    """Yield each argument that the schema does not know, that cannot be set, or that is missing."""
     given = {name: value for name, value in body.items() if name not in META}
     for dynamic in given.pop("dynamic", []):
         for label, inner in dynamic.items():
@@ -139,7 +139,7 @@ def _block_faults(value: Any, block: Body, path: str) -> Iterator[str]:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Yield every expression in a tree, however deep."""
+    """Yield every expression in a tree, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

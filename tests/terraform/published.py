@@ -1,4 +1,4 @@
-"""A provider's schema, read from the bindings that its publisher's generator made of it.
+"""Read a provider's schema from the bindings that its publisher's generator made of it.
 
 Where no provider can be downloaded, the package `cdktn-provider-NAME` on PyPI still has every argument, block and
 attribute: CDK for Terraform's generator writes one JavaScript module for each resource, in one fixed form. This
@@ -50,7 +50,7 @@ _BLOCK = re.compile(r"\* \w+ block\n.*?#(\w+) ", re.DOTALL)
 
 @dataclass(frozen=True)
 class Module:
-    """One generated module: its classes by name, which names are blocks, and how each name is written out."""
+    """One generated module: its classes by name, which names are blocks, and how each name is written in Terraform."""
 
     classes: dict[str, str]
     blocks: dict[str, set[str]]
@@ -86,7 +86,7 @@ def _stored(body: str) -> dict[str, tuple[str, str]]:
 
 
 def block(source: Module, struct: str, body: str, stored: dict[str, tuple[str, str]]) -> Schema:
-    """Return the schema of one block: `struct` names the interface whose comments say what is a block itself."""
+    """Return the schema of one block; `struct` names the interface whose comments tell which arguments are blocks."""
     attributes: Schema = {}
     block_types: Schema = {}
     for name, computed, optional, required, _, member, wraps_set, returned in _MEMBER.findall(body):
@@ -198,7 +198,7 @@ def _texts(wheel: Path, folders: set[str]) -> dict[tuple[str, str], str]:
 
 
 def _folder(kind: str, name: str, provider: str) -> str:
-    """Name the folder of a type: resources lose the provider's name, the other kinds keep it behind their own."""
+    """Return the folder of a type: resources drop the provider's name, the other kinds put it behind their own."""
     dashed = name.replace("_", "-")
     return dashed.removeprefix(f"{provider}-") if kind == "resource" else f"{kind}-{dashed}"
 

@@ -1,4 +1,4 @@
-"""Who applies terraform/azure may do what it needs: a mock refuses nothing, and Azure in the middle of an apply."""
+"""Test that the deployer has all rights that terraform/azure needs: a mock refuses nothing, Azure would."""
 
 import re
 
@@ -35,20 +35,20 @@ MAKERS = {
 
 
 def roles_of(principals: str) -> set[str]:
-    """Return the roles that bootstrap gives to each of some principals."""
+    """Return the roles that bootstrap gives to each of these principals."""
     assignments = [block.body for block in blocks(BOOTSTRAP) if block.type == "azurerm_role_assignment"]
     return {body["role_definition_name"].strip('"') for body in assignments if principals in body["for_each"]}
 
 
 def test_who_applies_has_the_roles_that_the_resources_need() -> None:
-    """Contributor for all, and beside it a role for each type that a Contributor may not make."""
+    """The deployer is Contributor, and has a further role for each type that a Contributor may not create."""
     needed = {role for type_name, role in NOT_A_CONTRIBUTORS.items() if type_name in TYPES}
     assert len(needed) == 2
     assert roles_of("local.appliers") >= needed | {"Contributor"}
 
 
 def test_who_applies_may_hand_out_the_roles_that_are_handed_out() -> None:
-    """The list in bootstrap is what azure/ assigns, no more and no less."""
+    """Bootstrap lets the deployer assign exactly the roles that azure/ assigns."""
     (listed,) = (found["assignable"] for file in BOOTSTRAP for found in file.get("locals", []))
     text = "".join(file.read_text() for file in (ROOT / "terraform" / "azure").glob("*.tf"))
     handed_out = set(re.findall(r'\brole(?:_definition_name)?\s+= "([^"]+)"', text))
@@ -56,7 +56,7 @@ def test_who_applies_may_hand_out_the_roles_that_are_handed_out() -> None:
 
 
 def test_every_resource_provider_is_registered_beforehand() -> None:
-    """By bootstrap, which an owner runs: a plan of somebody who may only read cannot register one."""
+    """Bootstrap, which an owner runs, registers every resource provider, because a read-only plan cannot."""
     by_owner, by_plan = (dict(labelled(parsed, "provider"))["azurerm"] for parsed in (BOOTSTRAP, AZURE))
     registered = {name.strip('"') for name in by_owner["resource_providers_to_register"]}
     makers = {MAKERS[max(filter(type_name.startswith, MAKERS), key=len)] for type_name in TYPES}

@@ -1,4 +1,4 @@
-"""Every argument and reference in terraform/ is one that the pinned provider has."""
+"""Test that every argument and reference in terraform/ exists in the pinned provider."""
 
 from pathlib import Path
 
@@ -32,13 +32,13 @@ def test_every_resource_has_the_arguments_that_its_type_takes(root: Path) -> Non
 
 @by_root
 def test_every_reference_meets_an_attribute(root: Path) -> None:
-    """What an expression reads is declared, and its type has it."""
+    """Every reference names a declared block and an attribute of its type."""
     assert not list(broken_references(files(root)))
 
 
 @by_root
 def test_every_provider_has_the_arguments_that_it_takes(root: Path) -> None:
-    """The providers' own blocks are checked like resources."""
+    """The arguments of the providers' own blocks exist as well."""
     found = [
         fault for name, body in labelled(files(root), "provider") for fault in faults(body, provider_schema(name), name)
     ]
@@ -47,7 +47,7 @@ def test_every_provider_has_the_arguments_that_it_takes(root: Path) -> None:
 
 @by_root
 def test_providers_are_pinned_to_the_versions_that_were_checked(root: Path) -> None:
-    """A configuration asks for exactly the version whose schema lies here."""
+    """A configuration requires exactly the version whose schema is stored here."""
     settings = next(file["terraform"][0] for file in files(root) if "terraform" in file)
     pinned = {
         name: wanted["version"].strip('"')
@@ -76,14 +76,14 @@ IDENTITY = """resource "azurerm_user_assigned_identity" "one" {
     ],
 )
 def test_a_wrong_argument_is_found(line: str, fault: str | None) -> None:
-    """The check itself fails on what Azure would refuse."""
+    """The check fails on an argument that Azure would refuse."""
     block = blocks([parse(IDENTITY % line)])[0]
     found = list(faults(block.body, schema_of(block.kind, block.type), "one"))
     assert found == ([f"one.{fault}"] if fault else [])
 
 
 def test_a_missing_argument_is_found() -> None:
-    """A resource without its required arguments and blocks does not pass."""
+    """The check fails on a resource without a required argument or block."""
     block = blocks([parse('resource "azurerm_kubernetes_cluster" "one" {\n  name = "one"\n}\n')])[0]
     found = list(faults(block.body, schema_of(block.kind, block.type), "one"))
     assert "one.location: required" in found
@@ -102,6 +102,6 @@ def test_a_missing_argument_is_found() -> None:
     ],
 )
 def test_a_wrong_reference_is_found(expression: str, fault: str | None) -> None:
-    """A reference to what is not there does not pass."""
+    """The check fails on a reference to something undeclared."""
     found = list(broken_references([parse((IDENTITY % "") + f"\nlocals {{\n  value = {expression}\n}}\n")]))
     assert found == ([fault] if fault else [])

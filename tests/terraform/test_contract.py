@@ -1,4 +1,4 @@
-"""What terraform/ says twice is said the same elsewhere: topics, service accounts, nodes, variables."""
+"""Test that what terraform/ repeats agrees with the rest: topics, service accounts, nodes, variables."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ by_root = pytest.mark.parametrize("root", ROOTS, ids=lambda root: root.name)
 
 
 def hubs() -> dict[str, tuple[int, int, bool]]:
-    """Return partitions, hours of retention and whether it is compacted, of each hub in event_hubs.tf."""
+    """Return the partitions, the retention in hours and the compaction of each hub in event_hubs.tf."""
     line = re.compile(r'"([\w.]+)"\s+= \{ partitions = (\S+), retention_hours = (\d+), compacted = (\w+) \}')
     counts = {"var.event_hubs.audio_partitions": AUDIO, "var.event_hubs.reply_partitions": REPLY}
     found = line.findall((AZURE / "event_hubs.tf").read_text())
@@ -30,7 +30,7 @@ def hubs() -> dict[str, tuple[int, int, bool]]:
 
 
 def test_event_hubs_are_the_topics() -> None:
-    """Each topic has a hub with its partitions, its retention and its way of cleaning up, and there is no other hub."""
+    """Each topic has one hub with its partitions, retention and clean-up policy, and there are no other hubs."""
     expected = {
         topic.name: (
             topic.partitions,
@@ -44,7 +44,7 @@ def test_event_hubs_are_the_topics() -> None:
 
 @by_root
 def test_every_variable_says_what_it_is(root: Path) -> None:
-    """A variable has a type and a description; one that can be wrong says so when it is."""
+    """Every variable has a type and a description, and a validation names it if its value can be wrong."""
     variables = dict(labelled(files(root), "variable"))
     assert variables
     assert [name for name, body in variables.items() if not {"type", "description"} <= set(body)] == []
@@ -54,13 +54,13 @@ def test_every_variable_says_what_it_is(root: Path) -> None:
 
 @by_root
 def test_every_output_says_what_it_is_for(root: Path) -> None:
-    """An output has a description."""
+    """Every output has a description."""
     assert [name for name, body in labelled(files(root), "output") if "description" not in body] == []
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_an_environment_sets_only_what_is_there(environment: str) -> None:
-    """A misspelt variable in an environment's file is found, and so is one that has no default and is not set."""
+    """An environment's file sets existing variables only, and all that have no default."""
     given = set(hcl2.loads((AZURE / "environments" / f"{environment}.tfvars").read_text())) - {
         "__comments__",
         "__inline_comments__",
@@ -71,7 +71,7 @@ def test_an_environment_sets_only_what_is_there(environment: str) -> None:
 
 
 def service_accounts(purpose: str) -> set[str]:
-    """Return the default accounts of one identity."""
+    """Return the default ServiceAccounts of one identity."""
     variables = (AZURE / "variables.tf").read_text()
     block = re.findall(rf"^    {purpose}\s+= optional\(set\(string\), \[(.*?)\]", variables, re.MULTILINE | re.DOTALL)[
         0
@@ -92,7 +92,7 @@ def platform() -> Body:
 
 
 def test_who_reads_secrets_is_there() -> None:
-    """The vault is readable for the charts' accounts that mount secrets, for the operator, and for nobody else."""
+    """Exactly the chart's accounts that mount secrets, and the operator, may read the vault."""
     values = {
         "secrets": {"source": "keyVault", "keyVault": {"name": "kv", "tenantId": "t", "clientId": "c"}},
         "kafka": {"createTopics": {"enabled": True}},
@@ -104,21 +104,21 @@ def test_who_reads_secrets_is_there() -> None:
 
 
 def test_who_backs_up_and_who_queries_is_there() -> None:
-    """CloudNativePG names the account after its cluster; KEDA's chart names it keda-operator."""
+    """The accounts of CloudNativePG (named after its cluster) and of KEDA (keda-operator) have their identities."""
     assert service_accounts("backups") == of_kind("data", "Cluster", {})
     assert service_accounts("metrics") == {f"{platform()['keda']['namespace']}/keda-operator"}
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
 def test_triton_selects_the_label_of_gpu_nodes(environment: str) -> None:
-    """So that the other pools do not count among the places where Triton could be."""
+    """Triton selects the label of GPU nodes, so that other pools do not count as places for it."""
     label = re.findall(r'node_labels\s+= \{ (\w+) = "(\w+)" \}', (AZURE / "cluster.tf").read_text())
     values = rendering.values_file(f"charts/argocd/environments/{environment}/whisperline.yaml")
     assert values["triton"]["nodeSelector"] == dict(label)
 
 
 def test_triton_and_its_driver_stand_the_taint_of_gpu_nodes() -> None:
-    """The taint of the GPU pool is tolerated by Triton's pods and by NVIDIA's device plugin."""
+    """Triton's pods and NVIDIA's device plugin tolerate the taint of the GPU pool."""
     taint = re.findall(r'node_taints\s+= \["(\w+)=(\w+):(\w+)"\]', (AZURE / "cluster.tf").read_text())[0]
     wanted = {"key": taint[0], "operator": "Equal", "value": taint[1], "effect": taint[2]}
     triton = next(

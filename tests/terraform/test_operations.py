@@ -1,4 +1,4 @@
-"""What docs/operations.md tells people to write is what the charts take."""
+"""Test that the charts accept what docs/operations.md tells people to write."""
 
 import re
 import textwrap
@@ -15,7 +15,7 @@ CHARTS = {"argocd": "argocd.yaml", "data": "data.yaml", "whisperline": "whisperl
 
 
 def examples(chapter: str = "") -> list[dict[str, Any]]:
-    """Return the values in the YAML of the guide, or of one chapter, with something in the place of placeholders."""
+    """Return the values in the YAML of the guide, or of one chapter, with placeholders filled in."""
     text = GUIDE.read_text()
     if chapter:
         text = re.split(r"^##", text.partition(f"# {chapter}\n")[2], flags=re.MULTILINE)[0]
@@ -29,20 +29,20 @@ def _filled(text: str) -> str:
 
 
 def overlaid(base: Any, values: Any) -> Any:
-    """Return `base` as Helm sees it after a further file of values."""
+    """Return `base` as Helm sees it after one more file of values."""
     if not (isinstance(base, dict) and isinstance(values, dict)):
         return values
     return {**base, **{name: overlaid(base.get(name), value) for name, value in values.items()}}
 
 
 def staging(chart: str, further: dict[str, Any]) -> list[rendering.Object]:
-    """Render a chart as staging has it, with further values."""
+    """Render a chart with staging's values and these."""
     base = yaml.safe_load((ROOT / "charts/argocd/environments/staging" / CHARTS[chart]).read_text())
     return rendering.render(chart, overlaid(base, further))
 
 
 def accepted(chart: str, values: dict[str, Any]) -> bool:
-    """Say if staging renders with these values, to objects that Kubernetes takes."""
+    """Return whether staging renders with these values to valid objects."""
     try:
         rendering.validate(staging(chart, values))
     except rendering.RenderError:
@@ -52,20 +52,20 @@ def accepted(chart: str, values: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("values", examples(), ids=",".join)
 def test_an_example_is_accepted_by_one_chart(values: dict[str, Any]) -> None:
-    """Each example has the keys and values of one chart, and with a misspelt key of none."""
+    """Each example is accepted by exactly one chart, and by none when a key is misspelt."""
     name, value = next(iter(values.items()))
     assert sum(accepted(chart, values) for chart in CHARTS) == 1
     assert not any(accepted(chart, {f"{name}x": value}) for chart in CHARTS)
 
 
 def test_the_guide_has_examples() -> None:
-    """The pattern above still finds them."""
+    """The pattern above finds the guide's examples."""
     assert len(examples()) >= 5
 
 
 def test_without_the_prometheus_operator_nothing_is_of_its_kinds() -> None:
-    """With Azure Monitor they are not there, and an Application that has one never gets healthy."""
-    given = examples("Azure Monitor in the place of Prometheus")
+    """With Azure Monitor no object is of the Prometheus operator's kinds, whose Application would never be healthy."""
+    given = examples("Azure Monitor instead of Prometheus")
     rendered = {chart: staging(chart, one) for chart in CHARTS for one in given if accepted(chart, one)}
     assert set(rendered) == set(CHARTS)
     for objects in rendered.values():

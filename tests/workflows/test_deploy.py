@@ -1,4 +1,4 @@
-"""The steps of deploy.yml, with the real promote.py, in a real clone that pushes to a real repository."""
+"""Run the steps of deploy.yml with the real promote.py, in a real clone that pushes to a real repository."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ class Clone:
     folder: Path
 
     def step(self, step: str, environment: str, change: str, version: str = "", **more: str) -> tuple[int, str]:
-        """Run a step as the workflow does; return its exit code and what it said."""
+        """Run a step as the workflow does, and return its exit status and its output."""
         env = {
             "PATH": f"{self.folder}:{os.environ['PATH']}",
             "HOME": str(self.folder),
@@ -46,25 +46,25 @@ class Clone:
         return done.returncode, done.stdout + done.stderr
 
     def values(self, environment: str) -> dict[str, object]:
-        """Return what the environment's file says."""
+        """Return the values in the environment's file."""
         file = self.folder / "charts" / "argocd" / "environments" / f"{environment}.yaml"
         values: dict[str, object] = yaml.safe_load(file.read_text())
         return values
 
     def built(self, **digests: str) -> None:
-        """Lay down digests as the artifacts of a run are laid down."""
+        """Write digests where a run leaves its artifacts."""
         (self.folder / "digests").mkdir()
         for name, digest in digests.items():
             (self.folder / "digests" / name).write_text(f"{digest}\n")
 
     def forget(self) -> None:
-        """Leave the folder as the next run finds it."""
+        """Empty the folder for the next run."""
         shutil.rmtree(self.folder / "digests")
 
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Clone:
-    """A fresh clone, whose cosign notes what it is asked."""
+    """Yield a fresh clone with a cosign that records its arguments."""
     origin, first = tmp_path / "origin.git", tmp_path / "first"
     shutil.copytree(CHECKOUT / "charts" / "argocd", first / "charts" / "argocd")
     for environment in ("staging", "production"):
@@ -86,7 +86,7 @@ Promote = Callable[..., None]
 
 @pytest.fixture
 def promote(clone: Clone) -> Promote:
-    """Run steps, each of which must end well."""
+    """Run steps that must all succeed."""
 
     def run(steps: str, environment: str, change: str, version: str = "", **more: str) -> None:
         for step in steps.split():
@@ -97,7 +97,7 @@ def promote(clone: Clone) -> Promote:
 
 
 def test_what_was_built_is_promoted_to_staging_in_one_commit(clone: Clone, promote: Promote) -> None:
-    """The digests of the run stand in the file, in a commit on main that changes nothing else."""
+    """The run's digests reach the file in one commit on main that changes nothing else."""
     clone.built(gateway=DIGEST, triton=OTHER)
     promote("verify change push", "staging", "images")
     shown = git(clone.folder, "show", "--numstat", "--format=%s", "origin/main").split()
@@ -106,7 +106,7 @@ def test_what_was_built_is_promoted_to_staging_in_one_commit(clone: Clone, promo
 
 
 def test_production_takes_what_runs_in_staging(clone: Clone, promote: Promote) -> None:
-    """Every image of staging, and only when each has been promoted there."""
+    """Production takes every image of staging, but only if each has been promoted there."""
     code, said = clone.step("collect", "production", "images")
     assert (code, "has no digest to promote" in said) == (1, True)
     clone.forget()
@@ -118,7 +118,7 @@ def test_production_takes_what_runs_in_staging(clone: Clone, promote: Promote) -
 
 
 def test_every_image_must_be_signed_by_the_workflow(clone: Clone) -> None:
-    """One that is not ends the promotion; the identity is image.yml of this repository, on main or a tag."""
+    """An image that image.yml of this repository has not signed, on main or a tag, ends the promotion."""
     clone.built(gateway=DIGEST, triton=OTHER)
     code, _ = clone.step("verify", "staging", "images", REFUSED=OTHER)
     assert code == 1
@@ -132,13 +132,13 @@ def test_every_image_must_be_signed_by_the_workflow(clone: Clone) -> None:
 
 
 def test_a_promotion_of_nothing_is_an_error(clone: Clone) -> None:
-    """A run whose artifacts are missing does not look like one that had nothing to do."""
+    """A run without artifacts fails instead of appearing to have nothing to do."""
     clone.built()
     assert clone.step("verify", "staging", "images")[0] == 1
 
 
 def test_a_version_of_the_model_is_loaded_tried_and_made_the_default(clone: Clone, promote: Promote) -> None:
-    """Each step is a change of its own, and production can load what staging has."""
+    """Each step of a roll-out is a commit of its own, and production can load the version that staging has."""
     clone.built(**{"model-tiny.en": DIGEST})
     promote("verify change push", "staging", "model add", "2")
     clone.forget()
@@ -157,7 +157,7 @@ def test_a_version_of_the_model_is_loaded_tried_and_made_the_default(clone: Clon
 
 
 def test_the_first_version_is_loaded_and_can_be_gone_back_to(clone: Clone, promote: Promote) -> None:
-    """Version 1, which the file names before it is made, takes the steps of every other one."""
+    """Version 1, which the file names before it exists, goes through the same steps as any other."""
     clone.built(**{"model-tiny.en": DIGEST})
     promote("verify change push", "staging", "model add", "1")
     promote("change push", "staging", "model add", "2")
@@ -171,7 +171,7 @@ def test_the_first_version_is_loaded_and_can_be_gone_back_to(clone: Clone, promo
 
 @pytest.mark.parametrize(("change", "version"), [("images", ""), ("model add", "2")])
 def test_a_model_of_another_owner_is_refused(clone: Clone, change: str, version: str) -> None:
-    """In a fork that still names the model of whom it was forked from, what is verified would not be what runs."""
+    """A fork that still names upstream's model is refused: the verified image would not be the one that runs."""
     clone.built(**{"model-tiny.en" if version else "gateway": DIGEST})
     code, said = clone.step("change", "staging", change, version, GITHUB_REPOSITORY="Another/speech")
     assert code == 1
@@ -179,14 +179,14 @@ def test_a_model_of_another_owner_is_refused(clone: Clone, change: str, version:
 
 
 def test_a_version_of_another_model_is_refused(clone: Clone) -> None:
-    """An environment serves one model, whose versions it changes."""
+    """An environment serves versions of one model only."""
     clone.built(**{"model-base": DIGEST})
     code, said = clone.step("change", "staging", "model add", "2")
     assert (code, "staging serves model-tiny.en, not model-base" in said) == (1, True)
 
 
 def test_a_push_that_comes_second_is_made_again(clone: Clone, promote: Promote, tmp_path: Path) -> None:
-    """What others pushed meanwhile stays."""
+    """A push that another one preceded is repeated on top of it."""
     clone.built(gateway=DIGEST)
     promote("change", "staging", "images")
     other = tmp_path / "first"
@@ -200,14 +200,14 @@ def test_a_push_that_comes_second_is_made_again(clone: Clone, promote: Promote, 
 
 
 def test_what_runs_already_makes_no_commit(clone: Clone, promote: Promote) -> None:
-    """Promoting again is no error."""
+    """Promoting what already runs succeeds without a commit."""
     clone.built(gateway=DIGEST)
     promote("change push change push", "staging", "images")
     assert len(git(clone.folder, "log", "--format=%s", "origin/main").splitlines()) == 2
 
 
 def test_the_version_that_serves_is_told(clone: Clone, promote: Promote) -> None:
-    """Nothing before a version was promoted; then its number and its image by digest."""
+    """The step prints nothing before the first promotion, and afterwards the version and its image by digest."""
     assert clone.step("serving", "staging", "") == (0, "")
     clone.built(**{"model-tiny.en": DIGEST})
     promote("change", "staging", "model add", "2")

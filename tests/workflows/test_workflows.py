@@ -1,4 +1,4 @@
-"""The workflows: valid, clean under two linters, pinned, with few rights, and naming only what is there."""
+"""Test the workflows: valid, clean under two linters, pinned, with few permissions, and naming only what exists."""
 
 import os
 import re
@@ -58,29 +58,29 @@ def tool(name: str) -> str:
 
 
 def test_there_are_workflows() -> None:
-    """Otherwise all that follows would hold of nothing."""
+    """The list of workflows is not empty, or the tests below would check nothing."""
     names = {file.stem for file in WORKFLOWS}
     assert {"check", "images", "image", "deploy", "infrastructure", "model", "security"} <= names
 
 
 def test_every_workflow_is_of_githubs_schema() -> None:
-    """The schema is the one that SchemaStore publishes."""
+    """Every workflow satisfies the schema that SchemaStore publishes."""
     run(tool("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
 
 
 def test_the_updates_are_of_renovates_schema() -> None:
-    """The schema is Renovate's own."""
+    """renovate.json satisfies Renovate's own schema."""
     run(tool("check-jsonschema"), "--builtin-schema", "vendor.renovate", GITHUB / "renovate.json")
 
 
 def test_zizmor_finds_nothing() -> None:
-    """Not even what only the pedantic care about."""
+    """zizmor finds nothing, even in its pedantic mode."""
     run(tool("zizmor"), "--offline", "--strict-collection", "--persona", "pedantic", ".github")
 
 
 @pytest.fixture(scope="session")
 def actionlint() -> str:
-    """Build actionlint once, into .tools. Without Go the test is skipped; on GitHub it fails."""
+    """Return actionlint, built once into .tools. Without Go skip the test; on GitHub fail it."""
     binaries = CHECKOUT / ".tools" / "go" / "bin"
     built = binaries / "actionlint"
     if built.exists():
@@ -95,17 +95,17 @@ def actionlint() -> str:
 
 
 def test_actionlint_finds_nothing(actionlint: str) -> None:
-    """Expressions, contexts, inputs and outputs of calls are what they are said to be, and scripts pass shellcheck."""
+    """actionlint accepts expressions, contexts, inputs and outputs, and shellcheck accepts the scripts."""
     run(actionlint, "-shellcheck", tool("shellcheck"))
 
 
 def test_shellcheck_finds_nothing_in_the_scripts() -> None:
-    """Those that workflows run, beside what actionlint hands it."""
+    """shellcheck accepts the script files that workflows run."""
     run(tool("shellcheck"), *GITHUB.glob("*.sh"))
 
 
 def test_every_action_is_pinned_by_its_commit_and_says_its_version() -> None:
-    """A tag can be moved; forty digits cannot."""
+    """Every action is pinned to a commit, because a tag can be moved, and a comment names its version."""
     used = list(lines(r"\s*(- )?uses: "))
     wrong = [
         f"{where}: {line.strip()}"
@@ -118,14 +118,14 @@ def test_every_action_is_pinned_by_its_commit_and_says_its_version() -> None:
 
 
 def test_one_action_has_one_commit() -> None:
-    """The same action is not there in two versions."""
+    """An action has the same commit wherever it is used."""
     pins = {line.partition("uses: ")[2] for _, line in lines(r"\s*(- )?uses: [^.]")}
     versions = {(pin.partition("@")[0].split("/")[:2][-1], pin.partition("@")[2]) for pin in pins}
     assert len(versions) == len({action for action, _ in versions})
 
 
 def test_nothing_is_granted_but_to_a_job_with_a_reason() -> None:
-    """Whole workflows have no rights, every job names its own, and beside each grant stands what it is for."""
+    """Workflows have no permissions, each job lists its own, and each permission has a reason beside it."""
     assert [file.name for file in WORKFLOWS if load(file)["permissions"] != {}] == []
     assert [name for name, job in jobs() if "permissions" not in job] == []
     assert [
@@ -134,18 +134,18 @@ def test_nothing_is_granted_but_to_a_job_with_a_reason() -> None:
 
 
 def test_every_job_has_an_end_and_every_workflow_a_turn() -> None:
-    """No job runs for GitHub's six hours, and no two runs write the same thing at once."""
+    """Every job has a timeout, and no two runs write the same thing at once."""
     assert [name for name, job in jobs() if "uses" not in job and "timeout-minutes" not in job] == []
     assert [file.name for file in WORKFLOWS if "concurrency" not in load(file)] == []
 
 
 def test_nothing_from_outside_is_written_into_a_script() -> None:
-    """A title or a branch's name in an expression would be run as a command: scripts read the environment instead."""
+    """Scripts contain no expressions: a title or a branch name in one would be run as a command."""
     assert [name for name, step in steps() if "${{" in step.get("run", "")] == []
 
 
 def test_no_credentials_stay_in_a_checkout_but_where_one_pushes() -> None:
-    """What later steps run cannot read the token out of .git."""
+    """A checkout keeps no token that later steps could read, except where a job pushes."""
     checkouts = [(name, step) for name, step in steps() if step.get("uses", "").startswith("actions/checkout@")]
     kept = [name for name, step in checkouts if step["with"]["persist-credentials"] is not False]
     assert len(kept) == 1
@@ -153,7 +153,7 @@ def test_no_credentials_stay_in_a_checkout_but_where_one_pushes() -> None:
 
 
 def test_every_make_target_that_is_run_is_there() -> None:
-    """As a rule of the Makefile."""
+    """Every make target that a workflow runs exists in the Makefile."""
     makefile = (CHECKOUT / "Makefile").read_text()
     run_targets = {target for _, step in steps() for target in MAKE_TARGET.findall(step.get("run", ""))}
     assert {"check", "test"} <= run_targets
@@ -161,7 +161,7 @@ def test_every_make_target_that_is_run_is_there() -> None:
 
 
 def test_every_path_that_is_named_is_there() -> None:
-    """Whole, as a pattern, or with an environment's name in it."""
+    """Every path in a workflow exists, as a whole, as a pattern, or with an environment's name in it."""
     folders = tuple(f"{path.name}/" for path in CHECKOUT.iterdir() if path.is_dir())
     named = {path for file in WORKFLOWS for path in words(file) if path.removeprefix("./").startswith(folders)}
     missing = {path for path in named if not any(CHECKOUT.glob(path.rstrip("/")))}
@@ -170,7 +170,7 @@ def test_every_path_that_is_named_is_there() -> None:
 
 
 def test_every_trigger_and_every_dockerfile_is_there() -> None:
-    """A pattern that matches nothing would let a change pass unbuilt."""
+    """Every path pattern and Dockerfile exists; a pattern that matches nothing would let a change pass unbuilt."""
     triggers = [load(file)[True] for file in WORKFLOWS]  # YAML 1.1 reads the key `on` as true
     events = [event for trigger in triggers for event in trigger.values() if isinstance(event, dict)]
     patterns = {path for event in events for path in event.get("paths", ())}
@@ -184,13 +184,13 @@ def test_every_trigger_and_every_dockerfile_is_there() -> None:
 
 
 def words(file: Path) -> list[str]:
-    """Return what stands between spaces and quotes outside comments, with * for every expression."""
+    """Return the words of a workflow outside comments, with * for every expression."""
     code = re.sub(r"(?m)(^|\s)#.*$", "", file.read_text())
     return re.split(r"[\s\"'`;,=:\[\]()]+", re.sub(r"\$\{\{.*?\}\}|\$\w+", "*", code))
 
 
 def test_what_a_workflow_installs_is_what_we_test_with() -> None:
-    """A package of the development environment has one version."""
+    """A workflow installs a package in the version of the development environment."""
     installed = {pin for file in WORKFLOWS for pin in re.findall(r":all: ([\w-]+)==([\d.]+)", file.read_text())}
     pyproject = (CHECKOUT / "pyproject.toml").read_text()
     assert len(installed) > 1
@@ -198,7 +198,7 @@ def test_what_a_workflow_installs_is_what_we_test_with() -> None:
 
 
 def test_what_is_tried_is_what_is_published() -> None:
-    """The four images and Triton's for processors are built on a pull request from the same files as on main."""
+    """Pull requests build the same images from the same files as main."""
     matrices = [job["strategy"]["matrix"] for name, job in jobs() if name in ("images.yml, try", "images.yml, publish")]
     assert len(matrices) == 2
     assert matrices[0] == matrices[1]
@@ -207,7 +207,7 @@ def test_what_is_tried_is_what_is_published() -> None:
 
 
 def test_compose_takes_what_is_published() -> None:
-    """Each image that compose.yaml builds where it cannot pull it has the name and the variant of a published one."""
+    """compose.yaml pulls images by the names and variants under which they are published."""
     (matrix,) = (job["strategy"]["matrix"] for name, job in jobs() if name == "images.yml, publish")
     published = {(entry["name"], entry.get("variant", ""), entry.get("build_args", "")) for entry in matrix["include"]}
     built = [service for service in load(CHECKOUT / "compose.yaml")["services"].values() if "build" in service]
@@ -219,18 +219,18 @@ def test_compose_takes_what_is_published() -> None:
 
 
 def arguments(service: dict[str, Any]) -> str:
-    """Return the arguments of a service's build, as a workflow writes them."""
+    """Return the build arguments of a service, as a workflow writes them."""
     return "\n".join(f"{name}={value}" for name, value in service["build"].get("args", {}).items())
 
 
 def test_a_variant_is_not_promoted() -> None:
-    """Its digest is not among those that deploy.yml takes over."""
+    """deploy.yml does not promote the digests of variants."""
     (kept,) = (step for _, step in steps() if "digest-" in step.get("with", {}).get("name", ""))
     assert kept["if"] == "inputs.variant == ''"
 
 
 def test_an_environment_is_applied_by_its_own_plan() -> None:
-    """One that cannot be planned holds up no other, and is not applied."""
+    """If one environment cannot be planned, it is not applied, and the others still are."""
     found = dict(jobs())
     assert found["infrastructure.yml, apply"]["needs"] == "planned"
     assert "needs.planned.outputs" in found["infrastructure.yml, apply"]["strategy"]["matrix"]["environment"]
@@ -238,7 +238,7 @@ def test_an_environment_is_applied_by_its_own_plan() -> None:
 
 
 def test_what_no_plan_keeps_is_given_to_each() -> None:
-    """Terraform wants an ephemeral variable at every plan and apply; only what applies has the secret."""
+    """Every plan and apply gets the ephemeral variable; only the jobs that apply have the secret."""
     text = (CHECKOUT / "terraform/azure/variables.tf").read_text()
     ephemeral = re.findall(r'variable "(\w+)" \{(?:(?!\n\}).)*?ephemeral += true', text, re.DOTALL)
     found = dict(jobs())
@@ -249,7 +249,7 @@ def test_what_no_plan_keeps_is_given_to_each() -> None:
 
 
 def test_a_promotion_waits_for_its_environment() -> None:
-    """Whatever changes Azure or an environment's file runs in that environment, which may ask for an approval."""
+    """A job that changes Azure or an environment's file runs in that environment, which may require approval."""
     guarded = {name: job.get("environment") for name, job in jobs()}
     assert guarded["deploy.yml, promote"] == "${{ inputs.environment }}"
     assert guarded["infrastructure.yml, apply"] == "${{ matrix.environment }}"

@@ -159,7 +159,7 @@ async def test_a_flood_of_finalize_waits_for_space(log: HeldLog) -> None:
         assert log.kinds == [AudioKind.START, *[AudioKind.FINALIZE, AudioKind.AUDIO] * 3, AudioKind.FINALIZE]
 
 
-async def test_who_waits_for_space_goes_on_when_audio_is_durable(log: HeldLog) -> None:
+async def test_a_writer_without_space_goes_on_when_audio_is_durable(log: HeldLog) -> None:
     """Space is what Kafka has acknowledged, not what it was given."""
     async with opened(log) as uplink:
         uplink.write(bytes(2_048))

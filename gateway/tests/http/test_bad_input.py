@@ -1,4 +1,4 @@
-"""What goes wrong at the client's side: each has its documented error or close, and costs nobody else anything."""
+"""Mistakes of a client have their documented errors and closes, and cost nobody else anything."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from harness import RunningGateway, Scribe, StartGateway, final, session_end, un
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin
-from whisperline_contracts import AudioKind
+from whisperline_contracts import AudioChunk, AudioKind
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 
@@ -192,8 +192,7 @@ async def test_a_client_that_never_reads_is_dropped(start_gateway: StartGateway,
     """Its finals wait for a while, then the socket is dropped with all that waits for it."""
     gateway = await start_gateway(write_timeout_s=0.5)
     plain = await raw_socket(gateway, receive_buffer_bytes=4_096, query="&client_id=never-reads")
-    await asyncio.get_running_loop().sock_sendall(plain, b"\x82\x82\0\0\0\0ab")
-    start = await scribe.first_of_client("never-reads")
+    start = await first_audio(plain, scribe, "never-reads")
     text = "words " * 30_000
     async with asyncio.timeout(30):
         for index in range(200):
@@ -203,6 +202,13 @@ async def test_a_client_that_never_reads_is_dropped(start_gateway: StartGateway,
     await until(lambda: not gateway.server.server_state.connections)
     await scribe.until(start.session_id, AudioKind.END)
     plain.close()
+
+
+async def first_audio(plain: socket.socket, scribe: Scribe, client_id: str) -> AudioChunk:
+    """Send a sample over a plain socket, and wait for its record: from then on events are sent to the client."""
+    await asyncio.get_running_loop().sock_sendall(plain, b"\x82\x82\0\0\0\0ab")
+    start = await scribe.first_of_client(client_id)
+    return await scribe.until(start.session_id, AudioKind.AUDIO)
 
 
 async def test_too_many_connections_are_told_to_try_again(start_gateway: StartGateway) -> None:
@@ -261,7 +267,7 @@ async def misbehave(gateway: RunningGateway, stop: asyncio.Event) -> None:
 
 async def never_read(gateway: RunningGateway, scribe: Scribe, stop: asyncio.Event) -> None:
     plain = await raw_socket(gateway, receive_buffer_bytes=4_096, query="&client_id=one-that-does-not-read")
-    start = await scribe.first_of_client("one-that-does-not-read")
+    start = await first_audio(plain, scribe, "one-that-does-not-read")
     for index in range(40):
         await scribe.publish(start, final(start, index, "words " * 20_000))
     await stop.wait()

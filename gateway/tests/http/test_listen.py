@@ -93,7 +93,7 @@ async def test_what_was_not_asked_for_is_not_sent(start_gateway: StartGateway, s
     gateway = await start_gateway()
     listener = await gateway.listen()
     await listener.send(AUDIO)
-    start = await scribe.until(listener.session_id, AudioKind.START)
+    start = await scribe.until(listener.session_id, AudioKind.AUDIO)  # from then on events are sent
     await scribe.publish(
         start,
         speech_started(start, 0, 0),
@@ -110,7 +110,7 @@ async def test_lively_events_come_once_and_never_after_their_final(start_gateway
     gateway = await start_gateway()
     listener = await gateway.listen(interim_results="true", vad_events="true", utterance_end_ms=1000)
     await listener.send(AUDIO)
-    start = await scribe.until(listener.session_id, AudioKind.START)
+    start = await scribe.until(listener.session_id, AudioKind.AUDIO)  # from then on events are sent
     published: list[Event] = [
         speech_started(start, 0, 320),
         partial(start, 0, "words"),
@@ -229,7 +229,7 @@ async def test_an_answer_that_does_not_come_is_asked_for_again(start_gateway: St
 
 
 async def test_audio_behind_the_end_is_left_to_the_client(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """What is sent before the answer says that the session had ended is not acknowledged, and the client is told."""
+    """Audio sent before the answer says that the session had ended is not acknowledged, and the client is told."""
     gateway = await start_gateway(resume_timeout_s=0.2)
     session_id, ack = await dropped_session(gateway)
     listener = await gateway.listen(acks="true", session_id=session_id, resume_token=ack["resume_token"])

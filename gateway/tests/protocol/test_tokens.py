@@ -42,7 +42,7 @@ def test_a_changed_token_is_refused(at: int, change: int) -> None:
 
 @given(st.text())
 def test_no_text_breaks_the_check(text: str) -> None:
-    """What is no token is refused, whatever it is."""
+    """Any text that is no token is refused."""
     with pytest.raises(ClientError):
         check(text)
 

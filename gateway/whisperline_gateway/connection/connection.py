@@ -60,7 +60,7 @@ class Phase(Enum):
 
 
 class Closing(Enum):
-    """Who wants the connection to close."""
+    """The side that asked for the connection to close."""
 
     CLIENT = "client"
     GATEWAY = "gateway"
@@ -68,7 +68,7 @@ class Closing(Enum):
 
 @dataclass(frozen=True)
 class Services:
-    """What the connections of a gateway share."""
+    """The things that all connections of a gateway use."""
 
     settings: Settings
     audio_log: RecordLog
@@ -81,7 +81,7 @@ class Services:
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a session is given once, by its first query, and what a resumed one therefore has from its token."""
+    """The properties that a session gets from its first query. A resumed connection finds them in its token."""
 
     client_id: str
     options: StreamOptions

@@ -165,7 +165,7 @@ class Uplink:
         self._tracker.rebase(position)
 
     def write(self, samples: bytes) -> None:
-        """Queue whole samples, if audio flows. Before writing more, the caller must wait for space unless `has_space`."""
+        """Queue whole samples, if audio flows. Unless `has_space`, wait for space before writing more."""
         if not samples or self.phase is not UplinkPhase.FLOWING:
             return
         last = self._queue[-1] if self._queue else None

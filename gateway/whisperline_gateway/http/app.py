@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request, Response
+from opentelemetry.trace import TracerProvider
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.staticfiles import StaticFiles
@@ -106,14 +107,17 @@ class SecurityHeaders:
 class HttpSpans:
     """Makes a span for each HTTP request, except probes. Sockets have the span of their connection instead."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tracer_provider: TracerProvider | None = None) -> None:
         # Imported here, so that a gateway without traces does not load it. Without `exclude_spans` it would make a span
         # for each chunk of a response.
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware  # noqa: PLC0415
 
         self._app = app
         self._traced: ASGIApp = OpenTelemetryMiddleware(
-            app, excluded_urls="/health/,/metrics", exclude_spans=["receive", "send"]
+            app,
+            excluded_urls="/health/,/metrics",
+            exclude_spans=["receive", "send"],
+            tracer_provider=tracer_provider,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ TRANSPORT = "whisperline.transport"  # the extension of a scope that holds its `
 
 @dataclass
 class Transport:
-    """What a WebSocket's application and its server tell each other beyond ASGI."""
+    """A WebSocket below ASGI: its server sets `abort`, and its application `protocol`."""
 
     abort: Callable[[], None]  # drops the socket at once, with everything that waits in it
     protocol: ClientProtocol | None = None  # what the client speaks, once it is known

@@ -132,7 +132,7 @@ ServerMessage: TypeAlias = (
 
 
 class Handshake(NamedTuple):
-    """What a protocol adds to the answer to a WebSocket handshake."""
+    """The answer to a WebSocket handshake, as far as a protocol decides it."""
 
     subprotocol: str | None
     headers: Sequence[tuple[bytes, bytes]]

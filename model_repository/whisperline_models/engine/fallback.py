@@ -47,7 +47,7 @@ SPARSE_S_PER_TOKEN = 1.5
 SPARSE_NO_SPEECH_THRESHOLD = 0.5
 SPARSE_LOGPROB_THRESHOLD = -0.7  # even where speech seems likely
 DOUBTFUL_LOGPROB_THRESHOLD = -0.9  # above NO_SPEECH_THRESHOLD
-VERY_DOUBTFUL_NO_SPEECH_THRESHOLD = 0.9
+VERY_DOUBTFUL_NO_SPEECH_THRESHOLD = 0.85  # digital silence has 0.88 to 0.95, depending on the processor
 VERY_DOUBTFUL_LOGPROB_THRESHOLD = -0.3
 
 # A window holds at least this much after the audio: a timestamp at its very edge may make the decoder begin anew.

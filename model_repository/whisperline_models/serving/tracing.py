@@ -52,8 +52,10 @@ RPC = {
 
 def provider_from_environment(version: str) -> TracerProvider:
     """Return a provider that exports to the endpoint in the environment, in batches and from a thread of its own."""
-    # Resource.create puts OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES over these.
-    resource = Resource.create({"service.name": SERVICE_NAME, "service.version": version})
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are read here; attributes given to `create` would stand above them.
+    resource = Resource.create()
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": SERVICE_NAME, "service.version": version}))
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

@@ -1,4 +1,4 @@
-"""What goes over the wire has the shapes of Deepgram's live API."""
+"""Messages have the shapes of Deepgram's live API."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ from whisperline_gateway.protocol.messages import (
 
 
 def sent(message: ServerMessage) -> dict[str, Any]:
-    """What a client reads, of the first message of its connection."""
+    """Return what a client reads as the first message of its connection."""
     fields: dict[str, Any] = json.loads(DeepgramListen().encode(message).text)
     return fields
 
