@@ -16,6 +16,11 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")  # a property does not fail because a machine is busy
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Name the group of a test, for pytest-xdist: it reads the groups before it hands out any test."""
+    item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
 @pytest.hookimpl(trylast=True)  # after pytest-randomly has put the tests in its order, which stays within a group
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a machine for itself, and order the rest in groups that pytest-xdist keeps together."""
@@ -28,8 +33,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     order = {group: number for number, group in enumerate(dict.fromkeys([*FIRST, *groups.values()]))}
     order |= {group: len(order) + number for number, group in enumerate(LAST)}
     items.sort(key=lambda item: (order[groups[item]], "stack" in getattr(item, "fixturenames", ())))
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def group_of(item: pytest.Item) -> str:
