@@ -8,7 +8,6 @@ import uuid
 from contextlib import AsyncExitStack
 
 from whisperline_contracts.topics import AUDIO_CHUNKS_DEAD
-from whisperline_runtime.errors import ProcessError
 from whisperline_runtime.probes import Probes, serve_probes
 from whisperline_runtime.process import Stop, run
 from whisperline_runtime.producer import DeadLetters, DurableProducer
@@ -39,32 +38,32 @@ async def main(settings: Settings, stop: Stop) -> None:
             return
         producer = await stack.enter_async_context(DurableProducer(settings.broker, "transcriber"))
         triton = await stack.enter_async_context(Triton(settings.triton_url, settings.model, settings.rollout_keep_s))
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                services = Services(
-                    settings=settings,
-                    publisher=Publisher(producer),
-                    progress=ProgressLog(settings.broker, producer, tasks),
-                    admission=Admission(triton, settings),
-                    vad=VadBatcher(VoiceActivity(settings.vad_model, settings.vad_noise)),
-                    owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
-                )
-                dead_letters = DeadLetters(
-                    producer,
-                    AUDIO_CHUNKS_DEAD,
-                    consumer=settings.group,
-                    limit=settings.dead_letters_in_a_row,
-                    counter=metrics.DEAD_LETTERS,
-                )
-                consumer = LogConsumer(kafka_consumer(settings), services, dead_letters, tasks)
-                await consumer.run(stop)
-        except ExceptionGroup as group:
-            # A ProcessError ends the process on purpose and is logged as one line; anything else is a defect.
-            wanted = group.subgroup(ProcessError)
-            if wanted is None:
-                raise
-            raise wanted.exceptions[0] from group
+        async with asyncio.TaskGroup() as tasks:
+            services = Services(
+                settings=settings,
+                publisher=Publisher(producer),
+                progress=ProgressLog(settings.broker, producer, tasks),
+                admission=Admission(triton, settings),
+                vad=VadBatcher(VoiceActivity(settings.vad_model, settings.vad_noise)),
+                owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}",
+            )
+            dead_letters = DeadLetters(
+                producer,
+                AUDIO_CHUNKS_DEAD,
+                consumer=settings.group,
+                limit=settings.dead_letters_in_a_row,
+                counter=metrics.DEAD_LETTERS,
+            )
+            consumer = LogConsumer(kafka_consumer(settings), services, dead_letters, tasks)
+            await consumer.run(stop)
 
 
 if __name__ == "__main__":
-    sys.exit(run("transcriber", Settings, main, stop_limit_s=lambda settings: settings.drain_deadline_s + HAND_OVER_S))
+    sys.exit(
+        run(
+            "whisperline-transcriber",
+            Settings,
+            main,
+            stop_limit_s=lambda settings: settings.drain_deadline_s + HAND_OVER_S,
+        )
+    )

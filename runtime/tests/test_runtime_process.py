@@ -95,6 +95,30 @@ def test_an_error_that_ends_it_is_one_line_and_status_1(error: str) -> None:
     assert "Traceback" not in errors
 
 
+def test_an_error_of_a_task_group_ends_it_as_well() -> None:
+    """A process whose work is a task group does not unwrap it."""
+    body = """
+    async def fail():
+        raise FatalError('deploy another release')
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fail())
+        await stop.wait()
+    """
+    with program(body) as process:
+        status, errors = ended(process)
+    assert status == 1
+    assert "deploy another release" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_defect_beside_such_an_error_is_raised() -> None:
+    """It must not hide behind the other."""
+    with program("raise ExceptionGroup('both', [FatalError('stop'), ValueError('bug')])") as process:
+        status, errors = ended(process)
+    assert status == 1
+    assert "ValueError: bug" in errors
+
+
 def test_a_defect_is_raised_with_its_traceback() -> None:
     """Nothing hides a bug."""
     with program("raise ValueError('bug')") as process:

@@ -75,9 +75,13 @@ def run(
     """Run `main` until it returns; return the exit status.
 
     `main` gets the settings and a `Stop` that SIGTERM and SIGINT set. It then has `stop_limit_s(settings)` seconds to
-    return, and is cancelled after that. Exit status: 0 if it stopped as asked or ended by itself, 1 if it raised a
-    `StartupError` or `FatalError` (logged as one line), 2 if a setting is wrong (printed, a line for each). `service`
-    names the process in logs and traces. Any other exception is a defect and is raised.
+    return, and is cancelled after that. `service` names the process in logs and traces. Exit status:
+
+    0   it stopped as asked, or ended by itself
+    1   it raised a `StartupError` or `FatalError`, alone or from a task group: one line of the log says which
+    2   a setting is wrong: a line for each is printed
+
+    Any other exception is a defect and is raised.
     """
     try:
         settings = settings_type.read()
@@ -89,6 +93,15 @@ def run(
         return 2
     except ProcessError as error:
         log.critical("%s", error)
+        return 1
+    except ExceptionGroup as group:  # from a TaskGroup of `main`; an error in it that is not ours is a defect
+        ours, defects = group.split(ProcessError)
+        if ours is None or defects is not None:
+            raise
+        first: Exception = ours
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        log.critical("%s", first)
         return 1
     return 0
 
