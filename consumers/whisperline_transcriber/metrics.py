@@ -2,7 +2,7 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
-# Seconds. People notice a delay of half a second, and give up after ten.
+# People notice half a second, and give up after ten.
 LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 
 EVENTS = Counter("whisperline_transcriber_events_total", "Events published", ["type"])
