@@ -21,6 +21,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     item.add_marker(pytest.mark.xdist_group(group_of(item)))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to go on where pytest-xdist does not group: stacks of two processes would meet on the same ports."""
+    if session.config.getoption("loadgroup", False) and any("@" not in item.nodeid for item in session.items):
+        raise pytest.UsageError("pytest-xdist does not keep groups together with this pytest: pin another version")
+
+
 @pytest.hookimpl(trylast=True)  # after pytest-randomly has put the tests in its order, which stays within a group
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what needs a machine for itself, and order the rest in groups that pytest-xdist keeps together."""

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 LIMIT_S = 60.0
 GATEWAY_PORT, TRANSCRIBER_PORT = 19_380, 19_381
 PREFIXES = {
-    "whisperline_contracts": "WHISPERLINE_TOPICS_",
+    "whisperline_runtime": "WHISPERLINE_TOPICS_",
     "whisperline_gateway": "WHISPERLINE_GATEWAY_",
     "whisperline_transcriber": "WHISPERLINE_TRANSCRIBER_",
     "whisperline_persistence": "WHISPERLINE_PERSISTENCE_",
@@ -64,7 +64,7 @@ def secrets_dir(tmp_path: Path) -> Path:
 
 def environment(module: str, kafka: SecureKafka, secrets_dir: Path, model: Path) -> dict[str, str]:
     own = {
-        "whisperline_contracts": {"AUDIO_PARTITIONS": "2", "REPLY_PARTITIONS": "2"},
+        "whisperline_runtime": {"AUDIO_PARTITIONS": "2", "REPLY_PARTITIONS": "2"},
         "whisperline_gateway": {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "PORT": str(GATEWAY_PORT)},
         "whisperline_transcriber": {"VAD_MODEL": str(model), "METRICS_PORT": str(TRANSCRIBER_PORT)},
         "whisperline_persistence": {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "METRICS_PORT": "0"},
@@ -141,7 +141,7 @@ async def test_the_command_finds_its_topics_over_tls(
     kafka: SecureKafka, secrets_dir: Path, voice_activity_model: Path
 ) -> None:
     """Done a second time it changes nothing, and ends with 0."""
-    module = "whisperline_contracts"
+    module = "whisperline_runtime"
     code, errors = await ended(module, environment(module, kafka, secrets_dir, voice_activity_model))
     assert (code, "all topics are there" in errors, "created" in errors) == (0, True, False)
 
