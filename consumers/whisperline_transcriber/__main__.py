@@ -59,7 +59,7 @@ async def main(settings: Settings, stop: Stop) -> None:
                 consumer = LogConsumer(kafka_consumer(settings), services, dead_letters, tasks)
                 await consumer.run(stop)
         except ExceptionGroup as group:
-            # One that ends the process on purpose is logged as one line; anything else is a defect.
+            # A ProcessError ends the process on purpose and is logged as one line; anything else is a defect.
             wanted = group.subgroup(ProcessError)
             if wanted is None:
                 raise
