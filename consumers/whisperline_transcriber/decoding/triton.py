@@ -121,7 +121,8 @@ class Triton:
             headers["traceparent"] = traceparent
         transcript: Transcript | None = None
         try:
-            # One stream per request: the model is decoupled and batches by itself, which Triton's unary calls do not support.
+            # One stream per request: the model is decoupled and batches by itself, and Triton's unary calls cannot
+            # reach such a model.
             async for result, error in self._client.stream_infer(
                 inputs(), stream_timeout=request.deadline_s, headers=headers
             ):

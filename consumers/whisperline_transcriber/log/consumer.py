@@ -48,7 +48,7 @@ def kafka_consumer(settings: Settings) -> AIOKafkaConsumer:
 async def read_bounds(broker: Broker, partitions: list[TopicPartition]) -> Bounds:
     """Return the first offset and the end offset of each partition.
 
-    This uses a consumer of its own: on a connection that has a fetch outstanding, the broker answers half a second later.
+    This uses a consumer of its own: on a connection with an outstanding fetch, the broker answers half a second later.
     """
     asking = AIOKafkaConsumer(**broker.client_options())
     await asking.start()
@@ -121,7 +121,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         await self._tasks.create_task(self._take_over(sorted(assigned)))
 
     async def housekeep(self) -> None:
-        """Commit, pause and resume partitions, update metrics, end idle sessions, and write tombstones; runs once a second."""
+        """Commit, pause and resume, update metrics, end idle sessions, write tombstones. Runs about once a second."""
         await self._commit()
 
         untranscribed_s = {number: partition.untranscribed_s for number, partition in self.partitions.items()}

@@ -50,7 +50,7 @@ class Partition:
         self.sessions: dict[str, SessionTask] = {}
         self.lost_race: LostRaceError | None = None
         self.committed: int | None = None  # the low watermark committed last
-        self.is_followed = False  # polls of the partition were answered recently and without a gap: see `note_poll`
+        self.is_followed = False  # polls were answered recently and without a gap: see `note_poll`
         self._services = services
         self._group = tasks
         self._tasks: set[asyncio.Task[object]] = set()
@@ -62,7 +62,7 @@ class Partition:
     async def restore(self, end: int) -> None:
         """Restore the sessions from the progress log; `end` is the partition's current end offset.
 
-        The last owner may have died before it published a decision, so the last decisions are published again, unchanged.
+        The last owner may have died before it published its last decisions, so they are published again, unchanged.
         """
         for progress in list(self._services.progress.sessions(self.number).values()):
             if progress.final is not None:
@@ -75,7 +75,7 @@ class Partition:
                 self._start(Session.restored(progress, segmentation), progress)
 
     async def append_record(self, chunk: AudioChunk, record: ConsumerRecord) -> None:
-        """Append a record to its session. A START opens a session; a RESUME of an ended or unknown session is answered."""
+        """Append a record to its session. A START opens one; a RESUME of an ended or unknown session is answered."""
         task = self.sessions.get(chunk.session_id)
         if task is None:
             last = self._services.progress.sessions(self.number).get(chunk.session_id)

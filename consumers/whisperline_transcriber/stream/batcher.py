@@ -27,7 +27,7 @@ class VadBatcher:
         return bool(self._waiting)
 
     def add(self, session: Session, on_frame: Callable[[], None]) -> None:
-        """Add a session that got records. `on_frame` is called after each of its frames, and once when none are left."""
+        """Add a session that got records. `on_frame` is called after each of its frames, and when none are left."""
         self._waiting[session.id] = session, on_frame
 
     def remove(self, session: Session) -> None:
