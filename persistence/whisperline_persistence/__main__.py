@@ -39,7 +39,7 @@ async def migrate_schema(settings: Settings, _stop: Stop) -> None:
 
 
 def main() -> int:
-    """Run the command and return the exit status: 0 if it stopped as asked, 1 if it gave up, 2 if a setting is wrong."""
+    """Run the command. Return the exit status: 0 if it stopped as asked, 1 if it gave up, 2 if a setting is wrong."""
     parser = argparse.ArgumentParser(prog="python -m whisperline_persistence", description=__doc__)
     parser.add_argument("command", nargs="?", choices=["run", "migrate"], default="run")
     command = {"run": store_transcripts, "migrate": migrate_schema}[parser.parse_args().command]

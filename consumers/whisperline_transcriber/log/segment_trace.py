@@ -42,7 +42,7 @@ class RecordOrigins:
             self._records.popleft()
 
     def at(self, position: int) -> RecordOrigin | None:
-        """Return the record that holds `position`, or None if it was forgotten. The last record holds the end position."""
+        """Return the record that holds `position`, None if it was forgotten. The last record holds the end position."""
         if not self._records or position < self._records[0].start:
             return None
         return next((record for record in self._records if record.end > position), self._records[-1])
