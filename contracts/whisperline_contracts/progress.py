@@ -36,7 +36,7 @@ class Progress(BaseModel):
     attached_at: int = Field(ge=0)  # offset in audio_chunks of the START or RESUME that named the connection
     base: int = Field(ge=0)  # samples at 16 kHz
     next_segment_index: int = Field(ge=0)
-    speech_end_ms: int | None = None  # end of the last speech, in the session; None if there was none
+    speech_end_ms: int | None = None  # end of the last speech; None if its UtteranceEnd was sent, or without speech
     final: Final | None = None  # the final that this record decides, if it decides one
     end: SessionEnd | None = None  # set when the session is over
 

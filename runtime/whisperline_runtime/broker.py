@@ -68,7 +68,7 @@ class Broker:
         raise KafkaConnectionError(f"no broker at {self.bootstrap} answers: {errors[0]!r}") from errors[0]
 
     async def wait_until_reachable(self, limit_s: float) -> None:
-        """Wait until a broker accepts this client. Raises `StartupError` after `limit_s`, or at once if one refuses it."""
+        """Wait until a broker accepts this client. Raises `StartupError` after `limit_s`, or at once if refused."""
         try:
             async with asyncio.timeout(limit_s):
                 async for attempt in retrying(KafkaConnectionError, what="reaching Kafka"):

@@ -35,7 +35,7 @@ class Probes:
         self._beat_s = time.monotonic()
 
     def answer(self, path: str, accept: str = "") -> Answer:
-        """Return the answer to a GET of `path`. `accept` is the Accept header: Prometheus requests OpenMetrics in it."""
+        """Return the answer to a GET of `path`. `accept` is the Accept header: Prometheus names OpenMetrics there."""
         if path == "/metrics":
             encode, content_type = choose_encoder(accept)
             return Answer(200, content_type, encode(REGISTRY))

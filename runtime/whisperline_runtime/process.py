@@ -76,7 +76,7 @@ def run(
 
     `main` gets the settings and a `Stop` that SIGTERM and SIGINT set. It then has `stop_limit_s(settings)` seconds to
     return, and is cancelled after that. Exit status: 0 if it stopped as asked or ended by itself, 1 if it raised a
-    `StartupError` or `FatalError` (logged as one line), 2 if a setting is wrong (one line for each is printed). `service`
+    `StartupError` or `FatalError` (logged as one line), 2 if a setting is wrong (one line each is printed). `service`
     names the process in logs and traces. Any other exception is a defect and is raised.
     """
     try:

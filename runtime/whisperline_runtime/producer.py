@@ -66,7 +66,7 @@ class DurableProducer:
         """Write a record; wait as long as the brokers are unavailable. It may be written twice, with the same content.
 
         Raises the `KafkaError`s that waiting does not fix. The producer itself resends a record that it has accepted
-        until a broker acknowledges it. If its buffer is full, because a broker has been unavailable, this method retries.
+        until a broker acknowledges it. If its buffer is full because a broker is unavailable, this method retries.
         """
         async for attempt in retrying(is_retriable, what=f"writing to {topic}"):
             with attempt:
@@ -110,7 +110,7 @@ class DeadLetters:
         self._in_a_row: CountByKey[int] = CountByKey()
 
     def count(self, record: ConsumerRecord, reason: str) -> None:
-        """Count an unusable record. Raises `TooManyDeadLettersError` at the limit; the record must not be committed then."""
+        """Count an unusable record. Raises `TooManyDeadLettersError` at the limit: then do not commit the record."""
         self._in_a_row[record.partition] += 1
         if self._in_a_row[record.partition] >= self._limit:
             raise TooManyDeadLettersError(
