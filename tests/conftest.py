@@ -1,4 +1,4 @@
-"""What the tests across deployables share: one real stack, and real speech for it."""
+"""Fixtures of the tests across deployables: one real stack, and real speech for it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -29,7 +29,7 @@ async def demo_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def speech(demo_clip: Path) -> list[Speech]:
-    """Eight pieces of 15 to 30 s: read sentences where a folder of speech is there, else the demo's clip in pieces."""
+    """Eight pieces of 15 to 30 s: read sentences if a folder of speech exists, else parts of the demo's clip."""
     spoken = sentences() or [soundfile.read(demo_clip, dtype="int16")[0]]
     gap = np.zeros(int(GAP_S * RATE), np.int16)
     pieces = []

@@ -1,4 +1,4 @@
-"""Run by a test in a network namespace of its own: Triton serves a repository with nobody else to be reached.
+"""Serve a repository with Triton in a network namespace without any other host; a test runs this script there.
 
 `python offline.py REPOSITORY STATE`
 """
@@ -19,7 +19,7 @@ IFF_UP_RUNNING = 0x41
 
 
 def loopback_up() -> None:
-    """Bring up the only interface there is."""
+    """Bring up the loopback, the only interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP_RUNNING))
 
@@ -31,7 +31,7 @@ def no_network() -> None:
 
 
 async def serve(repository: Path, state: Path) -> None:
-    """Start Triton and have the default version answer."""
+    """Start Triton and check that the default version answers."""
     settings = local_settings(state, name="rollout", model_repository=repository)
     async with Stack(settings, ["triton"]):
         number = Repository(repository).routing().default

@@ -1,4 +1,4 @@
-"""A receiver of OpenTelemetry's own protocol (OTLP over gRPC): it keeps the spans and logs that processes send it.
+"""Receive OpenTelemetry's protocol (OTLP over gRPC), and keep the spans and logs that processes send.
 
 The messages and services are those that OpenTelemetry publishes (opentelemetry-proto), so what is accepted here is
 accepted by a collector.
@@ -36,7 +36,7 @@ EXPORT_EVERY_MS = 200
 
 @dataclass(frozen=True)
 class Context:
-    """What a span is known by."""
+    """The ids that identify a span."""
 
     trace_id: str
     span_id: str
@@ -49,7 +49,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Span:
-    """A span as it was received. Ids are in hexadecimal, times in nanoseconds since the Unix epoch."""
+    """A span as received. Ids are hexadecimal, times are nanoseconds since the Unix epoch."""
 
     context: Context
     parent_id: str | None
@@ -65,7 +65,7 @@ class Span:
 
     @classmethod
     def read(cls, sent: trace_pb2.Span, service: str) -> "Span":
-        """Make a span of its protobuf."""
+        """Return the span that a protobuf message describes."""
         return cls(
             context=Context(sent.trace_id.hex(), sent.span_id.hex()),
             parent_id=sent.parent_span_id.hex() or None,
@@ -97,10 +97,10 @@ def value_of(value: AnyValue) -> Any:
 
 
 class Receiver:
-    """The spans and logs that have come so far, and questions about them. Exports come in threads of their own."""
+    """The spans and logs received so far, and queries on them. Exports arrive in other threads."""
 
     def __init__(self) -> None:
-        self.port = 0  # of the loopback, once it is received
+        self.port = 0  # on the loopback; set once the receiver listens
         self.spans: list[Span] = []
         self.log_texts: list[str] = []  # each export of logs, as protobuf prints it
 
@@ -115,7 +115,7 @@ class Receiver:
         }
 
     def named(self, name: str, attributes: Mapping[str, object] | None = None) -> list[Span]:
-        """Return the spans of a name that have these attributes, among others."""
+        """Return the spans with this name that have at least these attributes."""
         wanted = (attributes or {}).items()
         return [
             span
@@ -134,12 +134,12 @@ class Receiver:
         return [span for span in self.trace(parent.context.trace_id) if span.parent_id == parent.context.span_id]
 
     def parent(self, child: Span) -> Span | None:
-        """Return a span's parent, None if it has none or its parent was not sent here."""
+        """Return a span's parent, or None if it has none or the parent was not received."""
         found = (span for span in self.trace(child.context.trace_id) if span.context.span_id == child.parent_id)
         return next(found, None)
 
     async def until(self, condition: Callable[[], bool], what: str, limit_s: float = 30.0) -> None:
-        """Wait until a condition on what was received holds; raises `TimeoutError` that says what was missing."""
+        """Wait until `condition` holds. Raises a `TimeoutError` that names `what` is missing."""
         deadline_s = time.monotonic() + limit_s
         while not condition():
             if time.monotonic() > deadline_s:
@@ -150,7 +150,7 @@ class Receiver:
 
 @contextmanager
 def receiving() -> Iterator[Receiver]:
-    """Receive on a free port of the loopback until the end of the block."""
+    """Receive on a free port of the loopback until the body ends."""
     receiver = Receiver()
 
     class Traces(TraceServiceServicer):

@@ -1,4 +1,4 @@
-"""Put a load of requests on Triton while versions come and go, and run the commands that move versions."""
+"""Load Triton with requests while versions come and go, and run the commands that move versions."""
 
 import asyncio
 import itertools
@@ -17,15 +17,15 @@ from streams import Samples
 from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.errors import TritonError
 
-KEEP_S = 0.5  # how long a client uses the routing before it asks for it again
+KEEP_S = 0.5  # time for which a client caches the routing
 DEADLINE_S = 60.0
-BATCH = 200  # sessions in a question
+BATCH = 200  # sessions in one request to the routing
 LANES = tuple(Lane)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One request that was answered: by which version, and when it was sent."""
+    """An answered request: the version that answered, and the time at which the request was sent."""
 
     session: str
     version: str
@@ -33,7 +33,7 @@ class Answer:
 
 
 class Load:
-    """`workers` requests under way at any time, of all lanes, each of the next session in turn."""
+    """A load of `workers` concurrent requests, of all lanes, for each session in turn."""
 
     def __init__(self, address: str, clips: Sequence[Samples], sessions: Sequence[str], workers: int) -> None:
         self.answers: list[Answer] = []
@@ -58,7 +58,7 @@ class Load:
         await self._triton.__aexit__(kind, error, trace)
 
     async def next_answers(self, n: int) -> list[Answer]:
-        """Return `n` answers and more to requests that are sent when the routing of now is known everywhere."""
+        """Return at least `n` answers to requests that were sent once every client knew the current routing."""
         known_s = time.monotonic() + KEEP_S
 
         def since() -> list[Answer]:
@@ -87,7 +87,7 @@ class Load:
 
 
 async def models(*arguments: str | int | Path, fails: bool = False) -> str:
-    """Run a command of `whisperline models`, and return its output; with `fails`, it must refuse."""
+    """Run a command of `whisperline models` and return its output; with `fails`, it must exit with 1."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "whisperline_models", *map(str, arguments)),
         stdout=asyncio.subprocess.PIPE,
@@ -100,7 +100,7 @@ async def models(*arguments: str | int | Path, fails: bool = False) -> str:
 
 
 async def versions_of(address: str, sessions: Sequence[str]) -> list[int]:
-    """Ask Triton which versions serve these sessions."""
+    """Return the versions that serve these sessions, as Triton reports them."""
     async with triton.InferenceServerClient(address) as client:
         results = []
         for at in range(0, len(sessions), BATCH):

@@ -1,4 +1,4 @@
-"""A real Kafka that lets nobody in but over TLS, by name and password."""
+"""A real Kafka that accepts only clients with TLS, a user name and a password."""
 
 import base64
 import shutil
@@ -19,17 +19,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 USER = "whisperline"
-PASSWORD = "the-right-word"  # noqa: S105 - of a broker that lives as long as its test
+PASSWORD = "the-right-word"  # noqa: S105 - for a broker that lives as long as its test
 _JAAS = "org.apache.kafka.common.security"
 _RIGHTS = (
     "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    f"super.users=User:{USER};User:ANONYMOUS",  # the broker itself comes without a name
+    f"super.users=User:{USER};User:ANONYMOUS",  # the broker's own connections have no user name
 )
 
 
 @dataclass(frozen=True)
 class SecureKafka:
-    """Where it is and who signed its certificate."""
+    """The broker's address and the authority of its certificate."""
 
     bootstrap: str
     ca_file: Path
@@ -68,7 +68,7 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _write_key_store(authority: trustme.CA, file: Path) -> None:
-    """Kafka reads a key of the form PKCS 8, and the certificate after it."""
+    """Write the broker's key (PKCS 8) and then its certificate, as Kafka reads them."""
     certificate = authority.issue_cert("127.0.0.1")
     key = load_pem_private_key(certificate.private_key_pem.bytes(), password=None)
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,4 +1,4 @@
-"""Stacks for tests: where each one listens, so that none is in another's way, and how one is started."""
+"""Settings of the tests' stacks: each has ports of its own, so that they can run side by side."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +10,7 @@ CHECKOUT = Path(__file__).parents[1]
 CACHE = CHECKOUT / ".state" / "cache"  # downloads and exported models, shared with `make up`
 
 # Added to the ports that `make up` uses (5532 to 9193), so that tests can run beside it and beside each other. From
-# 32768 on Linux gives ports to outgoing connections, which might take one away from a stack that is about to start.
+# 32768 on, Linux gives ports to outgoing connections, which might take one from a stack that is about to start.
 PORT_OFFSETS = {
     "tests": 1_000,
     "tests with noise": 2_000,
@@ -40,7 +40,7 @@ def local_settings(
     model_repository: Path | None = None,
     service_env: Mapping[str, Mapping[str, str]] | None = None,
 ) -> LocalSettings:
-    """Return the settings of the stack of that name in `PORT_OFFSETS`, with its state in a folder of its own."""
+    """Return the settings of the stack with this name in `PORT_OFFSETS`, with its state in the given folder."""
     return LocalSettings(
         state_dir=state,
         cache_dir=CACHE,

@@ -1,4 +1,4 @@
-"""Real speech, streams of it through a running stack, and the rows that they leave."""
+"""Stream real speech through a running stack, and read the rows that it leaves."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from whisperline_persistence import Store, StoreError
 
 SPEECH_DIR = Path(os.environ.get("WHISPERLINE_SPEECH_DIR", CHECKOUT.parent / "shared" / "speech"))
 RATE = 16_000  # Hz
-GAP_S = 0.9  # silence between the sentences of a clip: more than the end-of-speech silence
+GAP_S = 0.9  # silence between the sentences of a clip: longer than the silence that closes a segment
 CLIPS = 8
 STORED_LIMIT_S = 60.0
 POLL_S = 0.1
@@ -42,7 +42,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Streamed:
-    """A session that a client has streamed: the events that came, and when each did (`time.monotonic`)."""
+    """A session that a client has streamed: its events, each with the time at which it came (`time.monotonic`)."""
 
     session_id: str
     events: tuple[tuple[float, Event], ...]
@@ -63,7 +63,7 @@ class Streamed:
 
 
 def sentences() -> list[Samples]:
-    """Return read English sentences of 3 to 8 s, as they come in the manifest."""
+    """Return read English sentences of 3 to 8 s, in the order of the manifest."""
     manifest = SPEECH_DIR / "manifest.jsonl"
     if not manifest.is_file():
         return []
@@ -80,7 +80,7 @@ def sentences() -> list[Samples]:
 
 
 async def blocks(samples: Samples) -> AsyncIterator[bytes]:
-    """Yield the samples in blocks of a second."""
+    """Yield the samples in blocks of one second."""
     for at in range(0, len(samples), RATE):
         yield samples[at : at + RATE].tobytes()
 
@@ -95,7 +95,7 @@ async def stream_speech(
     options: ListenOptions | None = None,
     on_event: Callable[[Event], object] | None = None,
 ) -> Streamed:
-    """Stream the samples as if they were spoken now, whatever is killed meanwhile, and return what came back.
+    """Stream the samples in real time, even if processes are killed meanwhile, and return the session.
 
     `on_event` is called with each event as it comes.
     """
@@ -132,7 +132,7 @@ async def stored_rows(store: Store, session_id: str) -> list[Row]:
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], what: str, limit_s: float = STORED_LIMIT_S) -> None:
-    """Ask a database or a process until it agrees: nothing tells us when it does."""
+    """Poll a database or a process until `condition` holds, because neither signals a change."""
     deadline_s = time.monotonic() + limit_s
     while True:
         with suppress(StoreError):  # the database is being restarted

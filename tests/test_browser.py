@@ -1,4 +1,4 @@
-"""The page, in a real Chromium with a microphone that plays real speech, against the real stack."""
+"""The page works in a real Chromium, with a microphone that plays real speech, on the real stack."""
 
 import base64
 import os
@@ -37,7 +37,7 @@ NOTE_PARTIALS = """() => {
     .observe(partial, { subtree: true, childList: true, characterData: true });
 }"""
 
-# The level in dB of a tone after resampling, and whether blocks of 128 samples come out as one block does.
+# Returns the level in dB of a resampled tone, and if blocks of 128 samples give the same output as one block.
 RESAMPLE = """async ([rate, frequency]) => {
   const { Resampler } = await import("/resampler.js");
   const tone = Float32Array.from({ length: rate }, (_, i) => Math.sin((2 * Math.PI * frequency * i) / rate));
@@ -57,7 +57,7 @@ def _words(text: str) -> str:
 
 @asynccontextmanager
 async def _page(url: str, *flags: str) -> AsyncIterator[Page]:
-    """Open the page in a browser of its own. It must ask no other host, and break neither rules nor scripts."""
+    """Open the page in a new browser. Fail on requests to other hosts, script errors and broken security rules."""
     if CHROMIUM is None:
         pytest.skip("no Chromium: install Debian's package chromium, or name the program in $CHROMIUM")
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -74,7 +74,7 @@ async def _page(url: str, *flags: str) -> AsyncIterator[Page]:
 
 
 def _watch(page: Page, host: str) -> list[str]:
-    """Return a list that gets every request to another host, every script that fails, and every rule broken."""
+    """Return a list that collects requests to other hosts, script errors and broken security rules."""
     problems: list[str] = []
 
     def note_foreign(url: str) -> None:
@@ -108,7 +108,7 @@ async def _spoken(page: Page) -> str:
 
 
 async def test_the_microphone(stack: Stack, demo_clip: Path, figure: Callable[[str], None]) -> None:
-    """Speech becomes grey text while it is spoken, then black text with the time that it took."""
+    """Speech becomes grey text while it is spoken, then black text with its delay."""
     async with _page(stack.gateway_urls[0], *_microphone(demo_clip)) as page:
         await page.evaluate(NOTE_PARTIALS)
         await page.get_by_role("button", name="Start microphone").click()
@@ -142,7 +142,7 @@ async def test_a_file_that_is_no_audio(stack: Stack) -> None:
 
 
 async def test_a_gateway_that_is_killed(stack: Stack, demo_clip: Path) -> None:
-    """When the gateway dies in the middle of speech the page resumes, and no word is lost or double."""
+    """When the gateway dies in the middle of speech, the page resumes, and no word is lost or doubled."""
     async with _page(stack.gateway_urls[0]) as page:
         await page.evaluate(DROP, _file(demo_clip))
         await expect(page.locator("#transcript")).to_contain_text(re.compile("[a-z]{2}"), timeout=LIMIT_MS)
@@ -155,7 +155,7 @@ async def test_a_gateway_that_is_killed(stack: Stack, demo_clip: Path) -> None:
 
 
 async def test_a_refused_microphone(stack: Stack) -> None:
-    """A microphone that is refused is explained, in words that say what to do."""
+    """If the browser refuses the microphone, the page says what to do."""
     async with _page(stack.gateway_urls[0], "--use-fake-device-for-media-stream", "--deny-permission-prompts") as page:
         await page.get_by_role("button", name="Start microphone").click()
         await expect(page.get_by_role("alert")).to_contain_text("The browser blocked the microphone. Allow it")
@@ -164,7 +164,7 @@ async def test_a_refused_microphone(stack: Stack) -> None:
 
 @pytest.mark.parametrize("rate", [48_000, 44_100, 32_000])
 async def test_the_resampler(rate: int, stack: Stack) -> None:
-    """Speech's band passes within half a decibel; what would fold back into it is 70 dB down; blocks do not matter."""
+    """The resampler passes the speech band within 0.5 dB, attenuates aliases by 70 dB, and ignores block sizes."""
     async with _page(stack.gateway_urls[0]) as page:
         for frequency, low, high in [(200, -0.1, 0.1), (4_000, -0.1, 0.1), (7_000, -0.5, 0.1), (9_000, -400, -70)]:
             result = await page.evaluate(RESAMPLE, [rate, frequency])

@@ -1,4 +1,4 @@
-"""The container files agree with the rest of the repository; no Docker engine is needed to tell."""
+"""The container files agree with the rest of the repository; these checks need no Docker engine."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ def test_every_deployable_has_a_dockerfile() -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_bases_are_pinned_by_full_version(path: Path) -> None:
-    """Nothing is built from a tag that moves, and what is shipped begins from scratch."""
+    """No image is built from a moving tag, and shipped images begin from scratch."""
     lines = [line.split() for line in path.read_text().splitlines() if line.startswith("FROM ")]
     stages = {line[3] for line in lines if len(line) > 3}
     bases = {line[1] for line in lines} - stages - {"scratch"}
@@ -54,20 +54,20 @@ def test_prometheus_reads_its_configuration() -> None:
 
 
 def test_images_of_others_are_pinned_by_full_version() -> None:
-    """compose.yaml names no tag that moves."""
+    """compose.yaml names no moving tag."""
     images = [service["image"] for service in COMPOSE["services"].values()]
     assert all(re.search(r":v?\d+\.\d+", image) for image in images if not image.startswith("ghcr.io/whisperline/"))
 
 
 def test_compose_holds_no_secret() -> None:
-    """Nothing that is named as a secret has a value; files and variables may name where one is."""
+    """No secret has a value in compose.yaml; files and variables may only point to one."""
     for service in COMPOSE["services"].values():
         for name in service.get("environment", {}):
             assert not re.search(r"(PASSWORD|SECRET|DATABASE_URL|TOKEN)$", name), name
 
 
 def test_the_voice_activity_model_is_the_one_of_the_tests() -> None:
-    """The transcriber's image carries the very file that every test ran with."""
+    """The transcriber's image contains the same model file that the tests use."""
     assert (
         f"{SILERO.name}=={SILERO.version} --hash=sha256:{SILERO.sha256}"
         in (CHECKOUT / "consumers/Dockerfile").read_text()
@@ -85,7 +85,7 @@ def test_the_gpu_packages_are_those_that_are_measured() -> None:
 
 
 def copied(path: Path) -> set[str]:
-    """Return what a Dockerfile copies from the repository, by its folder."""
+    """Return the folders that a Dockerfile copies from the repository."""
     lines = re.findall(r"^COPY (?!--from)(.+)$", path.read_text(), re.MULTILINE)
     return {source.partition("/")[0] for line in lines for source in line.split()[:-1]}
 
@@ -112,7 +112,7 @@ def test_an_image_has_the_packages_that_its_process_needs(path: Path) -> None:
 
 
 def ours(project: dict[str, Any]) -> set[str]:
-    """Return the packages of ours that a project names, those that they need included."""
+    """Return our packages that a project depends on, directly or indirectly."""
     found = {name for name in project["project"]["dependencies"] if name.startswith("whisperline-")}
     for name in set(found):
         further = CHECKOUT / name.removeprefix("whisperline-") / "pyproject.toml"
@@ -126,7 +126,7 @@ OBSERVING = {
 
 
 def test_nothing_is_traced_unless_an_endpoint_is_given() -> None:
-    """Every process of ours takes the endpoint from one variable, whose default is empty, under a name of its own."""
+    """Every process of ours has its own service name, and takes the endpoint from one variable, empty by default."""
     names = {}
     for name in ("gateway", "transcriber", "persistence", "triton-cpu", "triton-gpu"):
         environment = COMPOSE["services"][name]["environment"]

@@ -1,4 +1,4 @@
-"""Whatever process dies while sessions stream, every session's rows are those of an undisturbed run.
+"""Every session's rows are those of an undisturbed run, whichever process dies while it streams.
 
 Each test kills or restarts one part in the middle of eight sessions and prints the counts.
 """
@@ -46,7 +46,7 @@ async def _rebalance(stack: Stack) -> None:
 
 
 async def _pause(stack: Stack) -> None:
-    """Hold a transcriber until the other has every partition: then it goes on with sessions that are not its own."""
+    """Suspend a transcriber until the other one owns every partition, then resume it with sessions it no longer owns."""
     held, other = stack.log("transcriber"), stack.log("transcriber-1")
     before, every = other.stat().st_size, _taken(held) | _taken(other)
 
@@ -126,7 +126,7 @@ async def undisturbed(stack: Stack, speech: list[Speech]) -> list[list[Row]]:
 async def test_rows_equal_those_of_an_undisturbed_run(
     stack: Stack, speech: list[Speech], undisturbed: list[list[Row]], name: str, figure: Callable[[str], None]
 ) -> None:
-    """No final is missing, none is double, none is another, in PostgreSQL and at the client."""
+    """No final is missing, doubled or different, neither in PostgreSQL nor at the client."""
     streamed = await _run(stack, speech, FAULTS[name])
     rows = await _rows(stack, streamed)
     expected, stored = sum(map(len, undisturbed)), sum(map(len, rows))

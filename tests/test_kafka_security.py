@@ -1,4 +1,4 @@
-"""Every deployable on a real Kafka that is reached over TLS, by name and password: let in, or told why not."""
+"""Every deployable works with a real Kafka over TLS with a password, or says why Kafka refuses it."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ PREFIXES = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def voice_activity_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that a transcriber needs to start."""
+    """The voice-activity model, which a transcriber needs to start."""
     return await fetch(SILERO, local_settings(tmp_path_factory.mktemp("silero"))) / SILERO.members[0]
 
 
@@ -109,7 +109,7 @@ async def until_ready(port: int, path: str) -> None:
 async def test_a_stream_goes_through_gateway_and_transcriber_over_tls(
     kafka: SecureKafka, secrets_dir: Path, voice_activity_model: Path
 ) -> None:
-    """With the right password in a file, a session's silence is durable, is followed, and its end comes back."""
+    """With the right password in a file, silence is made durable and read, and the session's end comes back."""
     async with AsyncExitStack() as running:
         for module in ("whisperline_gateway", "whisperline_transcriber"):
             env = environment(module, kafka, secrets_dir, voice_activity_model)
@@ -128,7 +128,7 @@ async def test_a_stream_goes_through_gateway_and_transcriber_over_tls(
 async def test_persistence_joins_its_group_over_tls(
     kafka: SecureKafka, secrets_dir: Path, voice_activity_model: Path
 ) -> None:
-    """It is given every partition of the transcriptions."""
+    """Persistence joins its group over TLS and gets every partition of `transcriptions`."""
     module = "whisperline_persistence"
     async with process(module, environment(module, kafka, secrets_dir, voice_activity_model)) as running:
         assert running.stderr is not None
@@ -140,7 +140,7 @@ async def test_persistence_joins_its_group_over_tls(
 async def test_the_command_finds_its_topics_over_tls(
     kafka: SecureKafka, secrets_dir: Path, voice_activity_model: Path
 ) -> None:
-    """Done a second time it changes nothing, and ends with 0."""
+    """The topics command, run a second time over TLS, changes nothing and ends with 0."""
     module = "whisperline_runtime"
     code, errors = await ended(module, environment(module, kafka, secrets_dir, voice_activity_model))
     assert (code, "all topics are there" in errors, "created" in errors) == (0, True, False)
@@ -150,7 +150,7 @@ async def test_the_command_finds_its_topics_over_tls(
 async def test_a_wrong_password_ends_the_process_at_once(
     kafka: SecureKafka, secrets_dir: Path, voice_activity_model: Path, module: str
 ) -> None:
-    """The line says who was refused and how, without the password; waiting would not help."""
+    """A wrong password ends the process at once, with a line that names the user but not the password."""
     (secrets_dir / f"{PREFIXES[module]}kafka_sasl_password".lower()).write_text("a-wrong-word")
     code, errors = await ended(module, environment(module, kafka, secrets_dir, voice_activity_model))
     assert code == 1, errors
@@ -163,7 +163,7 @@ async def test_a_wrong_password_ends_the_process_at_once(
 async def test_a_certificate_of_another_authority_is_not_believed(
     kafka: SecureKafka, secrets_dir: Path, voice_activity_model: Path, tmp_path: Path
 ) -> None:
-    """Nobody between us and Kafka gets the password."""
+    """A certificate of another authority is refused, so that nothing between us and Kafka gets the password."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     env = environment("whisperline_gateway", kafka, secrets_dir, voice_activity_model)
     code, errors = await ended(

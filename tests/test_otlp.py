@@ -1,4 +1,4 @@
-"""The receiver of traces that other tests look into."""
+"""The receiver of traces that other tests use keeps spans unchanged."""
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource

@@ -1,4 +1,4 @@
-"""From a voice to a row, through the whole real stack."""
+"""Speech becomes text and rows, through the whole real stack."""
 
 import asyncio
 import random
@@ -76,7 +76,7 @@ def _cut_in_a_word(samples: Samples) -> Samples:
 
 
 async def test_finalize_closes_the_open_segment(stack: Stack, speech: list[Speech]) -> None:
-    """`Finalize` brings the final of what was said so far, at once."""
+    """`Finalize` gets the final of the speech so far at once."""
     spoken, answered = asyncio.Event(), asyncio.Event()
 
     async def audio() -> AsyncIterator[bytes]:

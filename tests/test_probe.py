@@ -1,4 +1,4 @@
-"""The probe of Triton's container tells a server whose model has died from one that serves."""
+"""The probe of Triton's container distinguishes a server whose model has died from one that serves."""
 
 import time
 from collections.abc import AsyncIterator
@@ -59,7 +59,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 def test_a_serving_server_is_ready_and_live(server: Server) -> None:
-    """Nothing is wrong with a server that has its models and their processes."""
+    """A server with its models and their processes passes both probes."""
     assert server.problem(live_only=False) is None
     assert server.problem(live_only=True) is None
 
@@ -78,6 +78,6 @@ def test_a_dead_model_is_neither_ready_nor_live(server: Server) -> None:
 
 
 def test_a_server_that_does_not_answer_fails() -> None:
-    """Where nothing listens the probe raises, and its command ends with a line."""
+    """If nothing listens, the probe raises, and its command ends with one line."""
     with pytest.raises(ConnectionRefusedError):
         problem(live_only=True, port=1)

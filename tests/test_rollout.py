@@ -1,4 +1,4 @@
-"""Versions of the model come into service and go, under load, on real Triton: no request fails."""
+"""No request fails while versions of the model come into service and leave it, under load on a real Triton."""
 
 import asyncio
 import collections
@@ -41,7 +41,7 @@ REROUTED = "whisperline_transcriber_rerouted_requests_total"
 
 @dataclass(frozen=True)
 class Place:
-    """A repository that Triton serves, a version that may follow, and a set of speech for its gate."""
+    """A repository that Triton serves, a version that can be published next, and a speech set for its gate."""
 
     stack: Stack
     repository: Path
@@ -104,9 +104,9 @@ def clips(demo_clip: Path) -> list[Samples]:
 async def test_versions_come_and_go_without_a_failed_request(
     place: Place, clips: list[Samples], figure: Callable[[str], None]
 ) -> None:
-    """Under load versions come, take sessions, and go: every answer names the version that was to give it.
+    """While versions come, take sessions and go under load, every answer comes from the version that was due.
 
-    A version that is there stays in its process while another comes.
+    A loaded version stays in its process while another one is loaded.
     """
     await models("verify", place.candidate, "--set", place.speech, "--against", place.repository)
     old = place.rollout.default
@@ -149,7 +149,7 @@ def _steps(old: str, new: str) -> list[tuple[str, list[tuple[str, ...]], Rollout
 
 
 async def test_a_version_that_does_not_load_goes_out_again(place: Place, clips: list[Samples]) -> None:
-    """Its publication fails and says so; who is served does not notice."""
+    """The publication of a version that does not load fails with a message, and clients do not notice."""
     routing, versions = place.rollout, Repository(place.repository).versions()
     async with Load(place.address, clips, SESSIONS, WORKERS) as load:
         said = await models("publish", _broken(place), "--without-gate", "to fail", *place.where, fails=True)
@@ -161,10 +161,10 @@ async def test_a_version_that_does_not_load_goes_out_again(place: Place, clips: 
 
 
 async def test_the_canary_gets_the_share_that_was_asked_for(place: Place, figure: Callable[[str], None]) -> None:
-    """Of 1000 sessions about a fifth, as Triton itself answers."""
+    """Triton routes about a fifth of 1000 sessions to a canary with a share of 20%."""
     repository = Repository(place.repository)
     routing = repository.routing()
-    there = place.repository / "whisper" / str(routing.default + 1)  # what is not there gets nobody
+    there = place.repository / "whisper" / str(routing.default + 1)  # a version that does not exist gets no sessions
     there.mkdir()
     try:
         repository.route(routing.with_canary(routing.default + 1, SHARE))
@@ -177,7 +177,7 @@ async def test_the_canary_gets_the_share_that_was_asked_for(place: Place, figure
 
 
 def _broken(place: Place) -> Path:
-    """Return a version that is whole by its manifest and cannot be loaded."""
+    """Return a version that matches its manifest but cannot be loaded."""
     folder = shutil.copytree(place.candidate, place.candidate.with_name("broken"))
     (folder / "model.py").write_text("raise ValueError('broken on purpose')\n")
     manifest = Manifest.read(folder)
@@ -186,7 +186,7 @@ def _broken(place: Place) -> Path:
 
 
 async def test_a_request_to_a_version_that_was_removed_is_rerouted(place: Place, clips: list[Samples]) -> None:
-    """A client that remembers too long asks the routing again, and gets its answer."""
+    """A client with an outdated routing looks it up again, and its request is answered."""
     rerouted = REGISTRY.get_sample_value(REROUTED) or 0
     async with Triton(place.address, "whisper", rollout_keep_s=3_600) as triton:
         before = (await triton.transcribe(clips[0], REQUEST)).version
@@ -200,7 +200,7 @@ async def test_a_request_to_a_version_that_was_removed_is_rerouted(place: Place,
 
 
 async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clips: list[Samples]) -> None:
-    """A file that cannot be read changes nothing; what is in the file is in force after a restart."""
+    """An unreadable routing file changes nothing, and the routing in the file is in force after a restart."""
     file = place.repository / "whisper_rollout/rollout.json"
     before = place.rollout
     async with Load(place.address, clips, SESSIONS, 2) as load:
@@ -216,7 +216,7 @@ async def test_the_routing_outlives_a_crash_and_a_broken_file(place: Place, clip
 
 
 async def test_a_server_is_told_of_a_version_that_it_does_not_have(place: Place, clips: list[Samples]) -> None:
-    """Its sessions stay where they are; after a restart, too, it serves what it has."""
+    """A routing to a version that the server lacks moves no session, not even after a restart."""
     file = place.repository / "whisper_rollout/rollout.json"
     before = place.rollout
     absent = Rollout(before.default + 90)
@@ -241,7 +241,7 @@ async def _serves(triton: Triton, clip: Samples, version: int) -> bool:
 
 
 async def test_triton_starts_from_a_copied_repository_without_a_network(place: Place, tmp_path: Path) -> None:
-    """In a network of its own, with nothing but itself to reach, a copy of the repository serves."""
+    """Triton serves a copy of the repository in a network namespace without any other host."""
     if not can_be_alone():
         pytest.skip(f"this machine cannot make a network namespace ({' '.join(ALONE)})")
     copied = shutil.copytree(place.repository, tmp_path / "models")
@@ -256,5 +256,5 @@ async def test_triton_starts_from_a_copied_repository_without_a_network(place: P
 
 
 def can_be_alone() -> bool:
-    """Return True if a process can be given a network of its own here."""
+    """Return True if this machine can run a process in a network namespace of its own."""
     return shutil.which(ALONE[0]) is not None and not subprocess.run((*ALONE, "true"), check=False).returncode

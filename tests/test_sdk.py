@@ -1,4 +1,4 @@
-"""Deepgram's own SDK speaks with a gateway: nothing but the address is changed."""
+"""Deepgram's own SDK works with a gateway when only the address is changed."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Silence, music and noise give no text."""
+"""Silence, music and noise do not become text."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ LIMIT_S = 30  # of each recording
 
 
 async def test_a_minute_of_silence_gives_no_segment(stack: Stack) -> None:
-    """Digital silence and faint noise: the session ends with nothing said."""
+    """A minute of digital silence and faint noise gives no segment."""
     noise = np.random.default_rng(1).normal(0, 20, 60 * RATE).astype(np.int16)
     for samples in (np.zeros(60 * RATE, np.int16), noise):
         got = await stream_speech(stack.gateway_urls, samples, speed=None)

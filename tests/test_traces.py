@@ -1,4 +1,4 @@
-"""One trace follows a segment from the socket through every process to its row, and holds none of what was said."""
+"""One trace follows a segment from the socket through every process to its row, and holds no spoken text."""
 
 import base64
 import json
@@ -30,8 +30,8 @@ CLIENT = Context("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 MAX_LINKS = 64
 STAGES = {"queue", "encode", "decode", "align"}
 SESSION, SEGMENT = "whisperline.session.id", "whisperline.segment.index"
-WORDS_IN_A_ROW, TOKENS_IN_A_ROW = 3, 4  # fewer may stand in a log by chance: "try again"
-SAMPLE_BYTES = 48  # of audio that are looked for
+WORDS_IN_A_ROW, TOKENS_IN_A_ROW = 3, 4  # shorter runs may be in a log by chance: "try again"
+SAMPLE_BYTES = 48  # length of the pieces of audio that the test searches for
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Session:
 
     @property
     def texts(self) -> list[str]:
-        """What every result says."""
+        """The text of every result."""
         return [result["channel"]["alternatives"][0]["transcript"] for result in self.results]
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A stack that sends its spans to a receiver, and two sessions that it has carried from beginning to end."""
+    """A stack that sends its spans to a receiver, and two complete sessions that went through it."""
 
     stack: Stack
     receiver: Receiver
@@ -81,7 +81,7 @@ class Traced:
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[Receiver]:
-    """The place that the spans of the stack are sent to."""
+    """The receiver of the stack's spans."""
     with receiving() as running:
         yield running
 
@@ -121,7 +121,7 @@ async def stream(stack: Stack, samples: Samples, headers: dict[str, str]) -> Ses
 
 
 def all_ended(receiver: Receiver, session: Session) -> bool:
-    """Return True once the spans have come that end last, in each process."""
+    """Return True once the last spans of each process have been received."""
     ids = [{SESSION: session.id, SEGMENT: index} for index in session.indices]
     rows = [receiver.named(name, each) for name in ("segment", "store final") for each in ids]
     sockets = receiver.named("listen", {SESSION: session.id})
@@ -132,7 +132,7 @@ def all_ended(receiver: Receiver, session: Session) -> bool:
 
 
 def the_child(receiver: Receiver, parent: Span, name: str) -> Span:
-    """Return the only child of that name."""
+    """Return the only child with that name."""
     (child,) = (span for span in receiver.children(parent) if span.name == name)
     return child
 
@@ -145,7 +145,7 @@ def has(span: Span, kind: str, service: str, **attributes: object) -> bool:
 
 
 async def test_one_trace_leads_from_the_socket_to_the_row(traced: Traced) -> None:
-    """Each segment's spans of all four processes hang together under the record that holds its first sample."""
+    """The spans of all four processes for a segment descend from the record that holds its first sample."""
     receiver = traced.receiver
     (listen,) = receiver.named("listen", {SESSION: traced.alone.id})
     assert (listen.kind, listen.service, listen.parent_id) == ("SERVER", GATEWAY, None)
@@ -158,9 +158,7 @@ async def test_one_trace_leads_from_the_socket_to_the_row(traced: Traced) -> Non
 
         record = receiver.parent(segment)
         assert record is not None
-        assert has(
-            record, "PRODUCER", GATEWAY, system="kafka", destination_name="audio_chunks", operation_type="send"
-        )
+        assert has(record, "PRODUCER", GATEWAY, system="kafka", destination_name="audio_chunks", operation_type="send")
         assert listen.context in record.links
         assert has(segment, "CONSUMER", TRANSCRIBER, system="kafka", destination_name="audio_chunks")
         for key in ("messaging.destination.partition.id", "messaging.kafka.offset"):
@@ -196,7 +194,7 @@ async def test_a_segment_links_to_the_records_that_hold_the_rest_of_its_audio(tr
 
 
 async def test_a_segment_holds_what_was_decoded_and_decided_for_it(traced: Traced) -> None:
-    """Its decodes reach into Triton, where the model's process shows its stages; it is decided before it is sent."""
+    """A segment's decodes continue in Triton with the model's stages, and it is decided before it is sent."""
     receiver = traced.receiver
     for segment in traced.segments(traced.alone):
         children = receiver.children(segment)
@@ -249,7 +247,7 @@ async def test_a_clients_traceparent_is_the_parent(traced: Traced) -> None:
 
 
 async def test_nothing_that_was_said_is_in_spans_or_logs(traced: Traced) -> None:
-    """No words in a row, no tokens in a row, and no audio: not in a span, and not in the most detailed log."""
+    """Neither spans nor the most detailed logs hold runs of spoken words or tokens, or audio."""
     places = {f"span {span.service}: {span.name}": str(span) for span in traced.receiver.spans}
     places |= {path.name: path.read_text(errors="replace") for path in traced.stack.settings.logs.glob("*.log")}
     places |= {f"exported logs {number}": text for number, text in enumerate(traced.receiver.log_texts)}
@@ -272,17 +270,17 @@ async def test_nothing_that_was_said_is_in_spans_or_logs(traced: Traced) -> None
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text in small letters."""
+    """Return the words of a text in lower case."""
     return re.findall(r"[a-z']+", text.lower())
 
 
 def in_a_row(lists: Sequence[Sequence[str]], count: int) -> set[str]:
-    """Return every run of so many neighbours, joined."""
+    """Return every run of `count` neighbours, joined."""
     return {" ".join(each[at : at + count]) for each in lists for at in range(len(each) - count + 1)}
 
 
 def encodings_of(samples: Samples) -> set[str]:
-    """Return a piece of the audio in the ways in which bytes get into a log."""
+    """Return a piece of the audio in the encodings in which bytes get into a log."""
     middle = len(samples) // 2
     piece = samples[middle : middle + SAMPLE_BYTES // 2].tobytes()
     numbers = samples[middle : middle + SAMPLE_BYTES // 2].tolist()
@@ -292,7 +290,7 @@ def encodings_of(samples: Samples) -> set[str]:
 
 
 async def tokens_of(traced: Traced) -> list[str]:
-    """Return the tokens that the model makes of the clip, as numbers in text."""
+    """Return the tokens of the clip's transcript, as numbers in text."""
     samples = traced.alone.samples
     audio = triton.InferInput("audio", [1, len(samples)], "INT16")
     audio.set_data_from_numpy(samples.reshape(1, -1))

@@ -73,6 +73,6 @@ def settings() -> Callable[..., Settings]:
 
 @pytest.fixture
 def no_waits() -> Iterator[None]:
-    """Attempts follow each other at once."""
+    """Make retries follow each other without delay."""
     with stamina.set_testing(True, attempts=1_000):
         yield

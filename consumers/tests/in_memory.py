@@ -1,4 +1,4 @@
-"""A transcriber without Kafka and Triton: its log in memory, and a model that takes loud frames for speech."""
+"""A transcriber without Kafka and Triton: its log is in memory, and its model takes loud frames for speech."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +25,7 @@ SECOND = 16_000
 
 
 def loud(seconds: float) -> bytes:
-    """Return speech, as `hear` takes it."""
+    """Return samples that `hear` takes for speech."""
     return np.full(int(seconds * SECOND), 4_000, np.int16).tobytes()
 
 
@@ -48,14 +48,14 @@ def record_of(chunk: AudioChunk, offset: int, timestamp_ms: int = 0) -> Consumer
 
 
 class Log:
-    """The progress log and the publisher. `happened` has what was decided and sent, in order."""
+    """The progress log and the publisher. `happened` lists the decisions and the sent events, in order."""
 
     def __init__(self) -> None:
         self.happened: list[Progress | Event] = []
         self.ends: list[AudioChunk] = []
         self.tombstones: list[str] = []
         self.counted: dict[str, Progress] = {}
-        self.others: dict[int, Progress] = {}  # what another process decides first, by revision
+        self.others: dict[int, Progress] = {}  # decisions that another process makes first, by revision
         self.assigned: list[int] = []
         self.assign_error: Exception | None = None
         self._grew = asyncio.Condition()
@@ -94,11 +94,11 @@ class Log:
         return partition < 8
 
     def all(self, kind: type[Kind]) -> list[Kind]:
-        """Return what happened of one kind."""
+        """Return the entries of `happened` of one kind, in order."""
         return [each for each in self.happened if isinstance(each, kind)]
 
     async def wait_for(self, kind: type, count: int = 1) -> None:
-        """Return once `count` of a kind have happened."""
+        """Wait until `happened` has `count` entries of a kind."""
         async with asyncio.timeout(LIMIT_S), self._grew:
             await self._grew.wait_for(lambda: sum(isinstance(each, kind) for each in self.happened) >= count)
 
@@ -109,7 +109,7 @@ class Log:
 
 
 class Decoding:
-    """Admission to a Triton that hears its own lane in everything, while `finals` and `partials` are set."""
+    """Admission to a Triton whose transcripts name their lane, and which answers while `finals`, `partials` are set."""
 
     def __init__(self) -> None:
         self.finals = asyncio.Event()
@@ -133,7 +133,7 @@ class Decoding:
 
 
 class World:
-    """The services of a process, on stand-ins that the tests look at."""
+    """The services of a process, on stand-ins that the tests inspect."""
 
     def __init__(self, settings: Settings) -> None:
         self.log = Log()

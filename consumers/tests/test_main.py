@@ -1,4 +1,4 @@
-"""The process starts with right settings alone, and says in one line why it cannot go on."""
+"""The process starts only with valid settings, and logs one line that says why it cannot go on."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,21 +13,21 @@ from whisperline_transcriber.settings import Settings
 
 
 def test_a_model_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process ends at once with a line that names the setting."""
+    """A missing model file ends the process at once with a line that names the setting."""
     monkeypatch.setenv("WHISPERLINE_TRANSCRIBER_VAD_MODEL", str(Path(__file__).with_name("none.onnx")))
     with pytest.raises(SettingsError, match=r"^WHISPERLINE_TRANSCRIBER_VAD_MODEL: "):
         Settings.read()
 
 
 async def test_a_kafka_that_does_not_answer_ends_the_start(settings: Callable[..., Settings]) -> None:
-    """After the time that the setting allows; meanwhile the process is live and not ready."""
+    """The process ends if Kafka does not answer within `start_timeout_s`, and is live but not ready until then."""
     chosen = settings(start_timeout_s=1.0, metrics_port=0).model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
     with pytest.raises(StartupError, match="did not answer within 1 s"):
         await main(chosen, Stop())
 
 
 async def test_a_process_that_waits_for_kafka_ends_when_told(settings: Callable[..., Settings]) -> None:
-    """It has nothing to hand over yet."""
+    """A process that still waits for Kafka ends at once when stopped, because it has nothing to hand over."""
     chosen = settings(metrics_port=18_129).model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
     stop = Stop()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks, httpx.AsyncClient() as client:

@@ -1,4 +1,4 @@
-"""The transcriber as a process, on real Kafka and Triton, writes the right events when records are wrong or late."""
+"""The transcriber as a process, on real Kafka and Triton, handles wrong and late records, races and shutdowns."""
 
 import asyncio
 import os
@@ -68,7 +68,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
 
 
 class Log:
-    """One session's side of the log: records in, events out."""
+    """The log from one session's point of view: it writes the session's records and reads its events."""
 
     def __init__(self, producer: AIOKafkaProducer, events: AIOKafkaConsumer, dead: AIOKafkaConsumer) -> None:
         self.session_id = uuid.uuid4().hex
@@ -97,7 +97,7 @@ class Log:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def log(stack: Stack) -> AsyncIterator[Log]:
-    """A new session's log; the readers stand at the ends of their topics."""
+    """A new session's log, whose readers begin at the current ends of their topics."""
     producer = AIOKafkaProducer(bootstrap_servers=stack.kafka_bootstrap)
     events = await _at_end(stack, TopicPartition(TRANSCRIPTIONS, REPLY_PARTITION))
     dead = await _at_end(stack, TopicPartition(AUDIO_CHUNKS_DEAD, 0))
@@ -119,7 +119,7 @@ async def _at_end(stack: Stack, at: TopicPartition) -> AIOKafkaConsumer:
 
 
 async def test_an_unreadable_record_is_set_aside_with_its_reason_and_the_partition_moves_on(log: Log) -> None:
-    """The record goes to the dead letters as it came; the session behind it is served."""
+    """An unreadable record goes unchanged to the dead letters, and the session after it is served."""
     sent = await log.producer.send_and_wait(
         AUDIO_CHUNKS, b"garbage", key=log.session_id.encode(), headers=[("x", b"1")]
     )
@@ -137,7 +137,7 @@ async def test_an_unreadable_record_is_set_aside_with_its_reason_and_the_partiti
 
 
 async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Log) -> None:
-    """A record that has no room for the reason beside it is set aside without its value."""
+    """If a record leaves no room for the reason, its dead letter has the origin but no value."""
     large = b"x" * (MAX_MESSAGE_BYTES - 150)
     sent = await log.producer.send_and_wait(AUDIO_CHUNKS, large, key=log.session_id.encode())
     await log.write(AudioKind.START)
@@ -149,7 +149,7 @@ async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Lo
 
 
 async def test_a_reply_partition_that_does_not_exist_is_unreadable(log: Log) -> None:
-    """Nobody could be answered there, so the record is set aside instead of holding the partition up."""
+    """A record with an unknown reply partition becomes a dead letter, instead of blocking its partition."""
     await log.write(AudioKind.START, reply_partition=99)
     async with asyncio.timeout(LIMIT_S):
         letter = await log.dead.getone()
@@ -157,7 +157,7 @@ async def test_a_reply_partition_that_does_not_exist_is_unreadable(log: Log) -> 
 
 
 async def test_a_reply_partition_that_is_added_is_replied_to(stack: Stack, log: Log) -> None:
-    """A gateway that was added with its partition is served by transcribers that have run since before."""
+    """Running transcribers serve a gateway that was added with its reply partition."""
     await create_topics(Broker(stack.kafka_bootstrap), topics(reply_partitions=9))
     replies = await _at_end(stack, TopicPartition(TRANSCRIPTIONS, 8))
     try:
@@ -170,7 +170,7 @@ async def test_a_reply_partition_that_is_added_is_replied_to(stack: Stack, log: 
 
 
 async def test_a_session_without_records_is_ended_through_the_log(log: Log) -> None:
-    """When client and gateway are gone, the transcriber itself writes the END that it then obeys."""
+    """When client and gateway are gone, the transcriber writes the END itself and ends the session when it reads it."""
     await log.write(AudioKind.START)
     await log.write(AudioKind.AUDIO, np.zeros(16_000, np.int16).tobytes())
     end = await log.event(SessionEnd)
@@ -198,7 +198,7 @@ async def test_a_resumption_is_answered_where_it_asks(log: Log) -> None:
 
 
 async def test_nothing_behind_an_end_is_used(log: Log) -> None:
-    """A RESUME behind the END is answered with the end of the session, and its audio is left out."""
+    """A RESUME after the END is answered with the end of the session, and its audio is ignored."""
     half_a_second = np.zeros(8_000, np.int16).tobytes()
     await log.write(AudioKind.START)
     await log.write(AudioKind.AUDIO, half_a_second)
@@ -215,7 +215,7 @@ async def test_nothing_behind_an_end_is_used(log: Log) -> None:
 async def test_a_process_that_decides_second_goes_on_from_what_counts(
     stack: Stack, log: Log, progress: Callable[..., Progress]
 ) -> None:
-    """The decision of the other process is published to the letter, and the session goes on from there."""
+    """The process publishes the other process's decision unchanged, and the session goes on from there."""
     attached_at = await log.write(AudioKind.START)
     started = await log.event(SessionStart)
     ids = {"session_id": log.session_id, "connection_id": "first", "client_id": "test", "time_ms": started.time_ms}
@@ -264,7 +264,7 @@ async def test_every_decision_is_in_the_progress_log(stack: Stack, log: Log) -> 
 
 
 async def test_of_two_owners_the_first_in_the_log_decides(stack: Stack, progress: Callable[..., Progress]) -> None:
-    """Both learn the same decision, and so does a process that reads the log later: never the second one."""
+    """Both processes, and one that reads the log later, accept the first decision and never the second."""
     session_id = uuid.uuid4().hex
     broker = Broker(stack.kafka_bootstrap)
     async with DurableProducer(broker, "test") as producer, asyncio.TaskGroup() as tasks:
@@ -308,7 +308,7 @@ async def _terminate(stack: Stack) -> None:
 
 
 async def test_sigterm_is_obeyed_while_kafka_is_away(stack: Stack) -> None:
-    """The process ends by itself, and its next is ready when Kafka is back."""
+    """SIGTERM ends the process while Kafka is unavailable, and its successor is ready once Kafka is back."""
     await stack.stop("kafka")
     try:
         await _terminate(stack)

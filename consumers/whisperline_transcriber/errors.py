@@ -5,13 +5,13 @@
     └── TritonError          Triton gave no answer
         └── RoutingError     Triton did not say which version of the model serves a session
 
-What ends the process is a `whisperline_runtime.errors.ProcessError`: too many dead letters, Kafka that refuses us,
-a wrong setting. Any other exception is a defect and ends it, too.
+A `whisperline_runtime.errors.ProcessError` ends the process on purpose: too many dead letters, a Kafka that refuses
+this client, a wrong setting. Any other exception is a defect and ends it, too.
 """
 
 
 class TranscriberError(Exception):
-    """The base of all errors that the transcriber handles itself."""
+    """Base of the errors that the transcriber handles itself."""
 
 
 class LostRaceError(TranscriberError):
@@ -19,7 +19,7 @@ class LostRaceError(TranscriberError):
 
 
 class TritonError(TranscriberError):
-    """Triton gave no answer; `is_retriable` tells whether asking again can help."""
+    """Triton gave no answer. If `is_retriable`, the same request may succeed later."""
 
     def __init__(self, message: str, *, is_retriable: bool) -> None:
         super().__init__(message)
@@ -27,12 +27,12 @@ class TritonError(TranscriberError):
 
     @property
     def version_is_gone(self) -> bool:
-        """True if the version that was asked is not served (any more)."""
+        """True if Triton does not serve the requested version, or no longer does."""
         return "unknown model" in str(self)
 
     @property
     def outcome(self) -> str:
-        """The outcome's name in the metrics."""
+        """The outcome's label in the metrics: `gone`, `failed` or `refused`."""
         if self.version_is_gone:
             return "gone"
         return "failed" if self.is_retriable else "refused"

@@ -1,8 +1,8 @@
-"""The transcriber's metrics, for Prometheus. The README's table lists them."""
+"""The transcriber's metrics, for Prometheus. docs/metrics.md lists them."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
-# People notice half a second, and give up after ten.
+# Seconds. People notice a delay of half a second, and give up after ten.
 LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 
 EVENTS = Counter("whisperline_transcriber_events_total", "Events published", ["type"])

@@ -8,7 +8,7 @@ from whisperline_transcriber.stream.segmentation import Segmentation
 
 
 class Settings(ConsumerSettings):
-    """Every setting, with its unit in its name. The README's table says the same."""
+    """The transcriber's settings, each with its unit in its name. The README's table describes the same settings."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_TRANSCRIBER_")
 
@@ -17,12 +17,12 @@ class Settings(ConsumerSettings):
         default=None, description="static membership: a restart within the session timeout moves no partition"
     )
     session_timeout_ms: int = Field(
-        default=10_000, ge=6_000, description="a process that is silent for so long loses its partitions"
+        default=10_000, ge=6_000, description="a process without a heartbeat for this long loses its partitions"
     )
     triton_url: str = Field(default="127.0.0.1:8101", description="host:port of Triton's gRPC")
     model: str = Field(default="whisper", description="the model's name in Triton")
     rollout_keep_s: float = Field(
-        default=2, ge=0, description="how long a session's model version is kept before it is asked for again"
+        default=2, ge=0, description="how long a session's model version is cached before it is looked up again"
     )
     vad_model: FilePath = Field(description="Silero's ONNX file")
     metrics_host: str = Field(default="127.0.0.1", description="address of the probes and metrics")
@@ -42,9 +42,9 @@ class Settings(ConsumerSettings):
         ge=60,
         description="most audio that waits in memory for voice activity or Triton, of all sessions",
     )
-    idle_timeout_s: float = Field(default=90, gt=0, description="a session without records for so long is ended")
+    idle_timeout_s: float = Field(default=90, gt=0, description="a session without records for this long is ended")
     remember_s: float = Field(
-        default=600, ge=0, description="how long a session that is over answers a client that comes back"
+        default=600, ge=0, description="how long a client that comes back to an ended session still gets its end"
     )
     commit_interval_s: float = Field(default=1, gt=0, description="time between two commits of the low watermark")
     drain_deadline_s: float = Field(
@@ -55,7 +55,7 @@ class Settings(ConsumerSettings):
     )
 
     def segmentation(self, end_silence_ms: int) -> Segmentation:
-        """Return the rules for a session whose client asked for `end_silence_ms`."""
+        """Return the segmentation rules for a session whose client chose `end_silence_ms`."""
         return Segmentation(
             pre_roll_ms=self.pre_roll_ms, max_length_ms=self.max_length_ms, end_silence_ms=end_silence_ms
         )

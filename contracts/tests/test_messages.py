@@ -1,4 +1,4 @@
-"""What is written is read back, equal; what is not readable is refused with one error and a reason."""
+"""Messages are read back equal, and unreadable ones raise one error with a reason."""
 
 import json
 from typing import Any
@@ -167,7 +167,7 @@ def test_progress_is_read_as_it_was_written(progress: Progress) -> None:
 
 @given(chunks(), newer_minors, st.dictionaries(texts.map(lambda name: f"new_{name}"), texts.map(str.encode)))
 def test_a_chunk_of_a_newer_minor_is_read(chunk: AudioChunk, version: str, added: dict[str, bytes]) -> None:
-    """Headers that a newer minor added are passed over, options that it added too."""
+    """Readers ignore headers and options that a newer minor version added."""
     headers = {**dict(chunk.headers()), "schema": version.encode(), **added}
     headers["options"] = json.dumps({**json.loads(headers["options"]), "new_option": 1}).encode()
     assert AudioChunk.from_record(headers.items(), chunk.data) == chunk
@@ -175,21 +175,21 @@ def test_a_chunk_of_a_newer_minor_is_read(chunk: AudioChunk, version: str, added
 
 @given(events, newer_minors, unknown_fields)
 def test_an_event_of_a_newer_minor_is_read(event: Event, version: str, added: dict[str, Any]) -> None:
-    """Fields that a newer minor added are passed over; the version that it was written with is kept."""
+    """Readers ignore fields that a newer minor version added, and keep the version of the message."""
     value = json.dumps({**json.loads(encode_event(event)), **added, "schema": version}).encode()
     assert decode_event(value) == event.model_copy(update={"schema_version": version})
 
 
 @given(progresses, newer_minors, unknown_fields)
 def test_progress_of_a_newer_minor_is_read(progress: Progress, version: str, added: dict[str, Any]) -> None:
-    """Fields that a newer minor added to the progress are passed over."""
+    """Readers ignore fields that a newer minor version added to the progress."""
     value = json.dumps({**json.loads(encode_progress(progress)), **added, "schema": version}).encode()
     assert decode_progress(value) == progress.model_copy(update={"schema_version": version})
 
 
 @given(chunks(), events, progresses, other_majors | no_versions)
 def test_another_major_is_refused(chunk: AudioChunk, event: Event, progress: Progress, version: str) -> None:
-    """A message of another major version, or of none, is refused, and the reason names the version."""
+    """A message of another major version, or without a version, is refused with a reason that names the version."""
     with pytest.raises(UnreadableMessage, match="schema version"):
         AudioChunk.from_record({**dict(chunk.headers()), "schema": version.encode()}.items(), chunk.data)
     with pytest.raises(UnreadableMessage, match="schema version"):
@@ -200,7 +200,7 @@ def test_another_major_is_refused(chunk: AudioChunk, event: Event, progress: Pro
 
 @given(events, json_values)
 def test_the_version_is_judged_before_the_rest(event: Event, other: Any) -> None:
-    """What a newer major made of the fields does not matter: the reason is its version."""
+    """A newer major version is the reason for the refusal, whatever its fields hold."""
     value = dict.fromkeys(json.loads(encode_event(event)), other)
     with pytest.raises(UnreadableMessage, match=r"schema version 2\.0"):
         decode_event(json.dumps({**value, "schema": "2.0"}).encode())
@@ -210,14 +210,14 @@ def test_the_version_is_judged_before_the_rest(event: Event, other: Any) -> None
 
 @given(any_headers, st.none() | st.binary(max_size=200))
 def test_any_headers_and_bytes_are_a_chunk_or_unreadable(headers: list[tuple[str, bytes]], value: bytes | None) -> None:
-    """Whatever a record of `audio_chunks` holds, reading it raises nothing but `UnreadableMessage`."""
+    """Reading arbitrary bytes and headers of `audio_chunks` raises nothing but `UnreadableMessage`."""
     with pytest.raises(UnreadableMessage):
         AudioChunk.from_record(headers, value)
 
 
 @given(chunks(), st.data())
 def test_a_chunk_with_a_wrong_header_is_a_chunk_or_unreadable(chunk: AudioChunk, data: st.DataObject) -> None:
-    """Whatever one header holds, reading the record gives a chunk or raises `UnreadableMessage`."""
+    """Reading a record with one arbitrary header gives a chunk or raises `UnreadableMessage`."""
     headers = dict(chunk.headers())
     name = data.draw(st.sampled_from(sorted(headers)))
     headers[name] = data.draw(st.binary(max_size=40) | texts.map(str.encode) | naturals.map(lambda n: str(n).encode()))
@@ -236,7 +236,7 @@ def test_a_missing_header_is_named(chunk: AudioChunk, data: st.DataObject) -> No
 
 @given(st.none() | st.binary(max_size=200))
 def test_any_bytes_are_no_event(value: bytes | None) -> None:
-    """Bytes that nobody wrote as an event are refused with `UnreadableMessage`."""
+    """Arbitrary bytes are refused with `UnreadableMessage`."""
     with pytest.raises(UnreadableMessage):
         decode_event(value)
     with pytest.raises(UnreadableMessage):
@@ -245,7 +245,7 @@ def test_any_bytes_are_no_event(value: bytes | None) -> None:
 
 @given(events, progresses, st.data())
 def test_any_value_of_a_field_is_read_or_unreadable(event: Event, progress: Progress, data: st.DataObject) -> None:
-    """Whatever one field of a message holds, reading it raises nothing but `UnreadableMessage`."""
+    """Reading a message with one arbitrary field raises nothing but `UnreadableMessage`."""
     for value, decode in ((encode_event(event), decode_event), (encode_progress(progress), decode_progress)):
         fields = json.loads(value)
         fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(json_values)
@@ -257,7 +257,7 @@ def test_any_value_of_a_field_is_read_or_unreadable(event: Event, progress: Prog
 
 @given(events, st.data())
 def test_a_cut_event_is_unreadable(event: Event, data: st.DataObject) -> None:
-    """A part of an event's JSON is not an event."""
+    """A truncated event is refused."""
     value = encode_event(event)
     with pytest.raises(UnreadableMessage):
         decode_event(value[: data.draw(st.integers(0, len(value) - 1))])
@@ -291,7 +291,7 @@ def test_what_is_wrong_with_a_chunk_is_said(changes: dict[str, bytes], value: by
 
 @given(chunks())
 def test_a_chunk_knows_its_samples(chunk: AudioChunk) -> None:
-    """A chunk's samples are counted a channel."""
+    """A chunk's samples are counted per channel."""
     assert chunk.samples * 2 * chunk.channels == len(chunk.data)
 
 
@@ -313,7 +313,7 @@ def test_a_dead_letter_keeps_the_record_and_says_where_it_lay(
 
 @given(st.lists(progresses, min_size=1, max_size=6))
 def test_progress_counts_once_for_each_revision(written: list[Progress]) -> None:
-    """Of records with one revision only the first counts, and no revision is skipped."""
+    """Only the first record of a revision counts, and no revision is skipped."""
     counted: Progress | None = None
     revisions = []
     for progress in written:
@@ -325,7 +325,7 @@ def test_progress_counts_once_for_each_revision(written: list[Progress]) -> None
 
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_a_session_has_one_partition_number(audio_partitions: int, reply_partitions: int) -> None:
-    """Audio and progress have the same number of partitions, and every topic takes the largest message."""
+    """Audio and progress have the same number of partitions, and every topic accepts the largest message."""
     by_name = {topic.name: topic for topic in topics(audio_partitions, reply_partitions)}
     assert by_name[AUDIO_CHUNKS].partitions == by_name[SESSION_PROGRESS].partitions == audio_partitions
     assert {topic.config["max.message.bytes"] for topic in by_name.values()} == {str(MAX_MESSAGE_BYTES)}

@@ -1,7 +1,7 @@
-"""Read and write the records of the topic `audio_chunks`: the key is the session id, the value the audio bytes.
+"""Read and write the records of the topic `audio_chunks`. The key is the session id, the value the audio bytes.
 
 Everything else is in the headers, each a UTF-8 string, so that a record can be routed without touching its
-audio. A session is one key and so one ordered partition: the order of its records is the truth about it.
+audio. All records of a session have the same key and so are in one partition, whose order is authoritative.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ MAX_CHANNELS = 8
 class AudioKind(StrEnum):
     """The purpose of a record of `audio_chunks`.
 
-    START opens the session. AUDIO carries samples (or none, to show that the connection lives). FINALIZE closes
+    START opens the session. AUDIO carries samples (or none, as a keep-alive of the connection). FINALIZE closes
     the open segment now. RESUME names a new connection, and with it a new reply partition. END closes the session.
     """
 
@@ -52,9 +52,9 @@ class StreamOptions(BaseModel):
 class AudioChunk:
     """One record of `audio_chunks`.
 
-    `position` counts samples a channel, at `sample_rate`, from the start of the session to the first of `data`:
-    a session is contiguous, so audio that was sent twice is recognised by its position. `sequence` counts
-    the records of one connection from 0. For END, `position` is where the session's audio ends.
+    `position` is the number of samples per channel, at `sample_rate`, from the start of the session to the first
+    sample of `data`. A session's audio is contiguous, so audio that was sent twice is recognised by its position.
+    `sequence` counts the records of one connection from 0. For END, `position` is where the session's audio ends.
     """
 
     session_id: str
@@ -62,7 +62,7 @@ class AudioChunk:
     client_id: str
     kind: AudioKind
     sequence: int
-    position: int  # samples a channel
+    position: int  # samples per channel
     sample_rate: int  # Hz
     reply_partition: int
     channels: int = 1
@@ -98,7 +98,7 @@ class AudioChunk:
 
     @classmethod
     def from_record(cls, headers: Iterable[Header], value: bytes | None) -> "AudioChunk":
-        """Read a record. Raises `UnreadableMessage`, with a reason for people, if any part of it is wrong."""
+        """Read a record. Raises `UnreadableMessage`, with a human-readable reason, if any part of it is wrong."""
         try:
             fields = _Headers((name, value.decode()) for name, value in headers)
         except (UnicodeDecodeError, AttributeError) as error:

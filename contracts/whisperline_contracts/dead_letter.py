@@ -1,4 +1,4 @@
-"""Describe the records of the dead-letter topics: the record as it came, with reason and origin in its headers."""
+"""Describe the records of the dead-letter topics: an unusable record with the reason and its origin in headers."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from whisperline_contracts.audio import Header
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A record that could not be read, with its reason and origin."""
+    """The reason why a record could not be used, and its origin."""
 
     reason: str
     topic: str
     partition: int
     offset: int
-    consumer: str  # the group that could not read it
+    consumer: str  # the group that could not use it
 
     def headers(self, original: tuple[Header, ...]) -> list[Header]:
-        """Return the headers of the dead letter: those of the record itself, then its reason and origin."""
+        """Return the dead letter's headers: the record's own `headers`, then the reason and the origin."""
         origin = {
             "dead_letter.reason": self.reason,
             "dead_letter.topic": self.topic,

@@ -1,8 +1,8 @@
-"""Read and write the records of the topic `transcriptions`: one JSON event each; the key is the session id.
+"""Read and write the records of the topic `transcriptions`. The key is the session id, the value one JSON event.
 
 Times are milliseconds from the start of the session's audio; `time_ms` is when the event was made, in
 milliseconds since the Unix epoch. A final is identified by `(session_id, segment_index)`: the first one written
-is the only one that counts, and a process that writes it again writes the same.
+is the only one that counts, and a process that writes it again writes the same content.
 """
 
 from enum import StrEnum
@@ -47,7 +47,7 @@ class Word(_Message):
 
 
 class SessionStart(_Event):
-    """A session has begun. Sent again, the same, after a replay."""
+    """A session has begun. After a replay it may be sent again, unchanged."""
 
     type: Literal["session_start"] = "session_start"
     sample_rate: int  # Hz
@@ -88,7 +88,7 @@ class Final(_Event):
     reason: SegmentEnd
     model: str
     model_version: str
-    position: int  # samples at the session's own rate, up to which the session is done
+    position: int  # end of the segment, in samples at the session's own rate: everything before it is decided
 
 
 class Finalized(_Event):
@@ -99,7 +99,7 @@ class Finalized(_Event):
 
 
 class UtteranceEnd(_Event):
-    """The silence after the last word has lasted as long as the client asked for."""
+    """The silence after the last word has reached the length that the client chose."""
 
     type: Literal["utterance_end"] = "utterance_end"
     last_word_end_ms: int
@@ -108,8 +108,8 @@ class UtteranceEnd(_Event):
 class Resumed(_Event):
     """The answer to a RESUME, sent to the new reply partition.
 
-    `position` (samples) is where the durable audio of the session ends. Finals below `next_segment_index` were
-    published before, to the old reply partition; that one and all later ones come to the new one.
+    `position` (samples) is where the durable audio of the session ends. Finals with an index below
+    `next_segment_index` were published to the old reply partition; later ones go to the new reply partition.
     """
 
     type: Literal["resumed"] = "resumed"
@@ -118,7 +118,7 @@ class Resumed(_Event):
 
 
 class SessionEnd(_Event):
-    """The session is over: it has `segment_count` segments. `reason` is "unknown" if it was over long before."""
+    """The session is over, with `segment_count` segments. `reason` is "unknown" if the session is no longer known."""
 
     type: Literal["session_end"] = "session_end"
     segment_count: int
@@ -135,12 +135,12 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 
 def encode_event(event: Event) -> bytes:
-    """Return the record's value, UTF-8 JSON."""
+    """Return the record's value as UTF-8 JSON."""
     return _EVENT.dump_json(event, by_alias=True)
 
 
 def decode_event(value: bytes | None) -> Event:
-    """Read a record's value. Raises `UnreadableMessage`, with a reason for people."""
+    """Read a record's value. Raises `UnreadableMessage` with a human-readable reason."""
     try:
         check_json_version(value or b"")
         return _EVENT.validate_json(value or b"")

@@ -1,12 +1,12 @@
-"""Read and write the compacted topic `session_progress`: the key is the session id, the value how far a session is.
+"""Read and write the compacted topic `session_progress`. The key is the session id, the value its progress as JSON.
 
-This topic decides what was transcribed. A transcriber writes a record here *before* it publishes the final
-that the record carries, reads it back, and publishes only if its record was the first with that `revision`:
-the order of the log settles every race between an old owner of a partition and a new one. A record counts if
-its revision is one above that of the record that counted before it; every other is ignored by all readers.
-After a crash the new owner publishes the carried events again, to the letter, and goes on from `base`.
+This topic decides what was transcribed. Before a transcriber publishes a final, it writes a record here that carries
+the final, and reads it back. It publishes only if its record was the first with that `revision`, so the order of the
+log settles every race between an old owner of a partition and a new one. A record counts if its revision is one above
+that of the last record that counted; readers ignore all others. After a crash, the new owner publishes the carried
+events again, unchanged, and goes on from `base`.
 
-A tombstone (no value) follows when the session has ended and no replay can reach its audio any more.
+A tombstone (a record without a value) is written once the session has ended and no replay can reach its audio.
 """
 
 from typing import Self
@@ -19,7 +19,7 @@ from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, che
 
 
 class Progress(BaseModel):
-    """A session's progress: everything before sample `base` (at 16 kHz) is done, in `next_segment_index` finals."""
+    """A session's progress: all audio before sample `base` (at 16 kHz) is decided, in `next_segment_index` finals."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -36,22 +36,22 @@ class Progress(BaseModel):
     attached_at: int = Field(ge=0)  # offset in audio_chunks of the START or RESUME that named the connection
     base: int = Field(ge=0)  # samples at 16 kHz
     next_segment_index: int = Field(ge=0)
-    speech_end_ms: int | None = None  # end of the last speech, until its utterance end has been told
+    speech_end_ms: int | None = None  # end of the last speech; None if its UtteranceEnd was sent, or without speech
     final: Final | None = None  # the final that this record decides, if it decides one
     end: SessionEnd | None = None  # set when the session is over
 
     def follows(self, before: Self | None) -> bool:
-        """Return True if this record counts, given the last one that counted."""
+        """Return True if this record counts, given `before`, the last record that counted."""
         return before is None or self.revision == before.revision + 1
 
 
 def encode_progress(progress: Progress) -> bytes:
-    """Return the record's value, UTF-8 JSON."""
+    """Return the record's value as UTF-8 JSON."""
     return progress.model_dump_json(by_alias=True).encode()
 
 
 def decode_progress(value: bytes) -> Progress:
-    """Read a record's value. Raises `UnreadableMessage`, with a reason for people."""
+    """Read a record's value. Raises `UnreadableMessage` with a human-readable reason."""
     try:
         check_json_version(value)
         return Progress.model_validate_json(value)

@@ -1,7 +1,7 @@
 """Name every Kafka topic, with its partitions and settings.
 
 `audio_chunks` and `session_progress` have the same partitions, and a session has the same partition number in
-both: whoever owns a session's audio owns its progress. `transcriptions` has a partition for each gateway
+both: the process that owns a session's audio owns its progress. `transcriptions` has a partition for each gateway
 ordinal, which is that gateway's reply partition.
 """
 
@@ -23,9 +23,9 @@ _DAY_MS = 24 * _HOUR_MS
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic: its name, number of partitions, and broker settings (all values are strings, as Kafka has them).
+    """A topic: its name, number of partitions, and broker settings (all values are strings, as in Kafka).
 
-    `keyed`: which partition a key has matters to readers, so the number of partitions must never change.
+    If `keyed`, readers rely on the partition of a key, so the number of partitions must never change.
     """
 
     name: str
@@ -39,10 +39,12 @@ def topics(audio_partitions: int = 8, reply_partitions: int = 8, replication_fac
     """Return every topic that Whisperline needs.
 
     `audio_partitions` bounds the number of transcriber processes, `reply_partitions` the number of gateways.
-    Neither may be lowered later, and raising `audio_partitions` moves sessions that are under way: see
-    `docs/architecture.md`. With a `replication_factor` of three or more, what is acknowledged is on two brokers.
+    Neither may be lowered later, and raising `audio_partitions` would move running sessions: see
+    `docs/architecture.md`. With a `replication_factor` of three or more, an acknowledged record is on two brokers.
     """
-    in_sync = "2" if replication_factor > 2 else "1"  # two copies of two would stop writing when one broker restarts
+    in_sync = (
+        "2" if replication_factor > 2 else "1"
+    )  # requiring both of two copies would stop writes while a broker restarts
     size = {"max.message.bytes": str(MAX_MESSAGE_BYTES), "min.insync.replicas": in_sync}
     kept = {**size, "retention.ms": str(_DAY_MS), "message.timestamp.type": "LogAppendTime"}
     dead = {**size, "retention.ms": str(14 * _DAY_MS)}

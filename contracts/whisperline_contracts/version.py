@@ -1,7 +1,7 @@
 """Check the version that every message carries; define the one error that reading a message raises.
 
-A newer minor version only adds: readers take what they know and ignore the rest. A newer major version
-changes meaning: readers refuse it, and the record goes to the dead letters.
+A newer minor version only adds fields: readers use the ones they know and ignore the rest. A newer major version
+changes the meaning of fields: readers refuse it, and the record goes to the dead letters.
 """
 
 import re
@@ -15,7 +15,7 @@ _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")
 
 
 class UnreadableMessage(ValueError):
-    """A record that this release cannot read. Reading it again gives the same answer: never retry it."""
+    """A record that this release cannot read. Never retry it: reading it again fails in the same way."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -36,8 +36,8 @@ class _Envelope(BaseModel):
 
 
 def check_json_version(value: bytes) -> None:
-    """Check the version of a JSON message before anything else of it is looked at: a newer major may change it all.
+    """Check the version of a JSON message. Do this before reading any other field: a newer major may change them all.
 
-    Raises `UnreadableMessage`, and pydantic's `ValidationError` if `value` is no JSON object with a version.
+    Raises `UnreadableMessage`, and pydantic's `ValidationError` if `value` is not a JSON object with a version.
     """
     check_version(_Envelope.model_validate_json(value).schema_version)

@@ -62,7 +62,7 @@ async def test_another_file_than_the_published_one_is_refused(published: Archive
 
 
 async def test_an_index_without_the_archive_is_reported(published: Archive, settings: LocalSettings) -> None:
-    """The error names the step, holds pip's own words, and says what to check."""
+    """If the index lacks the archive, the error names the step, quotes pip, and says what to check."""
     missing = Archive("clip", "2.0", published.sha256, published.members)
     with pytest.raises(StepFailed, match=r"(?s)fetching clip==2\.0.*No matching distribution.*package index"):
         await fetch(missing, settings)

@@ -19,12 +19,12 @@ from whisperline_local.settings import LocalSettings
     ],
 )
 def test_the_version_of_java_is_read(output: str, major: int) -> None:
-    """Old and new numbering give the same kind of number."""
+    """The major version is read from both the old (1.8) and the new numbering."""
     assert parse_java_version(output) == major
 
 
 @pytest.mark.parametrize("java", ["no-such-java", sys.executable])
 async def test_a_missing_or_wrong_java_is_reported(tmp_path: Path, java: str) -> None:
-    """The error says what to install."""
+    """If Java is missing or too old, the error says what to install."""
     with pytest.raises(StepFailed, match=r"(?s)finding Java.*Install Java 17"):
         await find_java(LocalSettings(state_dir=tmp_path, java=java))

@@ -16,7 +16,7 @@ def taken_port() -> Iterator[int]:
 
 
 def test_a_taken_port_is_named_with_its_holder_and_its_setting(taken_port: int) -> None:
-    """The reader learns the port, who has it, and which setting moves it."""
+    """The error names the taken port, the process that holds it, and the setting that moves it."""
     with pytest.raises(PortTaken) as caught:
         check_ports([PortUse("kafka", taken_port, "kafka_port")])
     message = str(caught.value)
@@ -26,7 +26,7 @@ def test_a_taken_port_is_named_with_its_holder_and_its_setting(taken_port: int) 
 
 
 def test_every_taken_port_is_reported_at_once(taken_port: int) -> None:
-    """The error of one attempt names every port that is in the way."""
+    """One error names every taken port."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         uses = [PortUse("kafka", taken_port, "kafka_port"), PortUse("triton", other.getsockname()[1], "triton_port")]
         with pytest.raises(PortTaken) as caught:

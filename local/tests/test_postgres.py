@@ -8,7 +8,7 @@ from whisperline_local.settings import LocalSettings
 
 
 def test_a_closed_folder_on_the_way_is_noticed(tmp_path: Path) -> None:
-    """A path is reachable for any user only if every folder that leads to it, and is there already, is open."""
+    """A path is reachable only if any user may traverse each of its existing parent folders."""
     outer, inner = tmp_path / "outer", tmp_path / "outer/inner"
     inner.mkdir(parents=True)
     for folder in (outer, inner):
@@ -20,7 +20,7 @@ def test_a_closed_folder_on_the_way_is_noticed(tmp_path: Path) -> None:
 
 
 def test_data_outside_the_state_folder_belongs_to_one_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state folder that was made again, with a new password, does not find the data of the one before."""
+    """A state folder that was made again, with a new password, does not use the data of the old one."""
     monkeypatch.setattr(postgres, "server_user_id", lambda: 65534)
     monkeypatch.setattr(postgres, "is_reachable", lambda _path: False)
     settings = LocalSettings(state_dir=tmp_path)

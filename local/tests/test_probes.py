@@ -1,4 +1,4 @@
-"""Readiness checks say no to whatever is not a ready service, and never raise."""
+"""Readiness checks return False for anything but a ready service, and never raise."""
 
 import socket
 import threading
@@ -44,7 +44,7 @@ def silent_port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 async def test_http(server_port: int, closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only 200 is ready, and a proxy in the environment is not asked."""
+    """Only status 200 counts as ready, and a proxy in the environment is not used."""
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port}")
     assert await probes.http_ok(server_port, "/ready")
     assert not await probes.http_ok(server_port, "/other")
@@ -52,13 +52,13 @@ async def test_http(server_port: int, closed_port: int, monkeypatch: pytest.Monk
 
 
 async def test_services_that_do_not_answer_are_not_ready(silent_port: int) -> None:
-    """A service that accepts connections and is silent is given up after the limit."""
+    """A service that accepts connections but does not answer is not ready after the limit."""
     assert not await probes.http_ok(silent_port, "/ready")
     assert not await probes.kafka_ok(f"127.0.0.1:{silent_port}")
     assert not await probes.postgres_ok(f"postgresql://postgres@127.0.0.1:{silent_port}/postgres")
 
 
 async def test_services_that_are_not_there_are_not_ready(closed_port: int) -> None:
-    """A refused connection is an answer, not an error."""
+    """A refused connection means not ready, and raises nothing."""
     assert not await probes.kafka_ok(f"127.0.0.1:{closed_port}")
     assert not await probes.postgres_ok(f"postgresql://postgres@127.0.0.1:{closed_port}/postgres")

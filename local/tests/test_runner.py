@@ -19,7 +19,7 @@ FOREVER = ("sleep", "1000")
 
 
 class Reports:
-    """Notes states, and lets a test wait for one."""
+    """Records states, and lets a test wait for one."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[State, str]] = []
@@ -102,7 +102,7 @@ async def test_a_process_that_stays_unready_is_killed_and_restarted(make: Runner
 
 
 async def test_a_service_waits_for_what_it_needs(make: Runners) -> None:
-    """A process does not start before the one it needs is ready."""
+    """A service does not start before the service that it needs is ready."""
     asked, answer = asyncio.Event(), False
 
     async def ready(_pid: int) -> bool:
@@ -120,7 +120,7 @@ async def test_a_service_waits_for_what_it_needs(make: Runners) -> None:
 
 
 async def test_a_first_start_that_fails_is_reported_with_its_log(make: Runners) -> None:
-    """The error names the step, the exit code, the last lines of the log and what to do."""
+    """A failed first start raises an error with the step, the exit code, the end of the log and a hint."""
     runner = make(Service("broken", ("sh", "-c", "echo out of luck; exit 7"), ready=never, hint="Buy a clover."))
     runner.launch()
     with pytest.raises(StepFailed, match=r"(?s)broken: exited with 7.*out of luck.*Buy a clover"):
@@ -143,7 +143,7 @@ async def test_a_process_that_dies_in_on_ready_is_noticed_at_once(make: Runners)
 
 
 async def test_a_process_that_does_not_become_ready_in_time_fails_to_start(make: Runners) -> None:
-    """The error says how long the service had."""
+    """If a process does not become ready in time, the error names the time limit."""
     runner = make(Service("slow", FOREVER, ready=never, start_limit_s=0.1))
     runner.launch()
     async with asyncio.timeout(LIMIT_S):
@@ -200,13 +200,13 @@ async def test_a_process_that_ignores_its_signal_is_killed_at_the_deadline(tmp_p
 
 
 async def test_a_tool_that_fails_is_reported(tmp_path: Path) -> None:
-    """The error holds what the tool wrote."""
+    """If a tool fails, the error quotes its output."""
     with pytest.raises(StepFailed, match=r"(?s)digging: sh exited with 3.*hit a rock"):
         await run_tool("digging", ("sh", "-c", "echo hit a rock; exit 3"), tmp_path / "log", ignore_step)
 
 
 async def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    """SIGKILL of the supervisor ends its children, though nothing of it runs any more."""
+    """If the supervisor is killed with SIGKILL, its children die, too."""
     program = (
         "import asyncio, pathlib, sys\n"
         "from whisperline_local.process import spawn\n"

@@ -30,7 +30,7 @@ def test_a_service_comes_after_all_that_it_needs(services: list[Service]) -> Non
 
 @given(acyclic(), st.data())
 def test_a_part_of_the_stack_brings_what_it_needs_and_no_more(services: list[Service], data: st.DataObject) -> None:
-    """The chosen services are there, nothing is missing, and each one is wanted by another or was chosen."""
+    """A selection holds the chosen services and all that they need, and no others."""
     chosen = data.draw(st.sets(st.sampled_from([each.name for each in services])) if services else st.just(set()))
     part = with_dependencies(services, chosen)
     names = {each.name for each in part}
@@ -39,13 +39,13 @@ def test_a_part_of_the_stack_brings_what_it_needs_and_no_more(services: list[Ser
 
 
 def test_services_that_wait_for_each_other_are_refused() -> None:
-    """The error names the circle."""
+    """The error names the services of a dependency cycle."""
     with pytest.raises(LocalError, match=r"a -> b -> a|b -> a -> b"):
         start_order([service("a", "b"), service("b", "a")])
 
 
 def test_a_need_that_is_not_there_is_refused() -> None:
-    """The error names what is missing."""
+    """The error names a needed service that does not exist."""
     with pytest.raises(LocalError, match="no such service: z"):
         start_order([service("a", "z")])
     with pytest.raises(LocalError, match="no such service: z"):

@@ -29,14 +29,14 @@ def test_settings_come_from_the_environment(clean_environment: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("name", "value"), [("KAFKA_PORT", "70000"), ("GATEWAYS", "0"), ("GATEWAYS", "9")])
 def test_a_wrong_setting_is_refused(clean_environment: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """Ports and numbers of replicas have limits."""
+    """Ports and numbers of replicas outside their limits are refused."""
     clean_environment.setenv(f"WHISPERLINE_LOCAL_{name}", value)
     with pytest.raises(ValidationError, match=name.lower()):
         LocalSettings()
 
 
 def test_the_offset_moves_every_port(tmp_path: Path) -> None:
-    """Two stacks whose offsets differ share no port, with all replicas."""
+    """Two stacks with different offsets and the most replicas share no port."""
     ports = [
         {use.port for service in all_services(settings) for use in service.ports}
         for offset in (0, 1000)
@@ -49,7 +49,7 @@ def test_the_offset_moves_every_port(tmp_path: Path) -> None:
 
 
 def test_replicas_have_names_and_ports_of_their_own(tmp_path: Path) -> None:
-    """The first keeps the plain name; each gateway has its ordinal, and all share one secret."""
+    """The first replica has the plain name; each gateway has its ordinal, and all share one secret."""
     services = {each.name: each for each in all_services(LocalSettings(state_dir=tmp_path, gateways=2, transcribers=2))}
     assert {"gateway", "gateway-1", "transcriber", "transcriber-1"} <= services.keys()
     first, second = services["gateway"].env, services["gateway-1"].env
@@ -89,7 +89,7 @@ def test_the_setting_that_moves_a_port_exists(tmp_path: Path) -> None:
 
 
 def test_secrets_are_kept_and_readable_by_the_owner_alone(tmp_path: Path) -> None:
-    """A second look at the same state folder finds the same passwords."""
+    """The secrets of a state folder stay the same, and only their owner can read them."""
     settings = LocalSettings(state_dir=tmp_path)
     assert [each.env for each in all_services(settings)] == [each.env for each in all_services(settings)]
     assert (tmp_path / "secrets.json").stat().st_mode & 0o077 == 0

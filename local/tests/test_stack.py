@@ -1,4 +1,4 @@
-"""The stack on real parts: Kafka and PostgreSQL are killed, restarted, stopped, and leave nothing."""
+"""The stack on real parts: Kafka and PostgreSQL survive kills, stop on request, and leave no process."""
 
 import asyncio
 import os
@@ -87,7 +87,7 @@ async def test_a_service_can_be_stopped_and_started(settings: LocalSettings) -> 
 
 
 async def test_a_state_folder_that_was_removed_starts_afresh(settings: LocalSettings) -> None:
-    """Its new password opens a new database: nothing that lay elsewhere for the old one is in the way."""
+    """A removed state folder starts with a new password and an empty database, even if data lay outside of it."""
     for _ in range(2):
         async with Stack(settings, ["postgres"]) as stack:
             with psycopg.connect(stack.database_url) as connection:
@@ -96,7 +96,7 @@ async def test_a_state_folder_that_was_removed_starts_afresh(settings: LocalSett
 
 
 async def test_a_second_stack_on_the_same_folder_is_refused(settings: LocalSettings) -> None:
-    """The first stack is not disturbed."""
+    """A second stack on the same folder is refused, and the first one is not disturbed."""
     async with Stack(settings, ["postgres"]) as stack:
         with pytest.raises(AlreadyRunning, match="WHISPERLINE_LOCAL_STATE_DIR"):
             await Stack(settings, ["postgres"]).__aenter__()
@@ -104,7 +104,7 @@ async def test_a_second_stack_on_the_same_folder_is_refused(settings: LocalSetti
 
 
 async def test_a_taken_port_stops_the_start_before_anything_runs(settings: LocalSettings) -> None:
-    """Nothing is started, and the folder is free again."""
+    """If a port is taken, nothing is started and the state folder is unlocked again."""
     with socket.create_server(("127.0.0.1", settings.ports.postgres)):
         with pytest.raises(PortTaken, match="WHISPERLINE_LOCAL_POSTGRES_PORT"):
             await Stack(settings, ["postgres"]).__aenter__()
@@ -115,7 +115,7 @@ async def test_a_taken_port_stops_the_start_before_anything_runs(settings: Local
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_the_command_leaves_no_process_however_it_ends(settings: LocalSettings, how: signal.Signals) -> None:
-    """SIGTERM stops in good order with exit code 0; after SIGKILL the system ends what the supervisor started."""
+    """The command leaves no process: SIGTERM stops it with exit status 0; after SIGKILL, Linux ends its children."""
     env = {
         **os.environ,
         "WHISPERLINE_LOCAL_STATE_DIR": str(settings.state),

@@ -52,7 +52,7 @@ def settings(tmp_path: Path) -> LocalSettings:
 
 @pytest.mark.integration
 async def test_a_server_whose_model_died_is_restarted(settings: LocalSettings) -> None:
-    """The server goes on to call a model ready when its process is dead; the supervisor does not believe it."""
+    """A server whose model's process died is restarted, although it still calls the model ready."""
     restarting = asyncio.Event()
 
     def report(_name: str, state: State, _detail: str) -> None:
@@ -80,7 +80,7 @@ def _region(age_s: float) -> Path:
 
 
 def test_shared_memory_of_killed_servers_is_removed() -> None:
-    """Old regions go, unless a process is there that names them; new ones stay."""
+    """Old regions that no process names are removed; named ones and new ones stay."""
     old, new, used = _region(2 * STALE_S), _region(0), _region(2 * STALE_S)
     user = subprocess.Popen(["sh", "-c", "read line", used.name], stdin=subprocess.PIPE)
     try:

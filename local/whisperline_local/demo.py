@@ -19,7 +19,7 @@ POLL_S = 0.1
 
 
 async def demonstrate(stack: Stack, speech: Path, console: Console) -> None:
-    """Stream a file through a running stack, and print the stored rows beside the time that each final took."""
+    """Stream a file through a running stack; print the stored rows with the delay of each final."""
     audio = AudioFile.open(speech)
     console.print(f"\nStreaming {speech.name}, {audio.duration_s:.1f} s of speech, as if it were spoken now\n")
     delays_s: dict[int, float | None] = {}
@@ -51,7 +51,7 @@ async def demonstrate(stack: Stack, speech: Path, console: Console) -> None:
 
 
 async def stored_finals(stack: Stack, session_id: str) -> list[StoredFinal]:
-    """Return the rows once the session's end is stored: persistence follows the log a moment later."""
+    """Return the rows once the session's end is stored, because persistence lags a moment behind the log."""
     try:
         async with asyncio.timeout(STORED_LIMIT_S), Store.open(stack.database_url) as store:
             while True:

@@ -27,7 +27,7 @@ class AlreadyRunning(LocalError):
 
 
 class StepFailed(LocalError):
-    """A step of the start failed. `step` is its name, and `log` the file with the details, if there is one."""
+    """A step of the start failed. `step` is its name, and `log` the file with the details, or None."""
 
     def __init__(self, step: str, reason: str, *, hint: str = "", log: Path | None = None) -> None:
         self.step = step
@@ -54,8 +54,8 @@ def tail(log: Path, lines: int = LOG_TAIL_LINES) -> list[str]:
 def first_error_of_tasks() -> Iterator[None]:
     """Replace the exception group of an `asyncio.TaskGroup` by the error that came first.
 
-    Callers of the stack are promised a `LocalError`. The other errors of a group are those of tasks that failed while
-    the group was being cancelled, and would only hide the cause.
+    Callers of the stack expect a `LocalError`. The other errors of the group come from tasks that failed while the
+    group was being cancelled, and would only hide the cause.
     """
     try:
         yield

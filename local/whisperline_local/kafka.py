@@ -30,7 +30,7 @@ JAVA_HINT = (
     f"dnf install java-17-openjdk-headless), or name one with {ENV_PREFIX}JAVA."
 )
 TOPICS_LIMIT_S = 20.0
-CHATTY_LOGGERS = (  # at INFO they would fill the log of every start
+CHATTY_LOGGERS = (  # these would fill the log of every start at INFO
     "state.change.logger",
     "kafka.cluster.Partition",
     "kafka.log.LogManager",
@@ -63,7 +63,7 @@ def kafka_service(settings: LocalSettings) -> Service:
 
 
 async def create_all_topics(settings: LocalSettings) -> None:
-    """Create the topics for as many gateways and transcribers as there may be. Raises `StepFailed`."""
+    """Create the topics for the largest number of gateways and transcribers. Raises `StepFailed`."""
     try:
         async with asyncio.timeout(TOPICS_LIMIT_S):
             await create_topics(Broker(settings.kafka_bootstrap), topics(MAX_REPLICAS, MAX_REPLICAS))
@@ -72,7 +72,7 @@ async def create_all_topics(settings: LocalSettings) -> None:
 
 
 def java_command(settings: LocalSettings) -> str:
-    """Return the path of the java command, or its name as it was given if it is not found."""
+    """Return the path of the java command, or the configured name if it is not found."""
     return shutil.which(settings.java) or settings.java
 
 
@@ -94,7 +94,7 @@ async def prepare_kafka(settings: LocalSettings, folder: Path, report_step: Repo
 
 
 async def fetch_broker(settings: LocalSettings, report_step: ReportStep = ignore_step) -> list[Path]:
-    """Return the jars of the class path. The first call fetches and checks them, later ones read where they are."""
+    """Return the jars of the class path. The first call fetches and checks them; later calls read a list of paths."""
     class_path = settings.cache / f"kafka-{lock_digest()}.classpath"
     if not class_path.exists():
         from whisperline_local.kafka_jars import fetch_jars  # noqa: PLC0415 - jgo is slow to import, and rarely used
@@ -120,16 +120,16 @@ async def find_java(settings: LocalSettings) -> int:
 
 
 def parse_java_version(output: str) -> int:
-    """Return the major version from the output of `java -version`, or 0. Java 8 calls itself 1.8."""
+    """Return the major version in the output of `java -version`, or 0 if there is none. Java 8 calls itself 1.8."""
     found = re.search(r'version "(?:1\.)?(\d+)', output)
     return int(found[1]) if found else 0
 
 
 def java_arguments(settings: LocalSettings, jars: list[Path], archive: Path) -> str:
-    """Return the java command's argument file: a small heap, the collector without threads, an archive of classes.
+    """Return the java command's argument file: a small heap, the serial collector, an archive of classes.
 
-    The archive (class-data sharing) is written when the first broker exits, and takes a third off later starts.
-    Java ignores one that does not fit its version or class path.
+    The archive (class-data sharing) is written when the first broker exits, and makes later starts a third faster.
+    Java ignores an archive that does not match its version or class path.
     """
     try:
         with archive.open("rb") as file:
@@ -140,7 +140,7 @@ def java_arguments(settings: LocalSettings, jars: list[Path], archive: Path) -> 
     arguments = (
         f"-Xmx{settings.kafka_heap_mb}m",
         "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",  # saves a third of the processor time at start, and is fast enough for one machine
+        "-XX:TieredStopAtLevel=1",  # saves a third of the CPU time at start, and is fast enough for one machine
         "-Xlog:disable",
         "-Xlog:all=error:stderr",
         f"-XX:{sharing}={archive}",
@@ -168,7 +168,7 @@ def server_properties(settings: LocalSettings, data: Path) -> str:
         "log.dirs": data,
         "auto.create.topics.enable": "false",
         "message.max.bytes": MAX_MESSAGE_BYTES,
-        # There is one broker: everything that is replicated by default must have one copy.
+        # With one broker, every topic that is replicated by default must have one copy.
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 8,
         "transaction.state.log.replication.factor": 1,
@@ -181,7 +181,7 @@ def server_properties(settings: LocalSettings, data: Path) -> str:
         "num.io.threads": 4,
         "background.threads": 2,
         "log.segment.bytes": 64 * 1024 * 1024,  # retention deletes whole segments only
-        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the default alone is a third of the heap
+        "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,  # the default would take a third of the heap
         # After a kill the broker cannot register again until its old session has expired: 9 s by default.
         "broker.session.timeout.ms": 3000,
         "broker.heartbeat.interval.ms": 500,

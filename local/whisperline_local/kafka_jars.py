@@ -19,7 +19,9 @@ from jgo.maven import MavenContext
 from whisperline_local.assets import sha256_of
 from whisperline_local.errors import StepFailed
 
-LOGGING_BACKEND = "org.slf4j:slf4j-simple:1.7.36"  # Kafka brings none; this one starts fastest and writes to stderr
+LOGGING_BACKEND = (
+    "org.slf4j:slf4j-simple:1.7.36"  # Kafka's dependencies have none; this one starts fastest and writes to stderr
+)
 PARALLEL_DOWNLOADS = 8
 TRIES = 3
 TIMEOUT_S = 60
@@ -40,11 +42,11 @@ def locked_jars() -> tuple[Jar, ...]:
 
 
 def fetch_jars(repository: Path) -> list[Path]:
-    """Return the paths of all jars, downloading those that the local Maven repository folder lacks.
+    """Return the paths of all jars; download those that the local Maven repository lacks.
 
-    Raises `StepFailed` when one cannot be had or is not the jar that the lock names.
+    Raises `StepFailed` if a jar cannot be fetched or is not the one that the lock names.
     """
-    # Mirrors come from jgo's own configuration, so that it holds here too.
+    # Honour the mirrors in jgo's own configuration.
     remotes = {**GlobalSettings.load().repositories, "central": MAVEN_CENTRAL_URL}
     context = MavenContext(repo_cache=repository, remote_repos=remotes, timeout=TIMEOUT_S)
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
@@ -52,7 +54,7 @@ def fetch_jars(repository: Path) -> list[Path]:
 
 
 def fetch_jar(context: MavenContext, jar: Jar) -> Path:
-    """Return the path of one jar, as `fetch_jars`."""
+    """Return the path of one jar; see `fetch_jars`."""
     group, name, version = jar.coordinate.split(":")
     artifact = context.project(group, name).at_version(version).artifact()
     problem = ""
@@ -71,7 +73,7 @@ def fetch_jar(context: MavenContext, jar: Jar) -> Path:
 
 
 def lock(version: str) -> Sequence[Jar]:
-    """Return the jars of a version of Kafka, with the sums of the files that the repositories serve now."""
+    """Return the jars of a version of Kafka, with the digests of the files that the repositories serve now."""
     artifacts = jgo.resolve(f"org.apache.kafka:kafka_2.13:{version}") + jgo.resolve(LOGGING_BACKEND)[:1]
     with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
         paths = pool.map(lambda artifact: Path(artifact.resolve()), artifacts)

@@ -1,4 +1,4 @@
-"""The model that Triton serves, made by the exporter of `model_repository/` when it is not in the cache."""
+"""Export the model that Triton serves with the exporter of `model_repository/`, unless it is in the cache."""
 
 import hashlib
 import re
@@ -14,13 +14,13 @@ from whisperline_local.process import ReportStep, ignore_step, run_tool
 from whisperline_local.settings import LocalSettings
 
 EXPORTER = "whisperline_models"
-KEPT_EXPORTS = 3  # of one model; older ones are removed
+KEPT_EXPORTS = 3  # exports kept for each model; older ones are removed
 
 
 def exported_repository(settings: LocalSettings) -> Path:
-    """Return where the Triton model repository of `settings.model` is, or will be.
+    """Return the path of the Triton model repository of `settings.model`, which may not exist yet.
 
-    An export holds the serving code beside the weights, so each state of the exporter's source has its own export.
+    An export contains the serving code beside the weights, so each version of the exporter's source has its own export.
     """
     file_name = re.sub(r"[^\w.-]", "_", settings.model)
     return settings.cache / "models" / f"{file_name}-{exporter_digest()}"

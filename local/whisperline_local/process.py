@@ -1,4 +1,4 @@
-"""Processes that write to a log file and cannot outlive this one."""
+"""Run processes that write to a log file and cannot outlive this one."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from whisperline_local.errors import StepFailed
 GROUP_GONE_LIMIT_S = 5.0
 POLL_S = 0.05
 
-ReportStep = Callable[[str], None]  # called with what a preparation is doing now
+ReportStep = Callable[[str], None]  # called with a description of a preparation's current step
 
 
 def ignore_step(_step: str) -> None:
@@ -49,12 +49,12 @@ async def spawn(
             stderr=output,
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            start_new_session=True,  # a Ctrl-C in the terminal reaches the supervisor alone, which stops in order
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the supervisor, which stops services in order
         )
 
 
 async def terminate(process: asyncio.subprocess.Process, how: signal.Signals, limit_s: float) -> bool:
-    """Signal a process to stop, kill it after `limit_s`, and leave nothing of its group.
+    """Signal a process to stop, kill it after `limit_s`, and kill the rest of its group.
 
     Returns True if it stopped by itself.
     """
@@ -72,7 +72,7 @@ async def terminate(process: asyncio.subprocess.Process, how: signal.Signals, li
 
 
 async def destroy_group(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of a process and of the processes in its group, and wait until they are gone."""
+    """Kill the remaining processes of a process's group, itself included, and wait until they are gone."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
@@ -82,7 +82,7 @@ async def destroy_group(process: asyncio.subprocess.Process) -> None:
 
 
 def group_lives(group: int) -> bool:
-    """Return True if a process of this group runs, as far as this user may know."""
+    """Return True if a process of this group runs, as far as this user can see."""
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):

@@ -15,7 +15,7 @@ from whisperline_local.service import Service
 
 START_POLL_S = 0.05
 WATCH_POLL_S = 1.0
-STABLE_S = 30.0  # after so long in good health, the backoff starts from the beginning again
+STABLE_S = 30.0  # after a process was healthy for this long, the backoff starts again from the beginning
 BACKOFF_S = (0.1, 0.5, 1.0, 2.0, 5.0)  # the last one is repeated
 
 
@@ -53,9 +53,9 @@ class Runner:
         self.error: Exception | None = None
         self._needs = needs
         self._report = report
-        self._changed = asyncio.Event()  # of now; after each change there is another one
+        self._changed = asyncio.Event()  # set at the next change of state, then replaced by a new event
         self._was_healthy = False
-        self._killed_pid: int | None = None  # a process that `kill` has killed may still answer a last probe
+        self._killed_pid: int | None = None  # set by `kill`: this process may still answer one last probe
         self._process: asyncio.subprocess.Process | None = None
         self._supervision: asyncio.Task[None] | None = None
 
@@ -71,7 +71,7 @@ class Runner:
         return self._supervision is not None and not self._supervision.done()
 
     def launch(self) -> None:
-        """Begin to supervise, unless supervision is under way."""
+        """Start the supervision, unless it is running."""
         if not self.supervised:
             self.error = None
             self._supervision = asyncio.create_task(self._supervise(), name=f"local {self.service.name}")
@@ -103,7 +103,7 @@ class Runner:
             self._enter(State.STOPPED, "" if obeyed else f"killed after {self.service.stop_limit_s:.0f} s")
 
     async def wait_healthy(self) -> None:
-        """Wait until the service is healthy. Raises why it cannot become so, if nothing supervises it any more."""
+        """Wait until the service is healthy. Raises the cause if its supervision has ended."""
         if self._supervision is None:
             raise StepFailed(self.service.name, "has not been started")
         await self._until(lambda: self.healthy or not self.supervised or self.error is not None)
@@ -111,11 +111,11 @@ class Runner:
             raise self.error or StepFailed(self.service.name, "ended before it was healthy", log=self.log)
 
     async def until_healthy(self) -> None:
-        """Wait until the service is healthy, whoever stops and starts it in the meantime."""
+        """Wait until the service is healthy, even if it is stopped and started in the meantime."""
         await self._until(lambda: self.healthy)
 
     async def until_failed(self) -> None:
-        """Wait until the supervision fails, and raise why. This does not return."""
+        """Wait until the supervision fails, and raise its error. This never returns normally."""
         await self._until(lambda: self.error is not None)
         if self.error is not None:
             raise self.error
@@ -141,19 +141,19 @@ class Runner:
                 self._enter(State.RESTARTING, f"{ending}; again in {delay_s} s")
                 self.restarts += 1
                 await asyncio.sleep(delay_s)
-        except Exception as error:  # whatever it is, those who wait for this service must hear of it
+        except Exception as error:  # of any kind: `wait_healthy` must raise it for every caller that waits
             self.error = error
             self._enter(State.FAILED, str(error).partition("\n")[0])
 
     async def _run_process(self) -> float:
-        """Run one process from the wait for its needs to its death. Returns for how many seconds it was up.
+        """Wait for the services that this one needs, run one process until it dies, and return its uptime in seconds.
 
         Raises `StepFailed` if it does not become healthy and no process of this service ever was.
         """
         service = self.service
         self._enter(State.WAITING)
         for need in self._needs:
-            # Not `wait_healthy`: a need may be stopped and started again, however often, while this service waits.
+            # Not `wait_healthy`, which raises when a needed service is stopped: it may be started again.
             await need.until_healthy()
         self._enter(State.STARTING)
         process = self._process = await spawn(
@@ -167,7 +167,7 @@ class Runner:
             await self._until_started(process)
         except StepFailed:
             await destroy_group(process)
-            # A first start that fails is a mistake that somebody must mend; a later one may work the next time.
+            # A failed first start is a mistake that a person must fix; a later failure may be temporary.
             if not self._was_healthy:
                 raise
             return 0.0
@@ -218,7 +218,7 @@ class Runner:
                     await process.wait()
             if process.returncode is not None:
                 return
-            # Unready for a moment is not a reason to kill: a process may wait for another that is being restarted.
+            # Do not kill a process for a moment of unreadiness: it may wait for another one that is being restarted.
             if await self.service.ready(process.pid):
                 last_ready_s = time.monotonic()
                 self._enter_healthy(process, State.HEALTHY)
@@ -241,6 +241,6 @@ class Runner:
             self._wake_waiters()
 
     def _wake_waiters(self) -> None:
-        # A new event for each change, so that those who wait again wait for the next change.
+        # Use a new event for each change, so that a task that waits again waits for the next change.
         self._changed.set()
         self._changed = asyncio.Event()

@@ -27,11 +27,11 @@ async def always_ready(_pid: int) -> bool:
 
 @dataclass(frozen=True)
 class Service:
-    """One process of the stack: how to prepare it, start it, ask for its health, and stop it.
+    """One process of the stack: how to prepare, start, probe and stop it.
 
     `prepare` runs once, before the first process and at the same time as the preparations of the others. It must be
     idempotent, and does not wait for the services in `after`.
-    `ready` is called with the process id, again and again. `on_ready` runs each time a new process has become ready,
+    `ready` is polled with the process id. `on_ready` runs each time a new process has become ready,
     and must be idempotent. Then the service is healthy, and the services that name it in `after` start.
     A `once` service is a command that ends: it is healthy when it has exited with 0.
     A service that was healthy and is then not ready for `unready_limit_s` is killed and restarted. None: it is left
@@ -57,9 +57,9 @@ class Service:
 
 
 def trace_env(settings: LocalSettings, kind: str, instance: str) -> dict[str, str]:
-    """Return the variables by which a process is told apart in traces.
+    """Return the variables that identify a process in traces.
 
-    Every other `OTEL_*` variable reaches the process as it is, since services inherit the supervisor's environment.
+    Services inherit all other `OTEL_*` variables from the supervisor's environment.
     """
     inherited = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     instance_id = f"service.instance.id={instance}"
@@ -92,7 +92,7 @@ def start_order(services: Iterable[Service]) -> tuple[tuple[str, ...], ...]:
 
 
 def with_dependencies(services: Iterable[Service], names: Collection[str]) -> tuple[Service, ...]:
-    """Return the named services and all that they need, in the order given."""
+    """Return the named services and all services that they need, in the order of `services`."""
     by_name = {service.name: service for service in services}
     wanted: set[str] = set()
     pending = list(names)

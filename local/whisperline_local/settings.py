@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 ENV_PREFIX = "WHISPERLINE_LOCAL_"
 CHECKOUT = Path(__file__).resolve().parents[2]
-HOST = "127.0.0.1"  # only the gateway can be told to listen elsewhere
+HOST = "127.0.0.1"  # every service listens here; only the gateway's address can be changed
 MAX_REPLICAS = 8  # of gateways and of transcribers: the topics have eight partitions
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -33,7 +33,7 @@ class Ports:
 
 
 class LocalSettings(BaseSettings):
-    """The services to run, their addresses, and the folders for their state. The README of `local/` has the table."""
+    """The services to run, their addresses, and their state folders. The README of `local/` describes each setting."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
@@ -56,7 +56,7 @@ class LocalSettings(BaseSettings):
     kafka_heap_mb: Annotated[int, Field(ge=128)] = 384
     model: str = "tiny.en"
     model_repository: Path | None = None  # a Triton model repository to serve as it is, instead of exporting `model`
-    otel_endpoint: str | None = None  # of an OTLP collector, by gRPC; None: as the OTEL_* variables have it
+    otel_endpoint: str | None = None  # OTLP collector (gRPC); None: as the OTEL_* variables say
     service_env: Mapping[str, Mapping[str, str]] = {}  # service name -> variables added to its environment
 
     @property

@@ -1,4 +1,4 @@
-"""The whole stack: started in order, supervised, stopped in reverse."""
+"""Start the whole stack in order, supervise it, and stop it in reverse."""
 
 import asyncio
 import contextlib
@@ -47,9 +47,9 @@ def all_services(settings: LocalSettings) -> tuple[Service, ...]:
 class Stack:
     """Runs the services inside its `async with` block. Callers name a service and never touch its `Runner`.
 
-    Entering takes the state folder, checks the ports, and returns when every service is healthy. Leaving stops the
-    services in reverse order, each within its deadline. Entering raises `LocalError`s, and leaves nothing running
-    then. `services` names the services wanted, to which those that they need are added; None means all.
+    Entering locks the state folder, checks the ports, and returns when every service is healthy. If that fails, it
+    raises a `LocalError` and leaves nothing running. Leaving stops the services in reverse order, each within its
+    deadline. `services` names the services to start, together with the services that they need; None means all.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Stack:
         return self.settings.kafka_bootstrap
 
     def pid(self, name: str) -> int | None:
-        """Return the process id of a service; None if it does not run."""
+        """Return the process id of a service, or None if it does not run."""
         return self._runner(name).pid
 
     def restarts(self, name: str) -> int:
@@ -96,7 +96,7 @@ class Stack:
         self._runner(name).kill()
 
     async def stop(self, name: str) -> None:
-        """Stop a service in good order; it stays stopped until `start`."""
+        """Stop a service gracefully; it stays stopped until `start`."""
         await self._runner(name).stop()
 
     async def start(self, name: str) -> None:
@@ -110,14 +110,14 @@ class Stack:
             await self._runner(name).wait_healthy()
 
     async def until_failed(self) -> None:
-        """Wait until the supervision of a service fails, and raise why. This does not return."""
+        """Wait until the supervision of any service fails, and raise its error. This never returns normally."""
         with first_error_of_tasks():
             async with asyncio.TaskGroup() as tasks:
                 for runner in self._runners.values():
                     tasks.create_task(runner.until_failed())
 
     def hurry(self) -> None:
-        """Kill every process at once, for a caller who does not want to wait for `__aexit__`."""
+        """Kill every process at once, for a caller that does not want to wait for `__aexit__`."""
         for runner in self._runners.values():
             with contextlib.suppress(LocalError, ProcessLookupError):
                 runner.kill()
@@ -125,14 +125,14 @@ class Stack:
     async def __aenter__(self) -> Self:
         self._lock = take_state_folder(self.settings.state)
         try:
-            # Before anything starts: a service that cannot bind its port would fail late and say less.
+            # Check before anything starts: a service that cannot bind its port would fail later, with a poorer message.
             check_ports(port for service in self.services for port in service.ports)
             by_name = {service.name: service for service in self.services}
             for name in (name for wave in self._order for name in wave):
                 needs = [self._runners[need] for need in by_name[name].after]
                 log = fresh_log(self.settings.logs, name)
                 self._runners[name] = Runner(by_name[name], log, needs, self._note_state)
-            # All at once: each waits for its needs by itself, and preparations need not wait at all.
+            # Launch all at once: each runner waits for the services that it needs, and preparations run in parallel.
             for runner in self._runners.values():
                 runner.launch()
             with first_error_of_tasks():
@@ -151,7 +151,7 @@ class Stack:
 
     async def _stop_all(self) -> None:
         try:
-            # Supervision ends first, so that nothing is restarted because what it needs has gone, or after `hurry`.
+            # End the supervision first, so that no service is restarted because a service that it needs has stopped.
             await asyncio.gather(*(runner.release() for runner in self._runners.values()))
             for wave in reversed(self._order):
                 await asyncio.gather(*(self._runners[name].stop() for name in wave if name in self._runners))

@@ -1,4 +1,4 @@
-"""Show the stack in a terminal: its start as it goes on, and the table of `whisperline-local status`."""
+"""Show the stack in a terminal: the progress of its start, and the table of `whisperline-local status`."""
 
 import time
 from types import TracebackType
@@ -25,7 +25,7 @@ AT_REST = frozenset({State.HEALTHY, State.DONE, State.FAILED, State.STOPPED})
 class Progress:
     """Shows the states reported to it: in a live table inside its `with` block, as one line for each change after it.
 
-    A console that is not a terminal gets lines all the time.
+    A console that is not a terminal always gets lines.
     """
 
     def __init__(self, console: Console) -> None:

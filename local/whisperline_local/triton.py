@@ -35,7 +35,7 @@ LIBRARY = f"libpython{PYTHON}.so.1.0"
 EXIT_LIMIT_S = 5
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where POSIX shared memory is
 SHARED_MEMORY_NAME = "triton_python_backend_shm_region_*"
-STALE_S = 60.0  # a stub needs moments to name its region in its command line
+STALE_S = 60.0  # a younger region may belong to a server whose stub is still starting
 
 
 def triton_service(settings: LocalSettings) -> Service:
@@ -51,7 +51,7 @@ def triton_service(settings: LocalSettings) -> Service:
             "--model-control-mode=explicit",  # lets a rollout load and unload versions by request
             *(f"--load-model={model}" for model in MODELS),
             "--grpc-header-forward-pattern=traceparent",  # the model's spans are children of the sender's
-            "--disable-auto-complete-config",  # it is complete, and asking the stub for it would start the stub twice
+            "--disable-auto-complete-config",  # nothing is missing, and completion would start the stub twice
             f"--exit-timeout-secs={EXIT_LIMIT_S}",
             *(f"--{kind}-address={HOST}" for kind in ("http", "grpc", "metrics")),
             f"--http-port={ports.triton_http}",
@@ -85,14 +85,14 @@ def model_repository(settings: LocalSettings) -> Path:
 
 
 async def models_ready(http_port: int, pid: int) -> bool:
-    """Return True if the models are ready and their stubs live: the server still calls a model ready without a stub."""
+    """Return True if the models are ready and their stubs live. Triton itself calls a model ready without its stub."""
     if not stubs_live(pid):
         return False
     return all([await probes.http_ok(http_port, f"/v2/models/{model}/ready") for model in MODELS])
 
 
 def stubs_live(pid: int) -> bool:
-    """Return True if a Triton process has stubs and none is dead. A stub that Triton itself has ended is not there."""
+    """Return True if a Triton process has stubs and none is dead. Stubs that Triton itself ended do not count."""
     try:
         children = [child for child in psutil.Process(pid).children() if child.name().startswith(STUB[:15])]
         return bool(children) and all(child.status() != psutil.STATUS_ZOMBIE for child in children)
@@ -113,7 +113,7 @@ async def fetch_server(settings: LocalSettings, report_step: ReportStep = ignore
     server = await fetch(TRITON, settings, report_step) / SERVER
     stub = server / "backends/python" / STUB
     if not stub.exists():
-        # Another process may be doing the same: each copies to a name of its own, and renames it.
+        # Another process may do the same at once: copy to a name of its own, then rename.
         unfinished = stub.with_name(f"{STUB}.{os.getpid()}")
         shutil.copy(server / "python_backend_stubs" / PYTHON / STUB, unfinished)
         unfinished.rename(stub)
@@ -130,7 +130,7 @@ async def prepare_triton(settings: LocalSettings, report_step: ReportStep) -> No
 
 
 def remove_stale_shared_memory() -> None:
-    """Remove the shared memory of servers that were killed: containers have little, and nobody else would.
+    """Remove the shared memory of killed servers, because containers have little and nothing else removes it.
 
     A region in use is named in the command line of its stub.
     """
@@ -144,7 +144,7 @@ def remove_stale_shared_memory() -> None:
 
     regions = [path for path in SHARED_MEMORY.glob(SHARED_MEMORY_NAME) if is_stale(path)]
     if not regions:
-        return  # and spare the look at every process
+        return  # without listing every process
     in_use = {word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or ()}
     for region in regions:
         if region.name not in in_use:

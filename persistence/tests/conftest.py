@@ -23,7 +23,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def store(stack: Stack) -> AsyncIterator[Store]:
-    """The store of that database."""
+    """A store on the stack's database."""
     async with Store.open(stack.database_url) as opened:
         yield opened
 

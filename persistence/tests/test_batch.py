@@ -1,4 +1,4 @@
-"""A batch takes in the events to store, skips the others, and notes the records that cannot be read."""
+"""A batch collects the events to store, skips the others, and collects the records that cannot be read."""
 
 from aiokafka import ConsumerRecord, TopicPartition
 from hypothesis import given
@@ -25,7 +25,7 @@ def event_of(value: bytes | None) -> Event | None:
 
 @given(st.lists(st.tuples(st.integers(0, 2), values), max_size=30))
 def test_every_record_is_stored_skipped_or_unreadable(given_values: list[tuple[int, bytes | None]]) -> None:
-    """Entries and unreadable records keep their order, and the offsets to commit are past every record."""
+    """Entries and unreadable records keep their order, and the offsets to commit are those after the last records."""
     records = [record(offset, value, partition) for offset, (partition, value) in enumerate(given_values)]
     batch = Batch()
     rejected = [batch.add(one) for one in records]

@@ -1,4 +1,4 @@
-"""The consumer stores what the log holds, once, whatever is killed, refused, moved or away meanwhile."""
+"""The consumer stores each event once, whatever process dies, record is refused or partition moves meanwhile."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ Eventually = Callable[[Callable[[], Awaitable[object]]], Awaitable[None]]
 
 
 class Told:
-    """What the log tells of one session of `count` segments: a start, a partial before each final, an end."""
+    """Return the events of a session of `count` segments: a start, a partial before each final, an end."""
 
     def __init__(self, count: int) -> None:
         self.id = uuid.uuid4().hex
@@ -81,7 +81,7 @@ class Told:
 
 @dataclass
 class Log:
-    """The log as one test sees it: what it writes, and what a consumer group of its own has made of that."""
+    """The log as one test sees it: the test writes records, and a consumer group of its own reads them."""
 
     stack: Stack
     group: str
@@ -91,7 +91,7 @@ class Log:
     letters: AIOKafkaConsumer
 
     async def publish(self, events: Iterable[Event | bytes]) -> list[Any]:
-        """Write events, or bytes that are none, and return where they lie; a session's events lie in order."""
+        """Write events, or bytes that are not events; return their positions. A session's events stay in order."""
         sent = []
         for event in events:
             value = event if isinstance(event, bytes) else encode_event(event)
@@ -100,14 +100,14 @@ class Log:
         return [await delivery for delivery in sent]
 
     async def caught_up(self) -> bool:
-        """Tell whether the group has committed every record."""
+        """Return True if the group has committed every record."""
         ends = await self.transcriptions.end_offsets(self.transcriptions.assignment())
         committed = await self.admin.list_consumer_group_offsets(self.group)
         # A broker that has just restarted may not have loaded the group's offsets yet.
         return all(tp in committed and committed[tp].offset == end for tp, end in ends.items())
 
     async def dead_letters(self) -> list[ConsumerRecord]:
-        """Return the dead letters that came since the last call, or the test's beginning."""
+        """Return the dead letters that came since the last call, or since the start of the test."""
         (tp,) = self.letters.assignment()
         end = (await self.letters.end_offsets([tp]))[tp]
         read: list[ConsumerRecord] = []
@@ -124,7 +124,7 @@ class Log:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def log(stack: Stack) -> AsyncIterator[Log]:
-    """The log, with a new group that starts at its end, so that a test sees its own records alone."""
+    """The log with a new group that starts at its end, so that a test only sees its own records."""
     kafka, group = stack.kafka_bootstrap, f"persistence-{uuid.uuid4().hex}"
     async with AsyncExitStack() as opened:
         producer = await opened.enter_async_context(AIOKafkaProducer(bootstrap_servers=kafka, acks="all"))
@@ -155,7 +155,7 @@ def consumer_settings(log: Log, **changes: Any) -> Settings:
 
 @asynccontextmanager
 async def consuming(log: Log, **changes: Any) -> AsyncIterator[Consumer]:
-    """Run a member of the group; at the end stop it in good order, and raise what it raised."""
+    """Run a member of the group; at the end stop it gracefully and raise its error, if any."""
     stop = Stop()
     async with Store.open(log.stack.database_url, 2) as store:
         consumer = Consumer(consumer_settings(log, **changes), store, stop)
@@ -169,7 +169,7 @@ async def consuming(log: Log, **changes: Any) -> AsyncIterator[Consumer]:
 
 @asynccontextmanager
 async def words_locked(stack: Stack) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Hold the table of words, so that a transaction that stores finals stops in its middle; yields whether one has."""
+    """Lock the table of words, which blocks a transaction that stores finals; yield a check that one is blocked."""
     watching = await psycopg.AsyncConnection.connect(stack.database_url, autocommit=True)
     holding = await psycopg.AsyncConnection.connect(stack.database_url)
 
@@ -190,7 +190,7 @@ async def is_true(value: bool) -> bool:
 
 
 async def assert_stored(store: Store, sessions: Iterable[Told]) -> None:
-    """Each session's rows are what the log told: none missing, none double, none other."""
+    """Assert that each session's rows match the log: none missing, none twice, and no others."""
     for told in sessions:
         assert await store.finals(told.id) == told.finals
         session = await store.session(told.id)
@@ -199,7 +199,7 @@ async def assert_stored(store: Store, sessions: Iterable[Told]) -> None:
 
 
 async def test_what_the_log_tells_is_stored(store: Store, log: Log, eventually: Eventually) -> None:
-    """Starts, finals and ends of many sessions become rows, and every offset is committed, partials' too."""
+    """Starts, finals and ends of many sessions become rows, and every offset is committed, those of partials too."""
     sessions = [Told(count) for count in (0, 1, 3, 40)]
     async with consuming(log):
         await log.publish(event for told in sessions for event in told.events)
@@ -208,7 +208,7 @@ async def test_what_the_log_tells_is_stored(store: Store, log: Log, eventually: 
 
 
 async def test_redelivered_segments_are_stored_once(store: Store, log: Log, eventually: Eventually) -> None:
-    """Events that come again, in the same and in later batches, leave the rows as they were."""
+    """Events that are delivered again, in the same batch or a later one, do not change the rows."""
     told = Told(10)
     async with consuming(log, batch_records=7):
         await log.publish([*told.events, *told.events])
@@ -219,7 +219,7 @@ async def test_redelivered_segments_are_stored_once(store: Store, log: Log, even
 
 
 async def test_unreadable_records_are_dead_letters(store: Store, log: Log, eventually: Eventually) -> None:
-    """Garbage and a newer major go to the dead letters, as they came, with reason and origin; the rest is stored."""
+    """Garbage and records of a newer major version become dead letters with reason and origin; the rest is stored."""
     told = Told(3)
     newer = json.dumps({**json.loads(encode_event(told.finals[0])), "schema": "2.0"}).encode()
     async with consuming(log):
@@ -240,7 +240,7 @@ async def test_unreadable_records_are_dead_letters(store: Store, log: Log, event
 
 
 async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Log, eventually: Eventually) -> None:
-    """An unreadable record that has no room for the reason beside it is buried without its value."""
+    """If an unreadable record leaves no room for the reason, its dead letter has the origin but no value."""
     async with consuming(log):
         (written,) = await log.publish([b"x" * (MAX_MESSAGE_BYTES - 150)])
         await eventually(log.caught_up)
@@ -250,7 +250,7 @@ async def test_a_record_too_large_for_the_dead_letters_leaves_its_origin(log: Lo
 
 
 async def test_poison_rows_are_dead_letters(store: Store, log: Log, eventually: Eventually) -> None:
-    """Rows that the database refuses are found in their batch and buried; the others of the batch are stored."""
+    """Rows that the database refuses become dead letters; the other rows of their batch are stored."""
     told = Told(20)
     poison = [told.final(2**31), told.final(2**40), told.final(3, model="nul\0")]
     mixed: list[Event | bytes] = [*told.events]
@@ -268,7 +268,7 @@ async def test_poison_rows_are_dead_letters(store: Store, log: Log, eventually: 
 
 @pytest.mark.parametrize("record", [b"garbage", encode_event(Told(0).final(-1))], ids=["unreadable", "refused"])
 async def test_too_many_dead_letters_in_a_row_stop_the_consumer(log: Log, record: bytes) -> None:
-    """A release for which nothing is any good stops at the limit, and drains nothing from the log."""
+    """A release that cannot use any record stops at the limit, before it drains the log."""
     await log.publish([record] * 30)
     with pytest.raises(TooManyDeadLettersError, match=r"20 records in a row.*transcriptions\[\d\] offset"):
         async with asyncio.timeout(30), Store.open(log.stack.database_url) as store:
@@ -280,7 +280,7 @@ async def test_too_many_dead_letters_in_a_row_stop_the_consumer(log: Log, record
 async def test_a_database_killed_in_the_middle_of_a_batch_loses_nothing(
     stack: Stack, store: Store, log: Log, eventually: Eventually
 ) -> None:
-    """The batch is written again when the database is back; until then the consumer stays in its group."""
+    """The batch is written again when the database is back, and the consumer stays in its group until then."""
     sessions = [Told(30) for _ in range(4)]
     async with consuming(log) as consumer:
         await eventually(lambda: is_true(consumer.assigned))
@@ -301,7 +301,7 @@ async def test_a_database_killed_in_the_middle_of_a_batch_loses_nothing(
 async def test_a_database_that_is_away_at_the_start_is_waited_for(
     stack: Stack, store: Store, log: Log, eventually: Eventually
 ) -> None:
-    """A consumer that starts before its database is not ready, and stores all once the database is there."""
+    """A consumer that starts before its database is not ready at first, and stores everything once it is up."""
     told = Told(5)
     await stack.stop("postgres")
     async with consuming(log) as consumer:
@@ -317,7 +317,7 @@ async def test_a_database_that_is_away_at_the_start_is_waited_for(
 async def test_an_idle_consumer_notices_that_its_database_is_away(
     stack: Stack, log: Log, eventually: Eventually
 ) -> None:
-    """With nothing to store, health still tells whether something could be."""
+    """A consumer with nothing to store still becomes unready when its database is unavailable."""
     async with consuming(log) as consumer:
         await eventually(lambda: is_true(consumer.database_up))
         await stack.stop("postgres")
@@ -329,7 +329,7 @@ async def test_an_idle_consumer_notices_that_its_database_is_away(
 
 
 async def test_members_come_and_go_and_nothing_is_lost(store: Store, log: Log, eventually: Eventually) -> None:
-    """While sessions are written, members join and leave: each segment is stored, once."""
+    """Each segment is stored once while members join and leave the group."""
     sessions = [Told(5) for _ in range(60)]
     waiting = iter(sessions)
 
@@ -354,7 +354,7 @@ async def test_members_come_and_go_and_nothing_is_lost(store: Store, log: Log, e
 async def test_a_batch_that_outlasts_the_handover_is_stored_by_its_next_owner(
     stack: Stack, store: Store, log: Log, eventually: Eventually
 ) -> None:
-    """A member whose write hangs gives its partitions up all the same; what was in hand is stored, once."""
+    """A member whose write hangs still gives up its partitions, and its batch is stored once."""
     sessions = [Told(10) for _ in range(8)]
     async with consuming(log) as first, AsyncExitStack() as joined:
         async with words_locked(stack) as is_stuck:
@@ -371,7 +371,7 @@ async def test_a_batch_that_outlasts_the_handover_is_stored_by_its_next_owner(
 async def test_a_broker_killed_and_restarted_loses_nothing(
     stack: Stack, store: Store, log: Log, eventually: Eventually
 ) -> None:
-    """The consumer outlives its broker, and goes on where it was."""
+    """The consumer survives the death of its broker and goes on where it was."""
     before, after = [Told(10) for _ in range(4)], [Told(10) for _ in range(4)]
     async with consuming(log):
         await log.publish(event for told in before for event in told.events)

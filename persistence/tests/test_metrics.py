@@ -1,4 +1,4 @@
-"""Metrics show what became of finals, and the consumer says why it is not ready."""
+"""Metrics count finals by outcome, and the consumer says why it is not ready."""
 
 import time
 
@@ -14,7 +14,7 @@ URL = "postgresql://nobody@127.0.0.1:1/none"
 
 
 async def test_a_consumer_names_the_first_reason_why_it_is_not_ready() -> None:
-    """It needs its partitions of the log first, then its database."""
+    """A consumer that is not ready names its missing partitions first, then its database."""
     async with Store.open(URL) as store:
         consumer = Consumer(Settings(database_url=SecretStr(URL)), store, Stop())
         assert consumer.problem() == "no partitions of the log are assigned yet"
@@ -25,7 +25,7 @@ async def test_a_consumer_names_the_first_reason_why_it_is_not_ready() -> None:
 
 
 def test_finals_are_counted_by_what_became_of_them() -> None:
-    """Finals that were stored before are counted apart from new ones."""
+    """Finals that were stored before are counted separately from new ones."""
     final = Final(
         session_id="s",
         connection_id="c",

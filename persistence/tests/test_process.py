@@ -1,4 +1,4 @@
-"""The process: its settings, its probes, how it ends, and how it migrates."""
+"""The process: its settings, its probes, its end, and the migrations."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ URL = "postgresql://nobody@127.0.0.1:1/none"
 
 @asynccontextmanager
 async def process(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run `python -m whisperline_persistence` with these settings alone; kill it if it has not ended by then."""
+    """Run `python -m whisperline_persistence` with only these settings; kill it if the body ends first."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERLINE_")}
     running = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -55,7 +55,7 @@ def settings_of(stack: Stack) -> dict[str, str]:
 
 
 async def answer(path: str) -> int:
-    """Return the status of a probe, 0 if nobody answers."""
+    """Return the HTTP status of a probe, 0 if nothing answers."""
     async with httpx.AsyncClient() as client:
         try:
             return (await client.get(PROBES + path)).status_code
@@ -121,7 +121,7 @@ async def test_a_wrong_setting_is_named(environment: dict[str, str], named: str)
 
 
 async def test_the_process_stores_tells_and_stops(stack: Stack, store: Store, eventually: Eventually) -> None:
-    """It becomes ready, stores, counts what it stored, and ends with 0 on SIGTERM within its deadline."""
+    """The process becomes ready, stores, counts its finals, and ends with 0 within its deadline after SIGTERM."""
     session_id = uuid.uuid4().hex
     async with process(**settings_of(stack)) as running:
         await eventually(lambda: _is(answer("/health/ready"), 200))
@@ -143,7 +143,7 @@ async def test_the_process_stores_tells_and_stops(stack: Stack, store: Store, ev
 
 
 async def test_a_killed_process_loses_nothing(stack: Stack, store: Store, eventually: Eventually) -> None:
-    """Killed in the middle of a transaction, it is followed by another that stores the batch."""
+    """If a process is killed in the middle of a transaction, the next one stores the batch."""
     session_id = uuid.uuid4().hex
     finals = [a_final(session_id, index) for index in range(50)]
     async with await psycopg.AsyncConnection.connect(stack.database_url) as holding:
@@ -161,7 +161,7 @@ async def test_a_killed_process_loses_nothing(stack: Stack, store: Store, eventu
 
 
 async def test_a_stop_while_the_database_is_away_is_quick(stack: Stack, store: Store, eventually: Eventually) -> None:
-    """Told to stop with a batch that it cannot store, it leaves it in the log, for the next process."""
+    """A process that stops with a batch that it cannot store leaves the batch in the log for the next process."""
     session_id = uuid.uuid4().hex
     async with process(**settings_of(stack), shutdown_ms="1000") as first:
         await eventually(lambda: _is(answer("/health/ready"), 200))
@@ -181,7 +181,7 @@ async def test_a_stop_while_the_database_is_away_is_quick(stack: Stack, store: S
 
 
 async def test_a_process_whose_kafka_is_away_stops_when_told(stack: Stack) -> None:
-    """It waits for Kafka, alive and not ready, and ends with 0 on SIGTERM."""
+    """A process that waits for Kafka is live but not ready, and ends with 0 on SIGTERM."""
     settings = {**settings_of(stack), "kafka_bootstrap": "127.0.0.1:1"}
     async with process(**settings) as running:
         assert running.stderr is not None
@@ -194,7 +194,7 @@ async def test_a_process_whose_kafka_is_away_stops_when_told(stack: Stack) -> No
 
 
 async def test_two_migrations_at_once_make_one_schema(stack: Stack) -> None:
-    """Each of two migrations of an empty database ends well, and a third changes nothing."""
+    """Two simultaneous migrations of an empty database both succeed, and a third changes nothing."""
     async with empty_database(stack) as url:
         versions = await asyncio.gather(*(asyncio.to_thread(migrate, url, 30) for _ in range(2)))
         assert set(versions) == {await asyncio.to_thread(migrate, url)}
@@ -203,7 +203,7 @@ async def test_two_migrations_at_once_make_one_schema(stack: Stack) -> None:
 
 
 async def test_a_migration_waits_for_the_database(stack: Stack, eventually: Eventually) -> None:
-    """Started before the database, the command migrates once it is there."""
+    """A migration that starts before the database runs once the database is up."""
     async with empty_database(stack) as url:
         await stack.stop("postgres")
         async with process("migrate", **{**settings_of(stack), "database_url": url}) as running:
@@ -216,7 +216,7 @@ async def test_a_migration_waits_for_the_database(stack: Stack, eventually: Even
 
 
 async def test_a_migration_does_not_wait_for_ever() -> None:
-    """A database that does not come in time ends the command with 1, and the password is not told."""
+    """If the database does not answer in time, the command ends with 1 and does not print the password."""
     url = "postgresql://someone:secret-word@127.0.0.1:1/nothing"
     async with process("migrate", database_url=url, migrate_wait_ms="300") as running:
         code, errors = await ended(running)

@@ -1,4 +1,4 @@
-"""The store keeps what it is given once, whatever the order, and gives it back as it was."""
+"""The store keeps each event once, in whatever order events come, and returns finals unchanged."""
 
 import asyncio
 import uuid
@@ -134,7 +134,7 @@ async def test_finals_are_read_as_they_were_written(store: Store, given_finals: 
 async def test_order_and_repetition_do_not_matter(
     store: Store, delivery: tuple[list[Event], list[list[Event]]]
 ) -> None:
-    """Events in any order, any number of times, in any batches, leave the same rows as once and in order."""
+    """Events in any order, any batches and any number of times leave the same rows as once and in order."""
     events, batches = delivery
     session_id = new_id()
     new = [await store.write(renamed(batch, session_id)) for batch in batches]
@@ -156,7 +156,7 @@ async def test_order_and_repetition_do_not_matter(
 
 
 async def test_the_first_write_of_a_final_wins(store: Store) -> None:
-    """A final that comes again with other content changes nothing: neither the text nor a word."""
+    """A second final of the same segment with other content changes neither the text nor the words."""
     session_id = new_id()
     first = a_final(session_id, 0, "the first to come")
     assert await store.write([first, a_final(session_id, 0, "in the same batch")]) == 1
@@ -165,7 +165,7 @@ async def test_the_first_write_of_a_final_wins(store: Store) -> None:
 
 
 async def test_the_earliest_start_and_end_count(store: Store) -> None:
-    """A start that is told again after a replay, and an end told to a late resume, change nothing."""
+    """A start that is repeated after a replay, and an end that answers a late RESUME, change nothing."""
     session_id = new_id()
     told = [session_start(session_id, 7), session_start(session_id, 5), session_start(session_id, 6)]
     events: list[Event] = [*told, session_end(session_id, 3, 90), session_end(session_id, 3, 91)]
@@ -177,7 +177,7 @@ async def test_the_earliest_start_and_end_count(store: Store) -> None:
 
 
 async def test_an_unknown_session_leaves_no_row(store: Store) -> None:
-    """The end that answers a resume of an unknown session is not the end of a session."""
+    """The end that answers a RESUME of an unknown session is not stored."""
     session_id = new_id()
     await store.write([session_end(session_id, 0, reason="unknown")])
     assert await store.session(session_id) is None
@@ -197,7 +197,7 @@ async def test_what_is_not_stored_is_passed_over(store: Store) -> None:
 
 
 async def test_finals_are_read_by_range(store: Store) -> None:
-    """A range of segments holds its first index and not its end."""
+    """A range of segments includes its first index and excludes its end."""
     session_id = new_id()
     written = [a_final(session_id, index) for index in range(5)]
     await store.write(written)
@@ -208,7 +208,7 @@ async def test_finals_are_read_by_range(store: Store) -> None:
 
 
 async def test_a_segment_without_words_is_stored(store: Store) -> None:
-    """A final of empty text is a row as any other."""
+    """A final with empty text becomes a row like any other."""
     session_id = new_id()
     empty = a_final(session_id, 0, "")
     await store.write([empty])
@@ -216,7 +216,7 @@ async def test_a_segment_without_words_is_stored(store: Store) -> None:
 
 
 async def test_nul_in_speech_is_replaced(store: Store) -> None:
-    """PostgreSQL holds no NUL: in a text and in a word it becomes the replacement character."""
+    """NUL, which PostgreSQL cannot store, becomes the replacement character in texts and words."""
     session_id = new_id()
     await store.write([a_final(session_id, 0, "so\0 it goes")])
     (stored,) = await store.finals(session_id)
@@ -240,7 +240,7 @@ async def test_nul_in_speech_is_replaced(store: Store) -> None:
     ids=str,
 )
 async def test_what_the_database_cannot_hold_is_refused(store: Store, changes: dict[str, object]) -> None:
-    """A value out of range is refused, and nothing of its batch is stored."""
+    """A batch with a value out of range is refused as a whole."""
     session_id = new_id()
     with pytest.raises(StoreRefusedError) as refusal:
         await store.write([a_final(session_id, 0), a_final(session_id, 1).model_copy(update=changes)])
@@ -276,7 +276,7 @@ async def test_a_deleted_session_takes_its_rows_along(stack: Stack, store: Store
 
 
 async def test_a_database_that_is_not_there_is_away() -> None:
-    """A store opens without its database; what is asked of it then fails, and may be asked again."""
+    """A store opens without its database; requests then raise a retriable error."""
     async with Store.open("postgresql://nobody@127.0.0.1:1/nothing") as store:
         with pytest.raises(StoreUnavailableError) as away:
             await store.ping()
@@ -284,7 +284,7 @@ async def test_a_database_that_is_not_there_is_away() -> None:
 
 
 async def test_a_database_that_hangs_is_away(stack: Stack) -> None:
-    """A request that gets no answer in time fails, stores nothing, and may be made again."""
+    """A request without an answer in time stores nothing and raises a retriable error."""
     session_id = new_id()
     async with Store.open(stack.database_url, answer_s=0.5) as store:
         async with await psycopg.AsyncConnection.connect(stack.database_url) as holding:

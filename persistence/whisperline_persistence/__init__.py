@@ -2,7 +2,7 @@
 
 Errors:
 
-    StoreError                    the database did not do what it was asked
+    StoreError                    a request to the database failed
     ├── StoreUnavailableError     it did not answer, or not in time: the same request may succeed later
     └── StoreRefusedError         it will never take these rows
 """

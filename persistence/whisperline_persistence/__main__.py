@@ -16,11 +16,11 @@ from whisperline_persistence.store import Store
 
 log = logging.getLogger("whisperline_persistence")
 
-_CONNECTIONS = 2  # one writes; one more, so that a probe does not wait for it
+_CONNECTIONS = 2  # one for writing, and one so that a ping does not wait for the writes
 
 
 async def store_transcripts(settings: Settings, stop: Stop) -> None:
-    """Store transcripts until told to stop. Probes start first and end last, so that they show both ends."""
+    """Store transcripts until SIGTERM or SIGINT. Probes start first and end last, so they cover start and stop."""
     async with Store.open(settings.database_url.get_secret_value(), _CONNECTIONS) as store:
         consumer = Consumer(settings, store, stop)
         async with serve_probes(Probes(consumer.problem), settings.metrics_host, settings.metrics_port) as port:
@@ -39,7 +39,7 @@ async def migrate_schema(settings: Settings, _stop: Stop) -> None:
 
 
 def main() -> int:
-    """Run the command and return the exit status: 0 stopped as asked, 1 gave up, 2 a setting is wrong."""
+    """Run the command. Return the exit status: 0 if it stopped as asked, 1 if it gave up, 2 if a setting is wrong."""
     parser = argparse.ArgumentParser(prog="python -m whisperline_persistence", description=__doc__)
     parser.add_argument("command", nargs="?", choices=["run", "migrate"], default="run")
     command = {"run": store_transcripts, "migrate": migrate_schema}[parser.parse_args().command]

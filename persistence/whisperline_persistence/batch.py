@@ -27,16 +27,16 @@ class Rejected(NamedTuple):
 
 @dataclass
 class Batch:
-    """Records that were read together: they are stored together, and their offsets committed after that."""
+    """Records that were read together. They are stored together, and their offsets are committed afterwards."""
 
     entries: list[Entry] = field(default_factory=list)
     unreadable: list[Rejected] = field(default_factory=list)
-    offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the next to read
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)  # the next offset to read in each partition
     size: int = 0  # records, the skipped ones included
     bytes: int = 0
 
     def add(self, record: Record) -> Rejected | None:
-        """Take in the next record of its partition; return it with the reason if it cannot be read."""
+        """Add a partition's next record. If it cannot be read, return it with the reason."""
         rejected = None
         try:
             event = decode_event(record.value)

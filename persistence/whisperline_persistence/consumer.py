@@ -1,7 +1,7 @@
 """Follow `transcriptions` and store it: read a batch, write it to PostgreSQL, and only then commit its offsets.
 
-Whatever happens between two of these steps, writing again is right: the store takes the same events any number of
-times. So a crash, a rebalance or a lost answer costs repeated work and nothing else.
+Whatever happens between two of these steps, writing again is safe: the store accepts the same events any number of
+times. So a crash, a rebalance or a lost answer only costs repeated work.
 
 Reactions to errors: the database is away (wait, for as long as it takes, as a member of the group all the while); a
 record cannot be used (dead letter, durable before its offset is committed); too many such records in a row (stop).
@@ -33,36 +33,36 @@ log = logging.getLogger(__name__)
 tracer = tracing.tracer(__name__)
 
 _IDLE_POLL_MS = 1_000
-_PING_S = 5.0  # how often an idle consumer asks the database whether it is there, for /health/ready
+_PING_S = 5.0  # how often an idle consumer pings the database, for /health/ready
 _HANDOVER_S = 5.0  # how long a rebalance waits for the batch in hand
-# The group must wait longer than a handover and a heartbeat: else it would throw the member out that hands over. That
-# member would join again, which is another rebalance.
+# Must exceed a handover and a heartbeat. Otherwise the group evicts the member that is handing over, and that member
+# rejoins, which causes another rebalance.
 _REBALANCE_TIMEOUT_MS = 30_000
 _BATCH_BYTES = 8 * MAX_MESSAGE_BYTES
 
-# The group must not give up on a member that waits for its database: heartbeats show that it is alive, /health/live
-# that its event loop turns, and every request to the database ends in time.
+# The group must not evict a member that waits for its database. Heartbeats show that the process is alive,
+# /health/live that its event loop turns, and every request to the database has a timeout.
 _MAX_POLL_INTERVAL_MS = 2**31 - 1
 
 
 class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is not typed
     """One member of the consumer group.
 
-    At most one batch is in hand, of bounded size. While the database is away nothing more is read: the rest waits in
-    Kafka.
+    It holds at most one batch, of bounded size. While the database is unavailable, it reads nothing more: further
+    records wait in Kafka.
     """
 
     def __init__(self, settings: Settings, store: Store, stop: Stop) -> None:
-        self.assigned = False  # a member of the group, with its share of the partitions
-        self.database_up = False  # the database answered last
+        self.assigned = False  # True while this process is a member of the group and has its share of the partitions
+        self.database_up = False  # True if the database answered its last request
         self._settings = settings
         self._store = store
         self._stop = stop
         self._batch = Batch()
         self._batch_due_s = 0.0
-        self._assignment = 0  # counts assignments: what was read under an older one must not be committed
+        self._assignment = 0  # counts assignments: offsets read under an older one must not be committed
         self._writing = asyncio.Lock()
-        self._asked_s = float("-inf")  # when the database was last asked
+        self._asked_s = float("-inf")  # monotonic time of the last request to the database
         self._producer = DurableProducer(settings.broker, settings.group)
         self._unreadable, self._refused = (
             DeadLetters(
@@ -77,7 +77,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         self._kafka: AIOKafkaConsumer
 
     def problem(self) -> str | None:
-        """Return why this consumer cannot do its work now, or None if it can."""
+        """Return the reason why this consumer cannot do its work now, or None if it can."""
         if not self.assigned:
             return "no partitions of the log are assigned yet"
         return None if self.database_up else "the database does not answer"
@@ -86,7 +86,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         """Follow the log until `stop` is set; then finish the batch in hand, commit, and leave the group.
 
         Waits for Kafka as long as the settings say, and for the database as long as it takes. Raises `StartupError`,
-        `TooManyDeadLettersError`, and the `KafkaError`s that waiting does not cure.
+        `TooManyDeadLettersError`, and the `KafkaError`s that waiting does not fix.
         """
         async with AsyncExitStack() as opened:
             async with self._stop.interrupts():
@@ -107,7 +107,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             await self._flush()
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        """Finish the batch in hand, if the database lets us in time; aiokafka waits for this before it rejoins."""
+        """Finish the batch in hand if the database answers in time. Aiokafka waits for this before it rejoins."""
         self.assigned = False
         try:
             async with asyncio.timeout(_HANDOVER_S):
@@ -115,13 +115,13 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         except TimeoutError:
             log.warning("handing over %d partitions with a batch not stored: its next owner reads it", len(revoked))
         finally:
-            # aiokafka goes back to the committed offsets after this, of the partitions that we keep as well.
+            # After this, aiokafka resumes from the committed offsets, even in the partitions that we keep.
             self._batch = Batch()
             self._assignment += 1
             metrics.LAG.clear()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Note that we are a member; with more members than partitions our share may be empty."""
+        """Note that this process is a member. With more members than partitions, its share may be empty."""
         self.assigned = True
         log.info("assigned partitions %s", sorted(tp.partition for tp in assigned))
 
@@ -144,8 +144,8 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         return consumer
 
     async def _read(self, wait_ms: int) -> None:
-        """Add to the batch what the log has, waiting no longer than `wait_ms`."""
-        # Nothing may be awaited between getmany's return and the last add: a rebalance would come between.
+        """Add the available records to the batch, waiting at most `wait_ms` for them."""
+        # Await nothing between getmany's return and the last add: a rebalance could happen in between.
         room = self._settings.batch_records - self._batch.size
         records: dict[TopicPartition, list[Record]] = {}
         async with self._stop.interrupts():
@@ -161,7 +161,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                     self._unreadable.count(record, unreadable.reason)
 
     async def _flush(self) -> None:
-        """Store the batch in hand, put aside the records that cannot be used, and commit."""
+        """Store the batch in hand, send unusable records to the dead letters, and commit."""
         async with self._writing:
             batch, self._batch, assignment = self._batch, Batch(), self._assignment
             if batch.size == 0:
@@ -179,7 +179,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
                 metrics.LAG.labels(tp.partition).set(max(0, (self._kafka.highwater(tp) or offset) - offset))
 
     async def _write(self, entries: Sequence[Entry]) -> list[Rejected]:
-        """Store the entries, and return those that the database refuses, found by halving."""
+        """Store the entries; return those that the database refuses, which are found by halving the batch."""
         if not entries:
             return []
         try:
@@ -196,7 +196,7 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         return []
 
     async def _write_when_answered(self, entries: Sequence[Entry]) -> None:
-        """Store the entries in one transaction, however long the database is away, and trace each final."""
+        """Store the entries in one transaction, retrying while the database is unavailable, and trace each final."""
         events = [entry.event for entry in entries]
         parents = [tracing.extract(entry.record.headers) for entry in entries] if tracing.is_on() else []
         with tracer.start_as_current_span(

@@ -1,4 +1,4 @@
-"""The setting that says where the database is, for every deployable that opens a `Store`."""
+"""The type of the setting `database_url`, for every deployable that opens a `Store`."""
 
 from typing import Annotated, TypeAlias
 
@@ -8,7 +8,11 @@ from pydantic import AfterValidator, SecretStr
 
 
 def checked_url(url: SecretStr) -> SecretStr:
-    """Refuse what libpq cannot read: a store would take it for a database that is away. Never tell it: it is secret."""
+    """Return `url` if libpq can parse it; raise `ValueError` otherwise.
+
+    A store would take a malformed URL for a database that is unavailable. The error does not quote the URL, which
+    holds a password.
+    """
     try:
         conninfo_to_dict(url.get_secret_value())
     except psycopg.ProgrammingError:

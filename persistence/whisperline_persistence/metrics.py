@@ -20,7 +20,7 @@ LAG = Gauge("whisperline_persistence_lag_records", "Records in the log after the
 
 
 def count_finals(events: Iterable[object], new: int) -> None:
-    """Count the finals among events that were committed just now, `new` of which were not stored before."""
+    """Count the finals among events that were just committed; `new` of them were not stored before."""
     made_ms = [event.time_ms for event in events if isinstance(event, Final)]
     FINALS.labels("stored").inc(new)
     FINALS.labels("already_stored").inc(len(made_ms) - new)

@@ -1,6 +1,6 @@
 """Bring a database's schema to this release's version. Several processes may do it at once.
 
-The migrations lie in `migrations/versions`, are plain SQL, and run through Alembic, each run in one transaction.
+The migrations are plain SQL in `migrations/versions`. Alembic runs all that are due in one transaction.
 """
 
 import logging
@@ -17,7 +17,7 @@ from whisperline_runtime.retry import INITIAL_S, LONGEST_S
 
 log = logging.getLogger(__name__)
 
-_LOCK_KEY = 0x7768_6973_7065_7231  # one advisory lock per purpose in the database: ours, of migrations
+_LOCK_KEY = 0x7768_6973_7065_7231  # key of the database-wide advisory lock that serializes migrations
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -29,8 +29,8 @@ def migrate(database_url: str, wait_s: float = 60.0) -> str:
     """
     deadline_s = time.monotonic() + wait_s
     with wait_and_connect(database_url, wait_s) as connection:
-        # Asked for again and again instead of waited for: a session that waits for a lock holds a snapshot, and
-        # CREATE INDEX CONCURRENTLY in the migration it waits for would wait for that snapshot, for ever.
+        # Poll for the lock instead of waiting for it: a session that waits for a lock holds a snapshot, and a CREATE
+        # INDEX CONCURRENTLY in the other migration would wait for that snapshot, so both would wait for ever.
         while connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_KEY,)).fetchone() != (True,):
             if time.monotonic() > deadline_s:
                 raise TimeoutError("another migration of this database did not finish in time")

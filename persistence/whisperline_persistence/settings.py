@@ -1,4 +1,4 @@
-"""The settings of the persistence process, read once at its start."""
+"""The settings of the persistence process, read once at start."""
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -8,7 +8,7 @@ from whisperline_persistence.database_url import DatabaseUrl
 
 
 class Settings(ConsumerSettings):
-    """Every setting, its default and its unit: environment variables with the prefix WHISPERLINE_PERSISTENCE_."""
+    """The persistence settings: environment variables with the prefix WHISPERLINE_PERSISTENCE_."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_PERSISTENCE_")
 

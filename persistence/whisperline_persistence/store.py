@@ -1,6 +1,6 @@
-"""Write and read the transcripts in PostgreSQL: the only SQL there is.
+"""Write and read the transcripts in PostgreSQL. All queries of the project are in this module.
 
-Writing the same events again, in any order and any division into batches, changes nothing: the first write of a
+Writing the same events again, in any order and in any batches, changes nothing: the first write of a
 final counts, with its words; of a session's start and of its end, the earliest counts. So a writer may deliver at
 least once.
 """
@@ -18,7 +18,7 @@ from whisperline_contracts import Event, Final, SessionEnd, SessionStart, Stream
 from whisperline_runtime import tracing
 
 _CONNECT_S = 5
-_WAITING_REQUESTS = 256  # requests that may wait for a connection; one more is refused at once
+_WAITING_REQUESTS = 256  # requests that may wait for a connection; further ones are refused at once
 
 
 StoredEvent: TypeAlias = SessionStart | Final | SessionEnd
@@ -26,13 +26,13 @@ _AnyOf = TypeVar("_AnyOf", bound=StoredEvent)
 
 
 class StoreError(Exception):
-    """The database did not do what it was asked. If `retriable`, the same request may succeed later."""
+    """A request to the database failed. If `retriable`, the same request may succeed later."""
 
     retriable = False
 
 
 class StoreUnavailableError(StoreError):
-    """The database did not answer, or not in time."""
+    """The database did not answer in time, or not at all."""
 
     retriable = True
 
@@ -60,7 +60,7 @@ class StoredSession:
 class Store:
     """The transcripts of one database, through a pool of connections. Every method raises `StoreError`.
 
-    Opening does not wait for the database: a store may be opened while it is away.
+    Opening does not wait for the database: a store may be opened while the database is unavailable.
     """
 
     def __init__(self, pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]], answer_s: float) -> None:
@@ -72,7 +72,7 @@ class Store:
     async def open(cls, database_url: str, max_connections: int = 4, answer_s: float = 20.0) -> AsyncIterator[Self]:
         """Open the store at a libpq URL ("postgresql://user:password@host:port/database").
 
-        A database that takes longer than `answer_s` for one request counts as away.
+        A database that takes longer than `answer_s` seconds for one request counts as unavailable.
         """
         if tracing.is_on():
             from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor  # noqa: PLC0415 - for traces alone
@@ -85,7 +85,7 @@ class Store:
             kwargs={
                 "connect_timeout": _CONNECT_S,
                 "application_name": "whisperline",
-                "options": f"-c statement_timeout={answer_ms}",  # the server gives a request up when we have
+                "options": f"-c statement_timeout={answer_ms}",  # the server abandons a request when this side does
                 "tcp_user_timeout": answer_ms,
             },
             min_size=1,
@@ -103,9 +103,9 @@ class Store:
             await pool.close(timeout=_CONNECT_S)
 
     async def write(self, events: Iterable[Event]) -> int:
-        """Store starts, finals and ends, all or none, in one transaction; skip other events.
+        """Store starts, finals and ends in one transaction, all or none; skip other events.
 
-        Return the number of finals that were not stored before. An end with the reason "unknown" says nothing about
+        Returns the number of finals that were not stored before. An end with the reason "unknown" says nothing about
         its session and is skipped too. PostgreSQL's text holds no NUL: in spoken text it becomes U+FFFD.
         """
         statements = write_statements(list(events))
@@ -118,7 +118,7 @@ class Store:
         return row[0] if row else 0
 
     async def finals(self, session_id: str, first_index: int = 0, end_index: int | None = None) -> list[Final]:
-        """Return a session's stored finals from `first_index` up to, without, `end_index`, in order."""
+        """Return a session's stored finals with indices in [first_index, end_index), in order."""
         async with self._connection() as connection, connection.cursor(row_factory=class_row(Final)) as cursor:
             await cursor.execute(_SELECT_FINALS, {"id": session_id, "first": first_index, "end": end_index})
             return await cursor.fetchall()
@@ -130,7 +130,7 @@ class Store:
             return await cursor.fetchone()
 
     async def ping(self) -> None:
-        """Return if the database answers and has this release's tables."""
+        """Return normally if the database answers and has this release's tables; raise `StoreError` otherwise."""
         async with self._connection() as connection:
             await connection.execute("SELECT 1 FROM sessions, segments, words LIMIT 0")
 
@@ -147,7 +147,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        # The primary message alone: the details that may follow it quote rows, and so what people said.
+        # Only the primary message: the details that may follow it quote rows, which hold spoken text.
         reason = f"{type(error).__name__}: {error.diag.message_primary or error}"
         if isinstance(error, psycopg.errors.ForeignKeyViolation):
             refused = False  # the session was deleted while we wrote: the next attempt writes it anew
@@ -161,7 +161,10 @@ def translated() -> Iterator[None]:
 
 
 def write_statements(events: Sequence[Event]) -> list[tuple[str, tuple[str]]]:
-    """Return the SQL that stores `events`, with its rows; if it stores finals, the last statement counts the new."""
+    """Return the SQL statements that store `events`, with their rows.
+
+    If there are finals, the last statement returns the number of new ones.
+    """
     starts = earliest(event for event in events if isinstance(event, SessionStart))
     ends = earliest(event for event in events if isinstance(event, SessionEnd) and event.reason != "unknown")
     first: dict[tuple[str, int], Final] = {}
@@ -193,8 +196,8 @@ def without_nul(final: Final) -> Final:
     return final.model_copy(update={"text": final.text.replace("\0", "\ufffd"), "words": words})
 
 
-# Rows are inserted in the order of their keys, so that two writers of the same rows wait for each other instead
-# of for ever. A row that is there already is not written again: it would leave a dead tuple for each redelivery.
+# Rows are inserted in the order of their keys, so that two writers of the same rows cannot deadlock. A row that
+# exists already is not written again, because that would leave a dead tuple for each redelivery.
 _INSERT_SESSIONS = """
     INSERT INTO sessions (session_id, client_id)
     SELECT session_id, client_id FROM json_to_recordset(%s) AS event (session_id text, client_id text)
@@ -223,7 +226,7 @@ _FINAL_COLUMNS = """
     confidence, reason, model, model_version, position
 """
 
-# The words join the segments that this statement itself stored: a segment that lost to an earlier one adds none.
+# Words are joined to the segments that this statement stored: a final whose segment existed already adds no words.
 _INSERT_FINALS = f"""
     WITH event AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%s) AS event (

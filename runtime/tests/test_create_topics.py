@@ -1,4 +1,4 @@
-"""Creating topics on a real Kafka: what is missing, what may grow, and what must stay as it is."""
+"""On a real Kafka, missing topics are created, some grow, and keyed topics keep their partitions."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Brok
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def admin(broker: Broker) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Somebody to ask what Kafka has."""
+    """A client that reads Kafka's topics."""
     client = AIOKafkaAdminClient(**broker.client_options())
     await client.start()
     yield client
@@ -51,7 +51,7 @@ def a_topic(count: int, **more: object) -> Topic:
 
 
 async def command(broker: Broker, **settings: str) -> tuple[int | None, str]:
-    """Run `python -m whisperline_runtime`; return its exit code and what it said."""
+    """Run `python -m whisperline_runtime`; return its exit status and its output."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WHISPERLINE_")}
     chosen = {"kafka_bootstrap": broker.bootstrap, **settings}
     running = await asyncio.create_subprocess_exec(
@@ -65,7 +65,7 @@ async def command(broker: Broker, **settings: str) -> tuple[int | None, str]:
 
 
 async def test_topics_are_created_with_their_settings(broker: Broker, admin: AIOKafkaAdminClient) -> None:
-    """They have their partitions at once, and the broker's settings of the topic."""
+    """Created topics have their partitions at once, and their broker settings."""
     topics = [a_topic(3, config={"retention.ms": "86400000"}), a_topic(1)]
     await create_topics(broker, topics)
     assert await partitions(admin, topics) == [3, 1]
@@ -76,14 +76,14 @@ async def test_topics_are_created_with_their_settings(broker: Broker, admin: AIO
 
 
 async def test_many_may_create_at_once(broker: Broker, admin: AIOKafkaAdminClient) -> None:
-    """Each of several processes ends well, and the topics are there once."""
+    """Several processes that create the topics at once all succeed."""
     topics = [a_topic(2), a_topic(2)]
     await asyncio.gather(*(create_topics(broker, topics) for _ in range(4)))
     assert await partitions(admin, topics) == [2, 2]
 
 
 async def test_partitions_are_added_and_never_taken_away(broker: Broker, admin: AIOKafkaAdminClient) -> None:
-    """A topic grows when more is asked for; asked for fewer, it stays."""
+    """A topic grows when more partitions are requested, and stays when fewer are."""
     small = a_topic(2)
     large = Topic(small.name, 5)
     await create_topics(broker, [small])
@@ -95,7 +95,7 @@ async def test_partitions_are_added_and_never_taken_away(broker: Broker, admin: 
 
 @pytest.mark.parametrize("count", [2, 8])
 async def test_a_keyed_topic_keeps_its_partitions(broker: Broker, admin: AIOKafkaAdminClient, count: int) -> None:
-    """Neither more nor fewer: nothing at all is changed, and the reason is told."""
+    """A request for more or fewer partitions of a keyed topic raises an error, and nothing is changed."""
     topic, other = a_topic(4, keyed=True), a_topic(1)
     await create_topics(broker, [topic])
     with pytest.raises(PartitionsDifferError, match=f"has 4 partitions, not {count}, and keeps them"):
@@ -104,26 +104,26 @@ async def test_a_keyed_topic_keeps_its_partitions(broker: Broker, admin: AIOKafk
 
 
 async def test_one_broker_that_answers_is_enough(broker: Broker, admin: AIOKafkaAdminClient) -> None:
-    """Of several addresses some may be away."""
+    """The topics are created if one of several broker addresses answers."""
     topic = a_topic(1)
     await create_topics(Broker(f"127.0.0.1:1,{broker.bootstrap}"), [topic])
     assert await partitions(admin, [topic]) == [1]
 
 
 async def test_what_kafka_refuses_is_raised(broker: Broker) -> None:
-    """One broker cannot hold three copies."""
+    """Kafka's refusal is raised: one broker cannot hold three copies."""
     with pytest.raises(InvalidReplicationFactorError):
         await create_topics(broker, [a_topic(1, replication_factor=3)])
 
 
 async def test_the_command_is_content_with_what_is_there(broker: Broker) -> None:
-    """It ends with 0 and says which topics there are."""
+    """If all topics exist, the command ends with 0 and lists them."""
     code, errors = await command(broker)
     assert (code, "all topics are there: audio_chunks, session_progress" in errors) == (0, True)
 
 
 async def test_the_command_names_the_setting_that_cannot_be(broker: Broker) -> None:
-    """Another number of audio partitions ends it with 1, before anything is changed."""
+    """A different number of audio partitions ends the command with 1 before anything is changed."""
     code, errors = await command(broker, audio_partitions="16", reply_partitions="9")
     assert code == 1
     assert "WHISPERLINE_TOPICS_AUDIO_PARTITIONS: audio_chunks has 8 partitions, not 16" in errors
@@ -131,7 +131,7 @@ async def test_the_command_names_the_setting_that_cannot_be(broker: Broker) -> N
 
 
 async def test_the_command_does_not_wait_for_ever(broker: Broker) -> None:
-    """A Kafka that does not come in time ends it with 1 and one line."""
+    """If Kafka does not answer in time, the command ends with 1 and one line."""
     code, errors = await command(broker, kafka_bootstrap="127.0.0.1:1", wait_ms="700")
     assert code == 1
     assert "Kafka at 127.0.0.1:1 did not answer in time" in errors
@@ -139,6 +139,6 @@ async def test_the_command_does_not_wait_for_ever(broker: Broker) -> None:
 
 
 async def test_the_command_names_a_wrong_setting(broker: Broker) -> None:
-    """It ends with 2 and one line."""
+    """A wrong setting ends the command with 2 and one line."""
     expected = "WHISPERLINE_TOPICS_REPLY_PARTITIONS: Input should be greater than or equal to 1\n"
     assert await command(broker, reply_partitions="0") == (2, expected)

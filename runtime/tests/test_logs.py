@@ -1,4 +1,4 @@
-"""What a line of the log holds, and what it never holds."""
+"""The fields that log lines carry, and the contents that they never show."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger("whisperline_runtime.test")
 
 @pytest.fixture(autouse=True)
 def _restore() -> Iterator[None]:
-    """Give the root logger back as it was."""
+    """Restore the root logger."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -25,7 +25,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 def test_a_line_of_json_names_service_level_logger_and_time(capsys: pytest.CaptureFixture[str]) -> None:
-    """The fields that every log store indexes."""
+    """A JSON line has the fields that log stores index."""
     logs.configure("whisperline-example", "INFO", "json")
     log.info("listening on port %d", 8080)
     (line,) = lines(capsys)
@@ -39,7 +39,7 @@ def test_a_line_of_json_names_service_level_logger_and_time(capsys: pytest.Captu
 
 
 def test_a_line_carries_what_was_bound_and_the_span(capsys: pytest.CaptureFixture[str]) -> None:
-    """Session and trace lead from a line to everything else that is known of a sentence."""
+    """A line carries the bound values and the ids of the current span, which lead to related lines and traces."""
     logs.configure("whisperline-example", "INFO", "json")
     with (
         logs.bind(session_id="s-1", partition=3),
@@ -55,7 +55,7 @@ def test_a_line_carries_what_was_bound_and_the_span(capsys: pytest.CaptureFixtur
 
 
 def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
-    """They would show audio and text."""
+    """Tracebacks do not show local variables, which may hold audio and text."""
     logs.configure("whisperline-example", "INFO", "json")
     spoken = "ask not"
     try:
@@ -69,7 +69,7 @@ def test_a_traceback_shows_no_local_variables(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("library", ["websockets.server", "aiokafka.conn", "uvicorn.error", "httpx"])
 def test_debug_is_for_our_own_packages(capsys: pytest.CaptureFixture[str], library: str) -> None:
-    """Libraries would log frames and records, and with them the words of users."""
+    """Libraries do not log at DEBUG, where they would log frames and records with users' words."""
     logs.configure("whisperline-example", "DEBUG", "json")
     logging.getLogger(library).debug("TEXT 'ask not'")
     log.debug("ours")
@@ -77,7 +77,7 @@ def test_debug_is_for_our_own_packages(capsys: pytest.CaptureFixture[str], libra
 
 
 def test_on_a_terminal_a_line_is_text(capsys: pytest.CaptureFixture[str]) -> None:
-    """People read the message, and the rest behind it."""
+    """On a terminal a line is text: the message first, the other fields after it."""
     logs.configure("whisperline-example", "INFO", "text")
     with logs.bind(session_id="s-1"):
         log.warning("slow")

@@ -1,4 +1,4 @@
-"""The dead-letter policy on a real Kafka: what is copied, and when a process stops instead."""
+"""The dead-letter policy on a real Kafka: unusable records are copied, and too many stop the process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -62,7 +62,7 @@ async def last_letter(broker: Broker) -> ConsumerRecord:
 
 
 async def test_a_record_is_copied_with_its_reason_and_origin(broker: Broker, producer: DurableProducer) -> None:
-    """People find out why, and where it stands."""
+    """A dead letter is a copy of the record, with the reason and its origin in headers."""
     record = await written(broker, producer, b"no json", b"session")
     await letters_of(producer).send(record, "it is no JSON")
     letter = await last_letter(broker)
@@ -94,7 +94,7 @@ async def test_every_record_can_be_put_aside(
     value: bytes | None,
     headers: list[tuple[str, bytes]],
 ) -> None:
-    """Where the reason has no room beside the record, the letter points to the record instead."""
+    """If a record leaves no room for the reason, the dead letter points to the record instead."""
     record = ConsumerRecord(TRANSCRIPTIONS, 3, 7, 0, 0, key, value, 0, 0, 0, headers)
     await letters_of(producer).send(record, "no good")
     letter = await last_letter(broker)
@@ -105,7 +105,7 @@ async def test_every_record_can_be_put_aside(
 
 
 async def test_too_many_in_a_row_stop_the_process(broker: Broker, producer: DurableProducer) -> None:
-    """One that can be read begins the count anew; the last of a row is not copied, and so not committed."""
+    """A readable record resets the count, and the record that exceeds the limit is not copied."""
     letters = letters_of(producer, limit=2)
     record = await written(broker, producer, b"no json", b"session")
     await letters.send(record, "first")
@@ -117,11 +117,11 @@ async def test_too_many_in_a_row_stop_the_process(broker: Broker, producer: Dura
 
 
 async def test_a_broker_that_is_away_is_waited_for_and_then_named() -> None:
-    """The process ends with a line that says what to check."""
+    """If no broker answers within the limit, the error says what to check."""
     with pytest.raises(StartupError, match=r"127\.0\.0\.1:1 did not answer within 0\.3 s: check the address"):
         await Broker("127.0.0.1:1").wait_until_reachable(0.3)
 
 
 async def test_the_private_names_of_aiokafka_that_we_use_are_there(broker: Broker) -> None:
-    """An upgrade that moves them fails here first: `Broker.reach` opens a connection as aiokafka does."""
+    """The undocumented functions of aiokafka that `Broker.reach` uses still exist and work."""
     await broker.reach()

@@ -1,4 +1,4 @@
-"""Which errors are tried again, and which are not."""
+"""Errors that may pass are retried, others are raised."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from whisperline_runtime.retry import retrying
 
 
 async def test_an_error_that_may_pass_is_tried_again() -> None:
-    """Each failure is handed on, until an attempt succeeds."""
+    """A retriable error is reported and retried until an attempt succeeds."""
     failures: list[Exception] = []
     attempts = 0
     async for attempt in retrying(ConnectionError, what="writing", longest_s=0.01, on_retry=failures.append):
@@ -28,7 +28,7 @@ async def fail(error: Exception, attempts: list[int]) -> None:
 
 
 async def test_any_other_error_is_raised_at_once() -> None:
-    """Waiting would not cure it."""
+    """An error that waiting does not fix is raised at once."""
     attempts: list[int] = []
     with pytest.raises(ValueError, match="no use"):
         await fail(ValueError("no use"), attempts)
@@ -36,7 +36,7 @@ async def test_any_other_error_is_raised_at_once() -> None:
 
 
 async def test_a_time_out_bounds_it() -> None:
-    """It never gives up by itself."""
+    """Retries go on until the caller's timeout ends them."""
     attempts: list[int] = []
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(fail(OSError("away"), attempts), 0.5)

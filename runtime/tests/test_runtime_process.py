@@ -1,4 +1,4 @@
-"""How a process starts and stops, seen from outside: exit status, signals, deadline."""
+"""A process starts and stops with the right exit status, on signals, errors and deadlines."""
 
 import asyncio
 import os
@@ -51,14 +51,14 @@ def program(body: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Return the exit status and what was written to standard error."""
+    """Wait for the process; return its exit status and its standard error."""
     _, errors = process.communicate(timeout=30)
     return process.returncode, errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_with_status_0(number: signal.Signals) -> None:
-    """The stop is set, and main returns by itself."""
+    """A signal sets the stop, `main` returns, and the exit status is 0."""
     with program("await stop.wait()\nprint('finished', flush=True)") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
@@ -68,7 +68,7 @@ def test_a_signal_stops_it_with_status_0(number: signal.Signals) -> None:
 
 
 def test_what_does_not_stop_in_time_is_cancelled_until_it_ends() -> None:
-    """Even a main that swallows its first cancellation ends, with status 0 and a line that says so."""
+    """A `main` that swallows its first cancellation still ends, with status 0 and a line that says so."""
     body = """
     for _ in range(3):
         try:
@@ -87,7 +87,7 @@ def test_what_does_not_stop_in_time_is_cancelled_until_it_ends() -> None:
 
 @pytest.mark.parametrize("error", ["StartupError", "FatalError"])
 def test_an_error_that_ends_it_is_one_line_and_status_1(error: str) -> None:
-    """No traceback: the message says what to do."""
+    """An error that ends the process is logged as one line without a traceback, with status 1."""
     with program(f"raise {error}('raise the number of partitions')") as process:
         status, errors = ended(process)
     assert status == 1
@@ -120,7 +120,7 @@ def test_a_defect_beside_such_an_error_is_raised() -> None:
 
 
 def test_a_defect_is_raised_with_its_traceback() -> None:
-    """Nothing hides a bug."""
+    """Any other exception is a defect and shows its traceback."""
     with program("raise ValueError('bug')") as process:
         status, errors = ended(process)
     assert status == 1
@@ -137,7 +137,7 @@ def test_a_defect_is_raised_with_its_traceback() -> None:
     ],
 )
 def test_a_wrong_setting_is_named_with_status_2(name: str, value: str, line: str) -> None:
-    """It does not start."""
+    """A wrong setting is named, and the process ends with status 2 before it starts."""
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"} if name.startswith("OTEL_") else {}
     with program("", **environment, **{name: value}) as process:
         status, errors = ended(process)
@@ -146,7 +146,7 @@ def test_a_wrong_setting_is_named_with_status_2(name: str, value: str, line: str
 
 
 async def test_a_stop_leaves_the_body_that_waits() -> None:
-    """What stands behind the `async with` runs on."""
+    """A stop leaves the waiting body, and execution goes on after the `async with`."""
     stop = Stop()
     asyncio.get_running_loop().call_soon(stop.set)
     async with stop.interrupts():
@@ -155,7 +155,7 @@ async def test_a_stop_leaves_the_body_that_waits() -> None:
 
 
 async def test_a_stop_that_was_set_before_leaves_the_body_at_once() -> None:
-    """The body does not wait for a second signal."""
+    """If the stop was set before, the body is left at once."""
     stop = Stop()
     stop.set()
     async with stop.interrupts():
@@ -164,14 +164,14 @@ async def test_a_stop_that_was_set_before_leaves_the_body_at_once() -> None:
 
 
 async def test_a_time_out_of_the_body_is_its_own() -> None:
-    """Only a stop is silent."""
+    """A timeout that the body raises is not swallowed."""
     with pytest.raises(TimeoutError):
         async with Stop().interrupts(), asyncio.timeout(0):
             await asyncio.sleep(3600)
 
 
 async def test_a_body_that_ends_is_not_disturbed_by_a_later_stop() -> None:
-    """The scope is over."""
+    """A stop after the body has ended disturbs nothing."""
     stop = Stop()
     async with stop.interrupts():
         pass

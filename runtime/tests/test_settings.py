@@ -1,4 +1,4 @@
-"""What a deployable is told, from where, and what it says when that is wrong."""
+"""Settings come from the environment and from files, and a wrong one is named."""
 
 import subprocess
 from pathlib import Path
@@ -11,7 +11,7 @@ from whisperline_runtime.settings import ProcessSettings
 
 
 class Settings(ProcessSettings):
-    """A deployable with a secret of its own."""
+    """The settings of a deployable with a secret of its own."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_EXAMPLE_")
 
@@ -29,7 +29,7 @@ SASL = {
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment with what the deployable needs, and an empty folder of secrets."""
+    """An environment with the required settings and an empty folder of secrets."""
     monkeypatch.setenv("WHISPERLINE_SECRETS_DIR", str(tmp_path))
     monkeypatch.setenv("WHISPERLINE_EXAMPLE_DATABASE_URL", "postgresql://environment")
     return monkeypatch
@@ -49,7 +49,7 @@ def certificate(folder: Path) -> Path:
 
 
 def test_by_default_kafka_is_reached_in_the_clear(environment: pytest.MonkeyPatch) -> None:
-    """Nothing but an address is asked for."""
+    """By default Kafka is reached without TLS and without a password."""
     options = Settings.read().broker.client_options()
     assert options == {"bootstrap_servers": "127.0.0.1:9192", "security_protocol": "PLAINTEXT"}
 
@@ -57,7 +57,7 @@ def test_by_default_kafka_is_reached_in_the_clear(environment: pytest.MonkeyPatc
 def test_with_a_name_and_a_certificate_every_client_is_given_both(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Host names are checked, and only the named authority is trusted."""
+    """Clients get the user name and a context that checks host names and trusts only the named authority."""
     tell(environment, {**SASL, "KAFKA_CA_FILE": str(certificate(tmp_path))})
     options = Settings.read().broker.client_options()
     context = options.pop("ssl_context")
@@ -73,7 +73,7 @@ def test_with_a_name_and_a_certificate_every_client_is_given_both(
 
 
 def test_without_a_named_authority_those_of_the_machine_are_trusted(environment: pytest.MonkeyPatch) -> None:
-    """So a managed Kafka with a public certificate needs no file."""
+    """Without a CA file the machine's authorities are trusted, so a public certificate needs no file."""
     tell(environment, {"KAFKA_SECURITY_PROTOCOL": "SSL"})
     context = Settings.read().broker.client_options()["ssl_context"]
     assert context.check_hostname
@@ -102,7 +102,7 @@ def test_without_a_named_authority_those_of_the_machine_are_trusted(environment:
     ],
 )
 def test_a_wrong_combination_is_named(environment: pytest.MonkeyPatch, variables: dict[str, str], line: str) -> None:
-    """The one line says which setting is wrong, and never what was in it."""
+    """The error names the wrong setting in one line and never shows its value."""
     tell(environment, variables)
     with pytest.raises(SettingsError) as told:
         Settings.read()
@@ -112,7 +112,7 @@ def test_a_wrong_combination_is_named(environment: pytest.MonkeyPatch, variables
 
 
 def test_a_setting_may_come_from_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The file has the variable's name in lower case; the newline at its end does not count."""
+    """A setting is read from the file with its variable's name in lower case, without the final newline."""
     environment.delenv("WHISPERLINE_EXAMPLE_DATABASE_URL")
     (tmp_path / "whisperline_example_database_url").write_text("postgresql://file\n")
     (tmp_path / "whisperline_example_limits").write_text("[1, 2]")
@@ -122,7 +122,7 @@ def test_a_setting_may_come_from_a_file(environment: pytest.MonkeyPatch, tmp_pat
 
 
 def test_the_environment_wins_over_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty variable is none."""
+    """A variable wins over a file, unless the variable is empty."""
     (tmp_path / "whisperline_example_database_url").write_text("postgresql://file")
     assert Settings.read().database_url.get_secret_value() == "postgresql://environment"
     environment.setenv("WHISPERLINE_EXAMPLE_DATABASE_URL", "")
@@ -130,7 +130,7 @@ def test_the_environment_wins_over_a_file(environment: pytest.MonkeyPatch, tmp_p
 
 
 def test_other_files_of_the_folder_are_not_looked_at(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Kubernetes and other deployables put their own there."""
+    """Other files in the folder, such as those of Kubernetes and other deployables, are ignored."""
     (tmp_path / "kubernetes.io").mkdir()
     (tmp_path / "whisperline_other_database_url").write_bytes(b"\xff\xfe")
     (tmp_path / "whisperline_example_no_such_setting").write_text("x")
@@ -138,7 +138,7 @@ def test_other_files_of_the_folder_are_not_looked_at(environment: pytest.MonkeyP
 
 
 def test_a_folder_that_is_not_there_is_named(environment: pytest.MonkeyPatch) -> None:
-    """A mistyped folder is told, instead of the secrets that would be missing."""
+    """A missing folder of secrets is named in the error, rather than the settings that it would hold."""
     environment.setenv("WHISPERLINE_SECRETS_DIR", "/no/such/folder")
     with pytest.raises(SettingsError, match=r"^WHISPERLINE_SECRETS_DIR: there is no folder /no/such/folder$"):
         Settings.read()
@@ -153,7 +153,7 @@ def test_a_file_that_is_no_text_is_told(environment: pytest.MonkeyPatch, tmp_pat
 
 
 def test_what_is_missing_is_named(environment: pytest.MonkeyPatch) -> None:
-    """Every wrong setting has a line."""
+    """Each missing setting has a line in the error."""
     environment.delenv("WHISPERLINE_EXAMPLE_DATABASE_URL")
     tell(environment, {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"})
     with pytest.raises(SettingsError) as told:

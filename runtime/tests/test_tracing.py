@@ -1,4 +1,4 @@
-"""Contexts on their way through Kafka's headers, and what tracing costs when nobody wants it."""
+"""Trace contexts pass through Kafka's headers, and tracing costs nothing when it is off."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def test_a_context_survives_the_headers() -> None:
-    """The next process continues the trace."""
+    """A context written to headers can be read back, so the next process continues the trace."""
     span = TracerProvider().get_tracer("test").start_span("send")
     headers = tracing.inject([("schema", b"1.0")], span)
     assert headers[0] == ("schema", b"1.0")
@@ -24,7 +24,7 @@ def test_a_context_survives_the_headers() -> None:
 
 
 def test_without_the_sdk_a_context_that_came_in_goes_out() -> None:
-    """A gateway without traces does not cut those of its client."""
+    """With tracing off, an incoming context is passed on, so a gateway does not cut its client's trace."""
     span = tracing.tracer("test").start_span("send", tracing.context_of(PARENT))
     assert not span.is_recording()
     assert tracing.traceparent_of(span) == PARENT
@@ -33,25 +33,25 @@ def test_without_the_sdk_a_context_that_came_in_goes_out() -> None:
 
 @given(st.one_of(st.none(), st.text(max_size=80)))
 def test_a_traceparent_that_cannot_be_read_is_none(text: str | None) -> None:
-    """Clients send anything; nothing of it raises."""
+    """A malformed `traceparent` from a client is ignored."""
     assert tracing.links_to([text]) == []
     assert tracing.traceparent_of(tracing.tracer("test").start_span("x", tracing.context_of(text))) is None
 
 
 def test_headers_without_a_context_have_none() -> None:
-    """Records of older releases are read."""
+    """Headers without a context, as in records of older releases, give None."""
     assert tracing.extract([("schema", b"1.0"), ("traceparent", None)]) is None
     assert tracing.inject([("schema", b"1.0")]) == [("schema", b"1.0")]
 
 
 def test_links_name_the_contexts_in_order() -> None:
-    """A batch points at each of its records."""
+    """Links name the given contexts in order."""
     (link,) = tracing.links_to([None, PARENT])
     assert format(link.context.trace_id, "032x") == PARENT[3:35]
 
 
 def test_without_an_endpoint_the_sdk_is_not_even_imported() -> None:
-    """Unset variables cost nothing: neither memory nor time at start."""
+    """Without an endpoint the SDK is not imported."""
     program = (
         "import sys; from whisperline_runtime import tracing\n"
         "with tracing.configured('example') as exports: pass\n"
@@ -65,7 +65,7 @@ def test_without_an_endpoint_the_sdk_is_not_even_imported() -> None:
 
 @pytest.mark.parametrize("variable", ["OTEL_SDK_DISABLED=true", "OTEL_TRACES_EXPORTER=none"])
 def test_it_can_be_switched_off_beside_an_endpoint(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """By OpenTelemetry's own variables."""
+    """OpenTelemetry's own variables switch tracing off although an endpoint is set."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317")
     monkeypatch.setenv(*variable.split("="))
     with tracing.configured("example") as exports:

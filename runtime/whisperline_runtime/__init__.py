@@ -1,12 +1,12 @@
 """The plumbing that every Whisperline process has in common, written once.
 
-    settings       what a process is told: environment variables and files, read once at start
-    process        how it starts, and how it stops
-    broker         how it reaches Kafka; `create_topics` makes the topics
-    producer       how it writes to Kafka until the record is durable, and what happens to records it cannot read
-    retry          how long it waits between two attempts
-    probes         how an orchestrator and Prometheus look at it
-    logs, tracing  what it says about its work
+    settings       reads environment variables and files, once at start
+    process        runs a process from its start to its stop
+    broker         connects to Kafka; `create_topics` creates the topics
+    producer       writes to Kafka until records are durable; the dead-letter policy
+    retry          waits between attempts
+    probes         answers an orchestrator's probes and Prometheus
+    logs, tracing  structured logs and OpenTelemetry traces
 
 The package knows nothing about audio, text or sessions. Its errors are drawn in `errors`.
 """

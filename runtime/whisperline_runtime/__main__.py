@@ -1,4 +1,4 @@
-"""`python -m whisperline_runtime`: create the topics that are missing, then end. See `create_topics`."""
+"""`python -m whisperline_runtime`: create the missing topics, then exit. See `create_topics`."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ class Settings(ProcessSettings):
 
 
 async def create(settings: Settings, stop: Stop) -> None:
-    """Create the topics. Raises `StartupError` if they are not there in the end."""
+    """Create the topics. Raises `StartupError` if that fails or takes longer than `wait_ms`."""
     wanted = topics(settings.audio_partitions, settings.reply_partitions, settings.replication_factor)
     try:
         async with stop.interrupts(), asyncio.timeout(settings.wait_ms / 1000):
@@ -46,7 +46,7 @@ async def create(settings: Settings, stop: Stop) -> None:
 
 
 def main() -> int:
-    """Create the topics and return the exit status: 0 they are there, 1 they are not, 2 a setting is wrong."""
+    """Create the topics. Return the exit status: 0 if all topics exist, 1 if not, 2 if a setting is wrong."""
     return run("whisperline-topics", Settings, create)
 
 

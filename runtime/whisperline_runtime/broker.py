@@ -1,4 +1,4 @@
-"""Reach Kafka: in the clear, or with TLS and a user name and password. Every client of ours takes its options here."""
+"""Connect to Kafka, in plain text or with TLS and a password. Every Kafka client here gets its options from this."""
 
 import asyncio
 import ssl
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.conn import collect_hosts, create_conn  # not in aiokafka's documented API: see test_private_members
+from aiokafka.conn import collect_hosts, create_conn  # not in aiokafka's documented API; test_producer.py checks them
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
@@ -25,16 +25,16 @@ Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Client = TypeVar("Client", AIOKafkaConsumer, AIOKafkaProducer)
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
-# Errors that no waiting cures. aiokafka's own clients take them for a broker that is away, and try for ever.
+# Errors that waiting does not fix. aiokafka's clients treat them like an unavailable broker and retry for ever.
 _REFUSALS = (ssl.SSLError, SaslAuthenticationFailed, UnsupportedSaslMechanismError, IllegalSaslStateError)
 _CONNECT_MS = 10_000
 
 
 @dataclass(frozen=True)
 class Broker:
-    """Kafka's address and our credentials there; `ProcessSettings` has checked that they go together."""
+    """Kafka's address and this process's credentials. `ProcessSettings` has checked that they are consistent."""
 
-    bootstrap: str  # host:port, several with commas
+    bootstrap: str  # host:port, comma separated
     protocol: Protocol = "PLAINTEXT"
     mechanism: Mechanism | None = None
     username: str | None = None
@@ -46,9 +46,9 @@ class Broker:
         return {"bootstrap_servers": self.bootstrap, **self._security()}
 
     async def reach(self) -> None:
-        """Return once a broker has let us in.
+        """Return once a broker has accepted this client.
 
-        Raises `BrokerRefusedError` if one refuses us, and `KafkaConnectionError` if none answers.
+        Raises `BrokerRefusedError` if a broker refuses it, and `KafkaConnectionError` if none answers.
         """
         errors: list[Exception] = []
         for host, port, _ in collect_hosts(self.bootstrap):
@@ -68,7 +68,7 @@ class Broker:
         raise KafkaConnectionError(f"no broker at {self.bootstrap} answers: {errors[0]!r}") from errors[0]
 
     async def wait_until_reachable(self, limit_s: float) -> None:
-        """Return once a broker has let us in. Raises `StartupError` after `limit_s`, or at once if one refuses us."""
+        """Wait until a broker accepts this client. Raises `StartupError` after `limit_s`, or at once if refused."""
         try:
             async with asyncio.timeout(limit_s):
                 async for attempt in retrying(KafkaConnectionError, what="reaching Kafka"):
@@ -92,9 +92,10 @@ class Broker:
 
 
 async def start_client(new: Callable[[], Client]) -> Client:
-    """Start the client that `new` makes, and a new one again while Kafka is away; the caller stops it.
+    """Return a started client made by `new`; the caller stops it. Retries while Kafka is unavailable.
 
-    Waits as long as it takes: bound it with `asyncio.timeout`. A client that failed to start cannot be started again.
+    Each attempt makes a new client, because one that failed to start cannot be started again. Waits as long as it
+    takes: limit it with `asyncio.timeout`.
     """
     async for attempt in retrying(KafkaError, what="starting a Kafka client"):
         with attempt:

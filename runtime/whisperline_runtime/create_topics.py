@@ -1,4 +1,4 @@
-"""Create the topics that are missing in Kafka, add reply partitions, and change nothing else."""
+"""Create the topics that Kafka lacks and add reply partitions; change nothing else."""
 
 import asyncio
 import logging
@@ -21,11 +21,11 @@ from whisperline_runtime.retry import retrying
 
 log = logging.getLogger(__name__)
 
-_SETTLE_S = 0.1  # until every broker's answer shows what was just done
+_SETTLE_S = 0.1  # wait between checks, because brokers report a change with a delay
 
 
 async def create_topics(broker: Broker, wanted: Iterable[Topic]) -> None:
-    """Return once every topic of `wanted` is there. Any number of processes may do this, repeatedly and at once.
+    """Create what Kafka lacks of `wanted`; return once it all exists. Any number of processes may do this at once.
 
     Waits for the broker as long as it takes: the caller bounds it. Raises `BrokerRefusedError`,
     `PartitionsDifferError`, and the `KafkaError`s with which Kafka refuses a topic.
@@ -45,7 +45,7 @@ async def create_topics(broker: Broker, wanted: Iterable[Topic]) -> None:
 
 
 async def _advance(admin: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> bool:
-    """Create and grow what Kafka lacks of `wanted`; return True if it lacked nothing."""
+    """Create missing topics and add missing partitions; return True if nothing was missing."""
     present = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
     for topic in wanted:
         count = present.get(topic.name, 0)
@@ -61,7 +61,7 @@ async def _advance(admin: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> bool:
             continue
         complete = False
         if count:
-            with suppress(InvalidPartitionsError):  # another process was quicker
+            with suppress(InvalidPartitionsError):  # another process added them first
                 await admin.create_partitions({topic.name: NewPartitions(topic.partitions)})
                 log.info("raised the partitions of %s from %d to %d", topic.name, count, topic.partitions)
             continue

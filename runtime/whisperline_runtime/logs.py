@@ -1,8 +1,8 @@
-"""Structured logs: JSON where a machine reads them, aligned text on a terminal.
+"""Write structured logs: JSON for machines, aligned text on a terminal.
 
-Modules log with the standard library (`log = logging.getLogger(__name__)`). Every line also carries what `bind` has
-set (session, connection, partition) and, while a span is recorded, the ids of its trace. Lines never hold text that
-was spoken, audio or tokens: whoever logs names ids, counts and times.
+Modules log with the standard library (`log = logging.getLogger(__name__)`). Every line also carries the values that
+`bind` has set (session, connection, partition) and, while a span is recorded, the ids of its trace. Never log spoken
+text, audio or tokens: log ids, counts and times.
 """
 
 import logging
@@ -16,8 +16,8 @@ from structlog.typing import EventDict, WrappedLogger
 
 LogFormat = Literal["auto", "json", "text"]
 
-# Only our own packages log below WARNING. The libraries below us would write frames, queries and records at DEBUG,
-# and with them the words of our users.
+# Only our own packages log below WARNING. At DEBUG, libraries would log frames, queries and records,
+# which contain users' words.
 OUR_LOGGERS = (
     "whisperline_runtime",
     "whisperline_gateway",
@@ -27,7 +27,7 @@ OUR_LOGGERS = (
 
 
 def configure(service: str, level: str, log_format: LogFormat) -> None:
-    """Send all logs to standard error; every line names `service`."""
+    """Send all logs to standard error. Every line carries `service`."""
     as_text = log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
     before: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -63,7 +63,7 @@ def configure(service: str, level: str, log_format: LogFormat) -> None:
 
 
 def bind(**values: str | int) -> AbstractContextManager[None]:
-    """Add `values` to every line that is logged inside the `with`, in this task and in those it starts there."""
+    """Add `values` to every line logged in the body, by this task and by the tasks that it starts there."""
     return structlog.contextvars.bound_contextvars(**values)
 
 

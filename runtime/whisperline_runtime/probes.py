@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
 BEAT_S = 1.0
-DEAD_AFTER_S = 30.0  # without a turn of the event loop
+DEAD_AFTER_S = 30.0  # a process whose event loop has not turned for this long counts as dead
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Answer:
 
 
 class Probes:
-    """Answers for one process. `ready` returns why the process is not ready, or None if it is.
+    """The probe answers of one process. `ready` returns why the process is not ready, or None if it is.
 
-    A watchdog beats in the event loop. When it has not for 30 s, the process is neither live nor ready.
+    A watchdog task beats in the event loop. After `DEAD_AFTER_S` without a beat, the process is neither live nor ready.
     """
 
     def __init__(self, ready: Callable[[], str | None]) -> None:
@@ -35,7 +35,7 @@ class Probes:
         self._beat_s = time.monotonic()
 
     def answer(self, path: str, accept: str = "") -> Answer:
-        """Answer a GET of `path`; `accept` is the request's header, by which Prometheus asks for OpenMetrics."""
+        """Return the answer to a GET of `path`. `accept` is the Accept header: Prometheus names OpenMetrics there."""
         if path == "/metrics":
             encode, content_type = choose_encoder(accept)
             return Answer(200, content_type, encode(REGISTRY))
@@ -47,7 +47,7 @@ class Probes:
         return _text(503, problem) if problem else _text(200, "ok")
 
     async def beat(self) -> None:
-        """Show that the event loop turns, until cancelled."""
+        """Beat until cancelled, to show that the event loop turns."""
         while True:
             self._beat_s = time.monotonic()
             await asyncio.sleep(BEAT_S)
@@ -61,7 +61,7 @@ def _text(status: int, text: str) -> Answer:
 async def serve_probes(probes: Probes, host: str, port: int) -> AsyncIterator[int]:
     """Serve `probes` while the context lasts; yield the port, a free one if `port` is 0. Raises `OSError` if taken.
 
-    A thread of its own serves them, so that they answer while the event loop is busy.
+    A separate thread serves them, so that they answer while the event loop is busy.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -74,7 +74,7 @@ async def serve_probes(probes: Probes, host: str, port: int) -> AsyncIterator[in
             self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names them
-            """Log nothing: a probe comes every few seconds."""
+            """Log nothing, because probes come every few seconds."""
 
     server = ThreadingHTTPServer((host, port), Handler)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="probes", daemon=True).start()

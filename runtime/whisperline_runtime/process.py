@@ -1,4 +1,4 @@
-"""Start and stop a process of ours: settings, logs, traces, signals, a deadline, and the exit status."""
+"""Run a process from start to stop: settings, logs, traces, signals, a deadline and the exit status."""
 
 import asyncio
 import logging
@@ -20,37 +20,37 @@ log = logging.getLogger(__name__)
 
 Settings = TypeVar("Settings", bound=ProcessSettings)
 
-CANCEL_S = 0.5  # between two cancellations of a process that does not end
+CANCEL_S = 0.5  # time between two cancellations of a `main` that does not end
 
 
 class Stop:
-    """The wish that the process ends: set once, by a signal or by the process itself."""
+    """A request to stop the process, set once: by a signal or by the process itself."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._interruptible: set[asyncio.Timeout] = set()
 
     def set(self) -> None:
-        """Ask the process to stop."""
+        """Request the stop."""
         self._event.set()
         for scope in self._interruptible:
             scope.reschedule(asyncio.get_running_loop().time())
 
     def is_set(self) -> bool:
-        """Return True once the process was asked to stop."""
+        """Return True once the stop was requested."""
         return self._event.is_set()
 
     async def wait(self) -> None:
-        """Return once the process was asked to stop."""
+        """Wait until the stop is requested."""
         await self._event.wait()
 
     @asynccontextmanager
     async def interrupts(self) -> AsyncIterator[None]:
-        """Leave the body, wherever it waits, as soon as the process is asked to stop.
+        """Leave the body, wherever it waits, as soon as the stop is requested.
 
-        The body is cancelled, and execution goes on behind the `async with`: ask `is_set` there.
+        The body is cancelled, and execution goes on after the `async with`: check `is_set` there.
         """
-        scope = asyncio.timeout(None)  # used for its cancellation alone: no time ever runs out
+        scope = asyncio.timeout(None)  # used only to cancel the body: it has no deadline until the stop
         try:
             async with scope:
                 self._interruptible.add(scope)
@@ -72,7 +72,7 @@ def run(
     *,
     stop_limit_s: Callable[[Settings], float] = lambda _: 5.0,
 ) -> int:
-    """Run `main` until it returns; return the exit status.
+    """Run `main` until it returns. Return the exit status.
 
     `main` gets the settings and a `Stop` that SIGTERM and SIGINT set. It then has `stop_limit_s(settings)` seconds to
     return, and is cancelled after that. `service` names the process in logs and traces. Exit status:
@@ -121,7 +121,7 @@ async def _supervise(
     if not running.done():
         log.warning("not stopped within %g s: what is not in the log yet, the next process does again", stop_limit_s)
         while not running.done():
-            running.cancel()  # more than once: each resource that `main` closes may wait for Kafka
+            running.cancel()  # repeatedly, because each resource that `main` closes may wait for Kafka
             await asyncio.wait({running}, timeout=CANCEL_S)
         return
     await running

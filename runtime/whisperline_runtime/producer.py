@@ -1,4 +1,4 @@
-"""Write to Kafka until the record is durable, and put records that cannot be used aside."""
+"""Write records to Kafka until they are durable, and copy unusable records to the dead letters."""
 
 import asyncio
 import logging
@@ -23,12 +23,12 @@ log = logging.getLogger(__name__)
 
 
 def is_retriable(error: Exception) -> bool:
-    """Return True if waiting may cure `error`. A time-out means that the producer had no room for the record."""
+    """Return True if waiting may fix `error`. A timeout means that the producer's buffer had no room for the record."""
     return isinstance(error, KafkaError) and (error.retriable or isinstance(error, KafkaTimeoutError))
 
 
 class DurableProducer:
-    """An idempotent producer, with acknowledgements of all replicas, that does not give up."""
+    """An idempotent producer that waits for all in-sync replicas and never gives up."""
 
     def __init__(self, broker: Broker, client_id: str) -> None:
         self._broker = broker
@@ -36,7 +36,7 @@ class DurableProducer:
         self._producer: AIOKafkaProducer
 
     async def __aenter__(self) -> Self:
-        """Connect, however long that takes."""
+        """Connect to Kafka; wait for it as long as it takes."""
         self._producer = await start_client(
             lambda: AIOKafkaProducer(
                 **self._broker.client_options(),
@@ -63,10 +63,10 @@ class DurableProducer:
         partition: int | None = None,
         headers: Iterable[tuple[str, bytes]] = (),
     ) -> None:
-        """Write a record, however long the brokers are away. It may be written twice, with the same content.
+        """Write a record; wait as long as the brokers are unavailable. It may be written twice, with the same content.
 
-        Raises the `KafkaError`s that waiting does not cure. What the producer has accepted it sends until it is
-        answered; a record for which it has no room, because a broker has been away for long, is tried again.
+        Raises the `KafkaError`s that waiting does not fix. The producer itself resends a record that it has accepted
+        until a broker acknowledges it. If its buffer is full because a broker is unavailable, this method retries.
         """
         async for attempt in retrying(is_retriable, what=f"writing to {topic}"):
             with attempt:
@@ -81,14 +81,14 @@ class DurableProducer:
         partition: int | None = None,
         headers: Iterable[tuple[str, bytes]] = (),
     ) -> "asyncio.Future[Any]":
-        """Hand a record over and return a future that is done when it is durable. Raises `KafkaError`."""
+        """Hand a record to the producer; return a future that is done once it is durable. Raises `KafkaError`."""
         future: asyncio.Future[Any] = await self._producer.send(
             topic, value, key=key, partition=partition, headers=list(headers)
         )
         return future
 
     async def partitions(self, topic: str) -> set[int]:
-        """Ask Kafka for a topic's partitions; the producer writes to all of them from then on."""
+        """Return a topic's partitions as Kafka has them now. The producer can write to new ones from then on."""
         await self._producer.client.force_metadata_update()
         found: set[int] = await self._producer.partitions_for(topic)
         return found
@@ -97,8 +97,8 @@ class DurableProducer:
 class DeadLetters:
     """The dead-letter policy: records that cannot be used go to `topic`, and too many in a row stop the process.
 
-    `limit` counts by partition: a bad release must not drain the log into the dead letters. `consumer` is the group
-    that could not use the records, `counter` the metric `whisperline_<process>_dead_letters_total`.
+    `limit` applies to each partition, so that a bad release does not drain the log into the dead letters. `consumer`
+    is the group that could not use the records, `counter` the metric `whisperline_<process>_dead_letters_total`.
     """
 
     def __init__(self, producer: DurableProducer, topic: str, *, consumer: str, limit: int, counter: Counter) -> None:
@@ -110,7 +110,7 @@ class DeadLetters:
         self._in_a_row: CountByKey[int] = CountByKey()
 
     def count(self, record: ConsumerRecord, reason: str) -> None:
-        """Note a record that cannot be used. Raises `TooManyDeadLettersError` at the limit: do not commit it then."""
+        """Count an unusable record. Raises `TooManyDeadLettersError` at the limit: then do not commit the record."""
         self._in_a_row[record.partition] += 1
         if self._in_a_row[record.partition] >= self._limit:
             raise TooManyDeadLettersError(
@@ -120,24 +120,24 @@ class DeadLetters:
             )
 
     def readable(self, partition: int) -> None:
-        """Note a record that could be used."""
+        """Reset the partition's count, because a record could be used."""
         self._in_a_row[partition] = 0
 
     async def write(self, record: ConsumerRecord, reason: str) -> None:
         """Copy a record to the dead letters; return once the copy is durable."""
         letter = DeadLetter(reason, record.topic, record.partition, record.offset, self._consumer)
         headers = letter.headers(tuple((name, value or b"") for name, value in record.headers))
-        # The producer takes no record that has neither key nor value.
+        # The producer rejects a record that has neither key nor value.
         key = b"" if record.key is None and record.value is None else record.key
         try:
             await self._producer.write(self._topic, key, record.value, headers=headers)
         except MessageSizeTooLargeError:
-            # There is no room for the reason beside the record, which stays where the letter points to.
+            # The record leaves no room for the reason: send only headers, which point to the record in its topic.
             await self._producer.write(self._topic, b"", None, headers=letter.headers(()))
         self._counter.inc()
         log.error("dead letter: %s[%d] offset %d: %s", record.topic, record.partition, record.offset, reason)
 
     async def send(self, record: ConsumerRecord, reason: str) -> None:
-        """Count a record and copy it to the dead letters. Raises `TooManyDeadLettersError` without copying it."""
+        """Count a record and copy it to the dead letters. At the limit, raises `TooManyDeadLettersError` instead."""
         self.count(record, reason)
         await self.write(record, reason)

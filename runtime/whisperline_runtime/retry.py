@@ -1,4 +1,4 @@
-"""Wait between attempts: one schedule for every process, for as long as it takes."""
+"""Retry for as long as it takes, with one schedule of delays for every process."""
 
 import logging
 from collections.abc import AsyncIterable, Callable
@@ -9,7 +9,7 @@ from stamina.instrumentation import set_on_retry_hooks
 log = logging.getLogger(__name__)
 
 INITIAL_S = 0.1
-LONGEST_S = 2.0  # short enough that a broker or database that is back is noticed at once
+LONGEST_S = 2.0  # short enough that a broker or database is noticed soon after it is back
 
 RetryOn = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
@@ -41,4 +41,4 @@ def retrying(
     )
 
 
-set_on_retry_hooks(())  # stamina's own log line repeats the arguments of what is retried
+set_on_retry_hooks(())  # stamina's own log line repeats the arguments of the function

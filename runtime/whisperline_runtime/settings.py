@@ -1,4 +1,4 @@
-"""Read a process's settings: environment variables, and files for secrets that must not be in them."""
+"""Read a process's settings from environment variables, and from files for secrets."""
 
 import os
 from pathlib import Path
@@ -61,7 +61,7 @@ class ProcessSettings(BaseSettings):
 
     @property
     def broker(self) -> Broker:
-        """Return how to reach Kafka."""
+        """The address of Kafka and the credentials for it."""
         return Broker(
             bootstrap=self.kafka_bootstrap,
             protocol=self.kafka_security_protocol,
@@ -78,7 +78,7 @@ class ProcessSettings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - its folder is known only now
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced below, because the folder is only known now
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read arguments first, then the environment, then files."""
         return init_settings, env_settings, SecretsSettingsSource(settings_cls, secrets_dir=_secrets_dir())

@@ -1,8 +1,8 @@
-"""Traces with OpenTelemetry, configured by its own `OTEL_…` variables.
+"""Trace with OpenTelemetry, configured by its own `OTEL_…` variables.
 
 Without an endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`) the SDK is not even
-imported: spans are the API's no-ops, and a `traceparent` that comes in still goes out. Build attributes only behind
-`span.is_recording()`.
+imported: spans are the API's no-ops, and an incoming `traceparent` is still passed on. Build attributes only after
+checking `span.is_recording()`.
 
 Contexts travel as W3C `traceparent` (https://www.w3.org/TR/trace-context/), in Kafka's headers and gRPC's metadata.
 """
@@ -44,9 +44,9 @@ _W3C = TraceContextTextMapPropagator()
 
 @contextmanager
 def configured(service: str) -> Iterator[bool]:
-    """Export spans while the context lasts; yield whether any are. The rest is flushed at the end.
+    """Export spans while the context lasts; yield True if tracing is on. Remaining spans are flushed at the end.
 
-    Raises `SettingsError` for an `OTEL_…` variable that cannot be honoured.
+    Raises `SettingsError` for an `OTEL_…` variable with an unsupported value.
     """
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -63,7 +63,7 @@ def configured(service: str) -> Iterator[bool]:
     if protocol != "grpc":
         raise SettingsError(f"{protocol_name}: {protocol} is not there; grpc is (a collector listens on port 4317)")
 
-    # Imported here: together they cost 20 MB and a third of a second, which nobody without traces should pay.
+    # Imported here because they cost 20 MB and a third of a second, which a process without traces should not pay.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
@@ -71,7 +71,7 @@ def configured(service: str) -> Iterator[bool]:
 
     name = {} if os.environ.get("OTEL_SERVICE_NAME") else {SERVICE_NAME: service}
     provider = TracerProvider(resource=Resource.create(name))
-    # Bounded: what does not fit into its queue (OTEL_BSP_MAX_QUEUE_SIZE) is dropped, never waited for.
+    # Bounded: spans that do not fit into its queue (OTEL_BSP_MAX_QUEUE_SIZE) are dropped; nothing waits for room.
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     try:
@@ -81,12 +81,12 @@ def configured(service: str) -> Iterator[bool]:
 
 
 def is_on() -> bool:
-    """Return True if spans are exported: ask before work that only traces need."""
+    """Return True if spans are exported. Check this before work that only traces need."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def tracer(name: str) -> Tracer:
-    """Return the tracer of a module; it may be made before tracing is configured."""
+    """Return a module's tracer. It may be created before tracing is configured."""
     return trace.get_tracer(name)
 
 
@@ -103,7 +103,7 @@ def current_traceparent() -> str | None:
 
 
 def context_of(traceparent: str | None) -> Context:
-    """Return the context that `traceparent` names; an empty one if there is none or it cannot be read."""
+    """Return the context of `traceparent`, or an empty one if it is missing or malformed."""
     return _W3C.extract({HEADER: traceparent}, Context()) if traceparent else Context()
 
 

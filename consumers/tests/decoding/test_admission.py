@@ -1,4 +1,4 @@
-"""Finals are admitted always and asked for until they are answered, partials only where there is room."""
+"""Finals are always admitted and retried until answered; partials are admitted only while there is room."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ SAID = Transcript(text="so", language="en", words=[], avg_logprob=0, model="whis
 
 
 class StandIn:
-    """Answers when `answer` is set; lists the lanes that were asked, and lets a test wait for a lane."""
+    """A Triton that answers when `answer` is set, records the lanes of its requests, and lets a test wait for one."""
 
     def __init__(self) -> None:
         self.answer = asyncio.Event()
@@ -44,7 +44,7 @@ def admission_to(triton: StandIn, settings: Settings) -> Admission:
 
 
 async def test_files_do_not_take_the_slots_of_live_speech(settings: Callable[..., Settings]) -> None:
-    """While files have every slot that they may have, live finals and partials are asked for at once."""
+    """While files use all of their slots, live finals and partials are requested at once."""
     triton = StandIn()
     admission = admission_to(triton, settings(finals_in_flight=2))
     async with asyncio.TaskGroup() as finals:
@@ -61,7 +61,7 @@ async def test_files_do_not_take_the_slots_of_live_speech(settings: Callable[...
 
 
 async def test_partials_are_bounded(settings: Callable[..., Settings]) -> None:
-    """No more are admitted than the setting allows, and again one when one was answered."""
+    """No more partials are admitted than the setting allows, and another one as soon as one is answered."""
     triton = StandIn()
     admission = admission_to(triton, settings(partials_in_flight=1))
     asking = asyncio.create_task(admission.decode_partial("s", SPEECH, LIVE))
@@ -75,7 +75,7 @@ async def test_partials_are_bounded(settings: Callable[..., Settings]) -> None:
 async def test_partials_follow_the_answers_to_live_speech(
     monkeypatch: pytest.MonkeyPatch, settings: Callable[..., Settings]
 ) -> None:
-    """A file's answer that took long, in Triton's last lane, says nothing about how soon a partial would come."""
+    """A slow answer to a file, which waits in Triton's last lane, does not lengthen the cadence of partials."""
     now_s = 0.0
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now_s))
     triton = StandIn()
@@ -95,7 +95,7 @@ async def test_partials_follow_the_answers_to_live_speech(
 
 @pytest.mark.usefixtures("no_waits")
 async def test_a_final_is_asked_for_until_it_is_answered(settings: Callable[..., Settings]) -> None:
-    """However often Triton fails."""
+    """A final is retried however often Triton fails."""
     triton = StandIn()
     triton.answer.set()
     triton.errors = [TritonError("away", is_retriable=True) for _ in range(20)]
@@ -104,7 +104,7 @@ async def test_a_final_is_asked_for_until_it_is_answered(settings: Callable[...,
 
 
 async def test_a_segment_that_triton_refuses_has_no_text(settings: Callable[..., Settings]) -> None:
-    """Its session goes on with an empty final."""
+    """A segment that Triton refuses gets an empty final, and its session goes on."""
     triton = StandIn()
     triton.answer.set()
     triton.errors = [TritonError("no such language", is_retriable=False)]
@@ -113,7 +113,7 @@ async def test_a_segment_that_triton_refuses_has_no_text(settings: Callable[...,
 
 
 async def test_a_partial_is_asked_for_once(settings: Callable[..., Settings]) -> None:
-    """The next one comes anyway, and later: a Triton that did not answer is slow."""
+    """A failed partial is not retried, and the next one comes later, because a Triton that did not answer is slow."""
     triton = StandIn()
     triton.answer.set()
     triton.errors = [TritonError("away", is_retriable=True)]

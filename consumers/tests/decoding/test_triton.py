@@ -1,4 +1,4 @@
-"""Requests to Triton: each session's version, retries that help, and what is counted."""
+"""Requests to Triton: each session's model version, which errors may be retried, and the metrics."""
 
 import json
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ class Result:
 
 
 class Client:
-    """Triton's client: version 41 serves every session, and gives the answers in turn."""
+    """A stand-in for Triton's client: version 41 serves every session and gives the answers in turn."""
 
     def __init__(self, *answers: bytes | Exception) -> None:
         self.answers = list(answers)
@@ -74,7 +74,7 @@ def triton_with(client: Client) -> Triton:
 async def test_the_outcome_of_a_request_is_counted_by_version(
     code: grpc.StatusCode, details: str, outcome: str, times: int
 ) -> None:
-    """Errors are counted for the version that was asked, each attempt by itself."""
+    """Each attempt is counted with its outcome, for the version to which it was sent."""
     labels = {"version": "41", "outcome": outcome}
     before = REGISTRY.get_sample_value("whisperline_transcriber_answers_total", labels) or 0
     with pytest.raises(TritonError):
@@ -83,7 +83,7 @@ async def test_the_outcome_of_a_request_is_counted_by_version(
 
 
 async def test_a_version_that_is_gone_is_looked_up_again() -> None:
-    """It was unloaded after it was looked up; the version that replaced it answers."""
+    """If a version was unloaded after it was looked up, the version that replaced it answers."""
     gone = failure(grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'whisper' version 41")
     client = Client(gone, json.dumps(TRANSCRIPT).encode())
     assert (await triton_with(client).transcribe(SILENCE, REQUEST)).text == "so"
@@ -91,7 +91,7 @@ async def test_a_version_that_is_gone_is_looked_up_again() -> None:
 
 
 async def test_an_answer_that_cannot_be_read_is_not_shown() -> None:
-    """It may hold text that was spoken, and the error goes into logs and traces."""
+    """The error does not quote an unreadable answer, which may hold spoken text: errors go into logs and traces."""
     answer = json.dumps(TRANSCRIPT | {"text": ["a secret"]}).encode()
     with pytest.raises(TritonError, match="no usable answer") as error:
         await triton_with(Client(answer)).transcribe(SILENCE, REQUEST)
@@ -101,7 +101,7 @@ async def test_an_answer_that_cannot_be_read_is_not_shown() -> None:
 
 
 async def test_an_answer_that_does_not_come_can_be_asked_for_again() -> None:
-    """The stream has ended without a transcript."""
+    """A stream that ends without a transcript raises a retriable error."""
 
     class Silent(Client):
         async def stream_infer(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
@@ -115,7 +115,7 @@ async def test_an_answer_that_does_not_come_can_be_asked_for_again() -> None:
 
 
 async def test_a_version_is_kept_for_a_while() -> None:
-    """A session's version is asked for once, until it is forgotten."""
+    """A session's version is looked up once, and again only after it was forgotten."""
     client = Client()
     versions = VersionCache(client.typed, keep_s=60)
     assert [await versions.version_of(session, 1) for session in "aab"] == ["41"] * 3
@@ -126,7 +126,7 @@ async def test_a_version_is_kept_for_a_while() -> None:
 
 
 async def test_a_version_that_is_old_is_asked_for_again() -> None:
-    """The rollout may have moved the session."""
+    """An expired version is looked up again, because the rollout may have moved the session."""
     client = Client()
     versions = VersionCache(client.typed, keep_s=0)
     for _ in range(2):
@@ -135,7 +135,7 @@ async def test_a_version_that_is_old_is_asked_for_again() -> None:
 
 
 async def test_a_session_without_a_version_can_be_asked_for_again() -> None:
-    """Triton is unavailable, or does not serve the rollout's model: the error says what it must serve."""
+    """A failed lookup raises a retriable error that names the model that Triton must serve."""
     client = Client()
     client.routing_error = failure(grpc.StatusCode.UNAVAILABLE, "away")
     with pytest.raises(RoutingError, match="--load-model=whisper_rollout") as error:

@@ -1,4 +1,4 @@
-"""The process's partitions: taken over, read, paused, committed, and handed over."""
+"""The consumer takes over, reads, pauses, commits and hands over its partitions."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ AT = TopicPartition(AUDIO_CHUNKS, 0)
 
 
 class Kafka:
-    """The part of aiokafka's consumer that we use. It has partition 0, and is caught up with it."""
+    """A stand-in for the part of aiokafka's consumer that we use. It owns partition 0 and has caught up with it."""
 
     def __init__(self) -> None:
         self.answered_s = time.time()
@@ -75,7 +75,7 @@ class Kafka:
 
 
 class Letters:
-    """The dead letters. `limit` in a row are too many."""
+    """Dead letters in memory. `limit` in a row are too many."""
 
     def __init__(self, limit: int) -> None:
         self.reasons: list[str] = []
@@ -91,7 +91,7 @@ class Letters:
 
 
 class Process:
-    """A consumer on stand-ins, in the group of tasks that is its process."""
+    """A consumer on stand-ins, in a task group that stands for its process."""
 
     def __init__(self, settings: Settings, tasks: asyncio.TaskGroup) -> None:
         self.world = World(settings)
@@ -104,7 +104,7 @@ class Process:
 
 @asynccontextmanager
 async def process(settings: Settings) -> AsyncIterator[Process]:
-    """Give the process partition 0, and take it back when the body ends."""
+    """Assign partition 0 to the process, and revoke it when the body ends."""
     async with asyncio.TaskGroup() as tasks:
         running = Process(settings, tasks)
         await running.consumer.on_partitions_assigned([AT])
@@ -123,7 +123,7 @@ def bounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def speakers(running: Process, chunk: Callable[..., AudioChunk], count: int, seconds: int) -> list[Writer]:
-    """Start sessions that are in the middle of a segment of `seconds`; voice activity has run on all of it."""
+    """Start sessions in the middle of a segment of `seconds`, on all of which voice activity has run."""
     writers = [Writer(chunk, str(number)) for number in range(count)]
     for writer in writers:
         for kind, data in ((AudioKind.START, b""), (AudioKind.AUDIO, loud(seconds))):
@@ -135,13 +135,13 @@ async def speakers(running: Process, chunk: Callable[..., AudioChunk], count: in
 
 
 def go_silent(running: Process) -> None:
-    """Let every session's last record be 100 s old."""
+    """Make every session's last record 100 s old."""
     for task in running.consumer.partitions[0].sessions.values():
         task.last_record_s = time.monotonic() - 100
 
 
 async def test_a_process_is_ready_when_it_has_taken_over(settings: Callable[..., Settings]) -> None:
-    """And not while partitions change hands."""
+    """A process is ready once it has taken over its partitions, and not ready while they change hands."""
     async with asyncio.TaskGroup() as tasks:
         running = Process(settings(), tasks)
         assert running.consumer.why_not_ready == "no partitions are assigned yet"
@@ -154,7 +154,7 @@ async def test_a_process_is_ready_when_it_has_taken_over(settings: Callable[...,
 
 
 async def test_a_process_that_cannot_take_over_ends(settings: Callable[..., Settings]) -> None:
-    """The client would only log the error, and the process would stay ready with nothing to do."""
+    """A failed takeover ends the process: aiokafka would only log it, and the process would stay ready but idle."""
     processes: list[Process] = []
 
     async def take_over() -> None:
@@ -176,7 +176,7 @@ async def test_a_process_that_cannot_take_over_ends(settings: Callable[..., Sett
 async def test_the_lag_of_partitions_that_went_to_others_is_not_shown_any_more(
     settings: Callable[..., Settings],
 ) -> None:
-    """A lag that a former owner showed for ever would keep an alert and the autoscaler busy."""
+    """A former owner stops reporting the lag, which would otherwise keep an alert and the autoscaler busy for ever."""
     async with process(settings()) as running:
         running.kafka.end = 12
         await running.consumer.housekeep()
@@ -188,7 +188,7 @@ async def test_the_lag_of_partitions_that_went_to_others_is_not_shown_any_more(
 async def test_audio_that_was_heard_does_not_stop_the_reading(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Speakers in the middle of 10 s each wait for what they say next, and for nothing else."""
+    """Audio of open segments that voice activity has processed does not count as waiting, so nothing is paused."""
     async with process(settings(max_buffered_s=60)) as running:
         writers = await speakers(running, chunk, count=8, seconds=10)
         await running.consumer.housekeep()
@@ -210,10 +210,10 @@ async def test_audio_that_was_heard_does_not_stop_the_reading(
 async def test_nobody_is_gone_while_the_log_is_not_read(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """A session is idle only as far as Kafka has said so: not while it is away, or the partition must wait."""
+    """No session counts as idle while Kafka is unavailable or the partition is paused."""
     async with process(settings()) as running:
         await speakers(running, chunk, count=1, seconds=1)
-        for answered_s in (time.time() - 60, time.time()):  # away still, and back just now
+        for answered_s in (time.time() - 60, time.time()):  # Kafka is still unavailable; Kafka has just come back
             running.kafka.answered_s = answered_s
             go_silent(running)
             await running.consumer.housekeep()
@@ -226,7 +226,7 @@ async def test_nobody_is_gone_while_the_log_is_not_read(
 async def test_nobody_is_gone_while_the_partition_is_behind(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """The records that are not read yet may be theirs."""
+    """No session counts as idle while the partition is behind, because the unread records may belong to it."""
     async with process(settings()) as running:
         await speakers(running, chunk, count=1, seconds=1)
         running.kafka.end = 10
@@ -239,7 +239,7 @@ async def test_nobody_is_gone_while_the_partition_is_behind(
 async def test_the_low_watermark_is_committed_when_it_moves(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Not again while it stands."""
+    """The low watermark is committed when it moves, and not again while it stays the same."""
     async with process(settings()) as running:
         await speakers(running, chunk, count=1, seconds=1)
         running.consumer.partitions[0].note_read(record_of(chunk(), 1))
@@ -251,7 +251,7 @@ async def test_the_low_watermark_is_committed_when_it_moves(
 async def test_a_process_that_stops_lets_closed_segments_become_finals(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Then it commits, and leaves the group."""
+    """A stopping process waits until closed segments have become finals; then it commits and leaves the group."""
     async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
         running = Process(settings(), tasks)
         await running.consumer.on_partitions_assigned([AT])
@@ -276,7 +276,7 @@ async def test_a_process_that_stops_lets_closed_segments_become_finals(
 async def test_a_record_that_cannot_be_read_is_set_aside_and_the_next_one_is_read(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Among them one that names a reply partition that does not exist."""
+    """Unreadable records, and one with an unknown reply partition, become dead letters; the next record is read."""
     async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
         running = Process(settings(), tasks)
         await running.consumer.on_partitions_assigned([AT])
@@ -298,7 +298,7 @@ async def test_a_record_that_cannot_be_read_is_set_aside_and_the_next_one_is_rea
 async def test_too_many_dead_letters_end_the_process(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """The record that was one too many is not committed: a better release reads it again."""
+    """The record that exceeds the limit is not committed, so that a better release reads it again."""
     processes: list[Process] = []
 
     async def read_garbage() -> None:
@@ -322,7 +322,7 @@ async def test_too_many_dead_letters_end_the_process(
 async def test_a_partition_whose_race_was_lost_is_read_again_from_its_watermark(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
-    """The session goes on from what counts, and the decision that was lost is not published."""
+    """After a lost race the session goes on from the decision that counts, and the lost one is not published."""
     async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
         running = Process(settings(), tasks)
         running.world.log.others[1] = progress(owner="another")

@@ -46,7 +46,7 @@ def over(before: Progress) -> Progress:
 async def test_the_last_decisions_are_published_again_to_the_letter(
     world: World, progress: Callable[..., Progress]
 ) -> None:
-    """The owner before may have died between deciding and publishing."""
+    """The last decisions are published again, because the previous owner may have died before it published them."""
     world.log.counted = {
         "open": decided(progress(session_id="open")),
         "over": over(progress(session_id="over")),
@@ -62,7 +62,7 @@ async def test_the_last_decisions_are_published_again_to_the_letter(
 async def test_a_restored_session_goes_on_from_its_replay_start(
     world: World, progress: Callable[..., Progress], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """What was decided is not decided again, and the next final has the next index."""
+    """A restored session does not decide anything twice, and its next final has the next index."""
     world.log.counted = {"s": decided(progress())}
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 0, world.services, tasks)
@@ -83,7 +83,7 @@ async def test_a_restored_session_goes_on_from_its_replay_start(
 async def test_records_of_sessions_that_nobody_knows_are_left_out(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Only a RESUME is answered: somebody waits for it."""
+    """Records of unknown sessions are ignored, except a RESUME, which is answered because its client waits."""
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 0, world.services, tasks)
         for kind in (AudioKind.AUDIO, AudioKind.FINALIZE, AudioKind.END, AudioKind.RESUME):
@@ -95,7 +95,7 @@ async def test_records_of_sessions_that_nobody_knows_are_left_out(
 async def test_a_start_that_is_read_again_opens_nothing(
     world: World, chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
-    """Its session has ended, and a replay began before it."""
+    """A START that a replay reads again after its session has ended does not open a session."""
     world.log.counted = {"s": over(progress())}
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 0, world.services, tasks)
@@ -107,7 +107,7 @@ async def test_a_start_that_is_read_again_opens_nothing(
 async def test_an_ended_session_is_forgotten_when_no_replay_can_reach_it(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """And not before its client has had the time to come back for its last finals."""
+    """An ended session is forgotten only when no replay can reach it and its client has had time to come back."""
     world = World(settings(remember_s=600))
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 0, world.services, tasks)
@@ -132,7 +132,7 @@ async def test_an_ended_session_is_forgotten_when_no_replay_can_reach_it(
 async def test_a_race_that_was_lost_is_noted_and_ends_nothing_else(
     world: World, chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
-    """The group of the process goes on; the partition is to be made anew."""
+    """A lost race marks the partition for a reload, and the process's other tasks go on."""
     world.log.others[1] = progress(owner="another")
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 0, world.services, tasks)
@@ -149,7 +149,7 @@ async def test_a_race_that_was_lost_is_noted_and_ends_nothing_else(
 async def test_a_session_that_fails_otherwise_ends_the_process(
     world: World, chunk: Callable[..., AudioChunk], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A decision that cannot be written is no lost race."""
+    """A session that fails for another reason than a lost race ends the process."""
 
     async def fail(*_: object) -> Progress:
         raise ValueError("no good")
@@ -167,7 +167,7 @@ async def test_a_session_that_fails_otherwise_ends_the_process(
 
 
 async def test_stopping_leaves_what_is_not_decided(world: World, chunk: Callable[..., AudioChunk]) -> None:
-    """Every task ends at once, and voice activity hears nothing more of the sessions."""
+    """Stopping ends every task at once and removes the sessions from voice activity."""
     world.decoding.finals.clear()
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 0, world.services, tasks)
@@ -186,7 +186,7 @@ async def test_stopping_leaves_what_is_not_decided(world: World, chunk: Callable
 async def test_the_lag_is_the_records_and_the_age_of_the_last_one_read(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Before any record was read the age is not known, and the partition does not count as caught up."""
+    """The lag has no age before a record was read, and the partition does not count as caught up then."""
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 5, world.services, tasks)
     assert (partition.lag(5, 1_000).records, partition.lag(5, 1_000).is_caught_up) == (0, True)
@@ -201,7 +201,7 @@ async def test_the_lag_is_the_records_and_the_age_of_the_last_one_read(
 
 
 async def test_a_partition_is_followed_while_kafka_answers_without_a_gap(world: World) -> None:
-    """Not while Kafka is unavailable or the partition is paused, nor right after."""
+    """A partition is not followed while Kafka is unavailable or the partition is paused, nor right afterwards."""
     async with asyncio.TaskGroup() as tasks:
         partition = Partition(0, 0, world.services, tasks)
     followed = []

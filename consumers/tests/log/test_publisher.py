@@ -1,4 +1,4 @@
-"""Events are published however long Kafka is away; best-effort ones may be lost, and are counted."""
+"""Events are published however long Kafka is unavailable; best-effort ones may be lost, and are counted."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ PARTIAL = Partial.model_validate({**IDS, "segment_index": 0, "start_ms": 0, "end
 
 
 class Kafka:
-    """Fails with `errors`, one after the other, then writes; records must have a size and a key that Kafka takes."""
+    """A Kafka client that fails with each of `errors` in turn, then writes. It rejects records as Kafka would."""
 
     def __init__(self) -> None:
         self.errors: list[KafkaError] = []
@@ -93,21 +93,21 @@ def partials(outcome: str) -> float:
 
 
 async def test_an_event_is_written_however_long_kafka_is_away(kafka: Kafka, publisher: Publisher) -> None:
-    """A time-out for want of room is no more the end than a connection that is lost."""
+    """A full buffer and a lost connection are both retried until the event is written."""
     kafka.errors = [KafkaTimeoutError(), KafkaConnectionError()] * 10
     await publisher.send(STARTED, 0)
     assert len(kafka.written) == 1
 
 
 async def test_an_error_that_waiting_does_not_cure_is_raised(kafka: Kafka, publisher: Publisher) -> None:
-    """A right that is missing is not there later."""
+    """An error that waiting does not fix, such as a missing permission, is raised."""
     kafka.errors = [TopicAuthorizationFailedError()]
     with pytest.raises(TopicAuthorizationFailedError):
         await publisher.send(STARTED, 0)
 
 
 async def test_a_partial_is_counted_as_sent_or_shed(kafka: Kafka, publisher: Publisher) -> None:
-    """Sent when Kafka has it; shed when there was no room for it, or it was lost on the way."""
+    """A partial counts as sent once Kafka has it, and as shed if there was no room or it was lost on the way."""
     sent, shed = partials("sent"), partials("shed_kafka")
     kafka.errors = [KafkaTimeoutError()]
     assert not await publisher.send_best_effort(PARTIAL, 0)
@@ -120,7 +120,7 @@ async def test_a_partial_is_counted_as_sent_or_shed(kafka: Kafka, publisher: Pub
 
 
 async def test_another_event_that_is_lost_is_no_partial(kafka: Kafka, publisher: Publisher) -> None:
-    """The share of partials shed counts partials alone."""
+    """A lost event that is not a partial does not count as a shed partial."""
     shed = partials("shed_kafka")
     kafka.errors = [KafkaTimeoutError()]
     assert not await publisher.send_best_effort(STARTED, 0)
@@ -130,7 +130,7 @@ async def test_another_event_that_is_lost_is_no_partial(kafka: Kafka, publisher:
 async def test_best_effort_events_under_way_are_bounded(
     kafka: Kafka, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Further ones are dropped at once, until Kafka answers."""
+    """Beyond the limit, best-effort events are dropped at once until Kafka answers."""
     monkeypatch.setattr(module, "MAX_BEST_EFFORT", 1)
     kafka.acknowledged = asyncio.get_running_loop().create_future()
     assert await publisher.send_best_effort(PARTIAL, 0)
@@ -141,13 +141,13 @@ async def test_best_effort_events_under_way_are_bounded(
 
 
 async def test_an_event_outside_of_a_trace_has_no_context(kafka: Kafka, publisher: Publisher) -> None:
-    """Without tracing nothing is added to records."""
+    """An event outside of a trace gets no trace header."""
     await publisher.send(STARTED, 0)
     assert kafka.written[0][2] == {}
 
 
 async def test_a_record_of_audio_has_its_headers(kafka: Kafka, publisher: Publisher) -> None:
-    """An END that the transcriber writes is read as any other."""
+    """An END that the transcriber writes can be read like any other record."""
     end = AudioChunk("s", "c", "transcriber", AudioKind.END, 0, 5, 16_000, 0)
     await publisher.append_audio(end, 0)
     ((key, value, headers),) = kafka.written
@@ -156,7 +156,7 @@ async def test_a_record_of_audio_has_its_headers(kafka: Kafka, publisher: Publis
 
 
 async def test_a_reply_partition_that_was_added_is_found(kafka: Kafka, publisher: Publisher) -> None:
-    """A gateway may have been added with its partition since we started."""
+    """A reply partition that was added after the start is found."""
     assert await publisher.has_reply_partition(1)
     assert not await publisher.has_reply_partition(2)
     kafka.topic_partitions = {0, 1, 2}

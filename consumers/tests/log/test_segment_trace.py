@@ -35,7 +35,7 @@ SAID = "unmistakable zebras gallop"
 
 @pytest.fixture(scope="module")
 def exporter() -> Iterator[InMemorySpanExporter]:
-    """Takes all spans. A provider can be set once in a process, so another test's is used if there is one."""
+    """Record all spans. A process can have only one provider, so use that of another test if there is one."""
     provider = trace.get_tracer_provider()
     if not isinstance(provider, TracerProvider):
         provider = TracerProvider()
@@ -151,7 +151,7 @@ def span_id(span: ReadableSpan) -> int:
 async def test_a_segment_belongs_to_the_trace_of_its_first_sample(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Its span is a child of that record's, links to the later ones, and has what was done for it as children."""
+    """A segment's span is a child of its first record's, links to the later records, and is the parent of its work."""
     process = Process(settings())
     await process.say(a_sentence(chunk))
     (segment,) = by_name(spans, "segment")
@@ -170,7 +170,7 @@ async def test_a_segment_belongs_to_the_trace_of_its_first_sample(
 async def test_the_context_goes_to_triton_and_into_the_event(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Each request names its own span, and so does each event."""
+    """Each request to Triton and each event carries the context of its own span."""
     process = Process(settings())
     await process.say(a_sentence(chunk))
     decodes = by_name(spans, "decode")
@@ -191,7 +191,7 @@ async def test_the_context_goes_to_triton_and_into_the_event(
 async def test_a_decode_that_failed_shows_its_errors(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Each retry is an event, and a segment that Triton refuses an error."""
+    """Each retry is an event of the decode span, and a refusal by Triton is its error status."""
     process = Process(settings(partials_in_flight=0))
     process.triton.errors = [
         TritonError("away", is_retriable=True),
@@ -208,7 +208,7 @@ async def test_a_decode_that_failed_shows_its_errors(
 async def test_no_span_holds_what_was_said(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Neither text nor audio."""
+    """No span holds spoken text or audio."""
     process = Process(settings())
     await process.say(a_sentence(chunk))
     assert SAID in [event.text for event, _ in process.producer.events if isinstance(event, Final)]
@@ -219,7 +219,7 @@ async def test_no_span_holds_what_was_said(
 async def test_finals_do_not_depend_on_contexts(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Without them, or with garbage in their place, a segment is the root of its own trace."""
+    """With missing or malformed contexts the finals are the same, and each segment is the root of its own trace."""
     finals = []
     for context in (traceparent(1), None, "garbage"):
         process = Process(settings())
@@ -235,7 +235,7 @@ async def test_finals_do_not_depend_on_contexts(
 async def test_a_segment_that_closes_before_it_opened_has_its_own_index(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """A FINALIZE within the first frames of speech closes a segment that nothing else has shown yet."""
+    """A FINALIZE in the first frames of speech closes a segment that had not opened, and the span has its index."""
     process = Process(settings())
     audio = [chunk(AudioKind.AUDIO, 0, loud(0.07)), chunk(AudioKind.AUDIO, 1_120, loud(0.07))]
     finalize = chunk(AudioKind.FINALIZE)
@@ -247,7 +247,7 @@ async def test_a_segment_that_closes_before_it_opened_has_its_own_index(
 async def test_a_segment_has_a_bounded_number_of_links(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """However many records it has."""
+    """A segment's span has a bounded number of links, however many records hold its audio."""
     process = Process(settings())
     await process.say(a_sentence(chunk, pieces=200))
     (segment,) = by_name(spans, "segment")
@@ -257,7 +257,7 @@ async def test_a_segment_has_a_bounded_number_of_links(
 async def test_latencies_are_counted_from_the_arrival_of_the_audio(
     spans: InMemorySpanExporter, settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
-    """From Kafka's timestamps, and each measurement names its trace."""
+    """Latencies are measured from Kafka's timestamps, and each measurement names its trace."""
     names = (
         "whisperline_transcriber_first_partial_seconds_sum",
         "whisperline_transcriber_speech_end_to_final_seconds_sum",
@@ -278,7 +278,7 @@ async def test_latencies_are_counted_from_the_arrival_of_the_audio(
 
 
 def test_a_record_is_found_by_the_position_that_it_holds() -> None:
-    """The end of the audio is in the last record; what was dropped is in none."""
+    """A position is found in the record that holds it, the end in the last one, and dropped audio in none."""
     origins = RecordOrigins()
     records = [RecordOrigin(at, at * 100, (at + 1) * 100, 0.0, None) for at in range(5)]
     assert origins.at(0) is None

@@ -1,4 +1,4 @@
-"""A session's steps are taken in order, each decided in the log before anybody is told about it."""
+"""A session's steps are taken in order, and each is decided in the log before its event is published."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ from whisperline_transcriber.stream.session import Session
 
 
 class Running:
-    """A session whose task runs, and the way to write its records."""
+    """A session whose task runs, and methods to write its records."""
 
     def __init__(self, world: World, chunk: Callable[..., AudioChunk], tasks: asyncio.TaskGroup) -> None:
         self.world = world
@@ -48,7 +48,7 @@ class Running:
         self.running = asyncio.create_task(self.task.run())
 
     async def write(self, kind: AudioKind, data: bytes = b"", **more: object) -> int:
-        """Write a record, and let voice activity hear it; return its offset."""
+        """Write a record and run voice activity on it; return its offset."""
         chunk, record = self._writer.next(kind, data, **more)
         self.watermark.note_read(record.offset)
         self.task.append_record(chunk, record)
@@ -57,7 +57,7 @@ class Running:
         return offset
 
     async def ended(self) -> int:
-        """Return what `run` returns."""
+        """Wait until the task has ended; return the result of `run`."""
         async with asyncio.timeout(LIMIT_S):
             end_offset: int = await self.running
         return end_offset
@@ -79,7 +79,7 @@ async def session(world: World, chunk: Callable[..., AudioChunk]) -> AsyncIterat
 
 
 async def test_every_decision_is_in_the_log_before_it_is_told(world: World, chunk: Callable[..., AudioChunk]) -> None:
-    """From the start over a final to the end, which `run` returns the offset of."""
+    """Start, final and end are each in the log before their events are sent, and `run` returns the END's offset."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         await s.write(AudioKind.AUDIO, loud(2) + silent(1), options=StreamOptions(interim_results=False))
@@ -99,7 +99,7 @@ async def test_every_decision_is_in_the_log_before_it_is_told(world: World, chun
 async def test_a_decision_that_another_process_made_first_is_not_told(
     world: World, chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
-    """The session stops, and nothing of its own decision is published."""
+    """A session that lost a race stops, and does not publish its own decision."""
     world.log.others[2] = progress(owner="another").model_copy(update={"revision": 2})
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
@@ -135,7 +135,7 @@ async def test_a_step_is_in_progress_until_its_effect_is_durable(
 
 
 async def test_a_start_is_needed_until_its_progress_is_durable(world: World, chunk: Callable[..., AudioChunk]) -> None:
-    """Or a crash would lose the session."""
+    """A START is needed until its progress is durable; otherwise a crash would lose the session."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         assert s.watermark.low() == 0
@@ -144,7 +144,7 @@ async def test_a_start_is_needed_until_its_progress_is_durable(world: World, chu
 
 
 async def test_a_finalize_that_finds_no_speech_is_answered(world: World, chunk: Callable[..., AudioChunk]) -> None:
-    """With where it was."""
+    """A FINALIZE without speech is answered with its position."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         await s.write(AudioKind.AUDIO, silent(1))
@@ -154,7 +154,7 @@ async def test_a_finalize_that_finds_no_speech_is_answered(world: World, chunk: 
 
 
 async def test_a_partial_grows_and_numbers_its_segment(world: World, chunk: Callable[..., AudioChunk]) -> None:
-    """Speech that began after a final belongs to the next segment; what two partials agree on is stable."""
+    """Speech after a final belongs to the next segment, and the prefix on which two partials agree is stable."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         await s.write(AudioKind.AUDIO, loud(1))
@@ -171,7 +171,7 @@ async def test_a_partial_grows_and_numbers_its_segment(world: World, chunk: Call
 
 
 async def test_a_partial_never_comes_behind_its_final(world: World, chunk: Callable[..., AudioChunk]) -> None:
-    """One that Triton answers after the segment has closed is dropped."""
+    """A partial that Triton answers after its segment has closed is dropped."""
     world.decoding.partials.clear()
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
@@ -188,7 +188,7 @@ async def test_a_partial_never_comes_behind_its_final(world: World, chunk: Calla
 async def test_speech_that_begins_before_the_last_final_is_decided_has_its_own_index(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
-    """However many segments still wait for Triton."""
+    """A new segment has its own index, however many segments before it still wait for Triton."""
     world.decoding.finals.clear()
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
@@ -208,7 +208,7 @@ async def test_speech_that_begins_before_the_last_final_is_decided_has_its_own_i
 async def test_connections_that_resume_behind_the_end_are_told_so(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
-    """Each on its own, after the one that has ended the session."""
+    """Each connection that resumes after the END is answered, after the connection that ended the session."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         await world.log.wait_for(SessionStart)
@@ -228,7 +228,7 @@ async def test_connections_that_resume_behind_the_end_are_told_so(
 async def test_a_resumption_is_answered_with_the_end_of_the_durable_audio(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
-    """And names the connection that resumed."""
+    """A RESUME is answered with the end of the durable audio, under the id of the connection that resumed."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         await s.write(AudioKind.AUDIO, silent(0.5))
@@ -241,7 +241,7 @@ async def test_a_resumption_is_answered_with_the_end_of_the_durable_audio(
 async def test_an_idle_session_is_ended_once_for_each_connection(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
-    """An END for a connection that another has replaced meanwhile is not obeyed, so the next may need its own."""
+    """One END is written for each connection, because an END of a replaced connection has no effect."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         await world.log.wait_for(SessionStart)
@@ -257,7 +257,7 @@ async def test_an_idle_session_is_ended_once_for_each_connection(
 
 
 async def test_an_end_that_the_transcriber_wrote_says_idle(world: World, chunk: Callable[..., AudioChunk]) -> None:
-    """The log decides: the END is obeyed when it is read."""
+    """An END that the transcriber wrote takes effect when it is read back, with the reason idle."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
         await world.log.wait_for(SessionStart)

@@ -35,7 +35,7 @@ def test_a_held_record_is_needed_until_released() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["audio", "done", "forget"])), max_size=60))
 def test_no_needed_offset_is_ever_below_it(events: list[tuple[str, str]]) -> None:
-    """Against a plain model: the watermark is the smallest offset still needed, or the next to be read."""
+    """The watermark equals that of a simple model: the smallest offset still needed, or the next one to read."""
     watermark, position = Watermark(0), 0
     needed: dict[str, list[int]] = {session: [] for session in "abc"}
     for session, event in events:

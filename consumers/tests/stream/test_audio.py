@@ -1,4 +1,4 @@
-"""Resampling depends on positions alone, and is good."""
+"""Resampled audio depends on positions alone, and is of good quality."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def _in_pieces(samples: Samples, rate: int, sizes: list[int], start: int = 0) ->
 @given(st.sampled_from(RATES), st.lists(st.integers(1, 5_000), min_size=1, max_size=5))
 @settings(max_examples=60, deadline=None)
 def test_chunk_sizes_do_not_change_a_sample(rate: int, sizes: list[int]) -> None:
-    """The same audio in other pieces gives the same 16 kHz samples, bit for bit."""
+    """The same audio in chunks of other sizes gives the same 16 kHz samples, bit for bit."""
     samples = _noise(20_000)
     whole, pieces = _in_pieces(samples, rate, [20_000]), _in_pieces(samples, rate, sizes)
     assert whole.end == pieces.end == -(-20_000 * 16_000 // rate)
@@ -36,7 +36,7 @@ def test_chunk_sizes_do_not_change_a_sample(rate: int, sizes: list[int]) -> None
 @given(st.sampled_from(RATES), st.integers(1, 15_000))
 @settings(max_examples=60, deadline=None)
 def test_a_replay_from_the_middle_gives_the_same_samples(rate: int, start: int) -> None:
-    """Where a replay begins does not change what comes after."""
+    """A replay gives the same samples wherever it begins."""
     samples = _noise(20_000)
     whole, late = _in_pieces(samples, rate, [20_000]), _in_pieces(samples, rate, [777], start)
     assert np.array_equal(whole.read(late.start, whole.end), late.read(late.start, late.end))
@@ -63,7 +63,7 @@ def test_what_16_khz_cannot_hold_is_filtered_out(rate: int) -> None:
 
 
 def test_dropping_keeps_what_follows() -> None:
-    """What is dropped can no longer be read, and the rest is as it was."""
+    """Dropped samples can no longer be read, and the remaining ones are unchanged."""
     samples = _noise(60_000)
     buffer = AudioBuffer(16_000, 0)
     for at in range(0, 60_000, 1_000):

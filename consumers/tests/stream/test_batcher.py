@@ -12,7 +12,7 @@ from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceState
 
 
 class Model:
-    """Hears silence; keeps the sizes of its batches."""
+    """A voice-activity model that finds only silence and records its batch sizes."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -30,7 +30,7 @@ def session_with(chunk: Callable[..., AudioChunk], frames: int, session_id: str 
 
 
 async def test_sessions_share_a_call(chunk: Callable[..., AudioChunk]) -> None:
-    """One frame of each session is in a call, and no call is larger than the limit."""
+    """Each call has at most one frame of each session, and no call exceeds the limit."""
     model, calls = Model(), 0
 
     def on_frame() -> None:
@@ -47,7 +47,7 @@ async def test_sessions_share_a_call(chunk: Callable[..., AudioChunk]) -> None:
 
 
 async def test_a_backlog_does_not_keep_the_log_from_being_read(chunk: Callable[..., AudioChunk]) -> None:
-    """A run ends after its rounds, and the next one goes on."""
+    """A run ends after its rounds even with a backlog, and the next run continues."""
     model = Model()
     batcher = VadBatcher(model)
     batcher.add(session_with(chunk, ROUNDS + 5), lambda: None)
@@ -58,7 +58,7 @@ async def test_a_backlog_does_not_keep_the_log_from_being_read(chunk: Callable[.
 
 
 async def test_a_control_without_audio_takes_effect(chunk: Callable[..., AudioChunk]) -> None:
-    """A FINALIZE behind the last whole frame is applied although no frame follows."""
+    """A FINALIZE after the last whole frame takes effect although no frame follows."""
     session = session_with(chunk, 0)
     session.append_record(chunk(data=bytes(20)), 2)
     session.append_record(chunk(AudioKind.FINALIZE), 3)
@@ -71,7 +71,7 @@ async def test_a_control_without_audio_takes_effect(chunk: Callable[..., AudioCh
 
 
 async def test_a_session_that_was_removed_is_left_alone(chunk: Callable[..., AudioChunk]) -> None:
-    """Its partition has another owner."""
+    """A removed session is not touched any more, because its partition has another owner."""
     model, session = Model(), session_with(chunk, 3)
     batcher = VadBatcher(model)
     batcher.add(session, lambda: None)

@@ -1,4 +1,4 @@
-"""Events and progress are built from what is known, field by field."""
+"""Events and progress records have the right fields."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ def word(start_ms: int, end_ms: int, confidence: float) -> TranscriptWord:
 
 
 def test_a_final_has_the_times_of_the_session() -> None:
-    """Triton counts from the segment's start, the final from the session's; no word ends behind its segment."""
+    """A final's word times count from the start of the session, and no word ends after its segment."""
     final = events.final(IDS, 4, SEGMENT, transcript(word(0, 500, 0.5), word(1_900, 2_300, 1.0)), position=48_000)
     assert (final.segment_index, final.start_ms, final.end_ms, final.position) == (4, 1_000, 3_000, 48_000)
     assert [(each.start_ms, each.end_ms) for each in final.words] == [(1_000, 1_500), (2_900, 3_000)]
@@ -40,13 +40,13 @@ def test_a_final_has_the_times_of_the_session() -> None:
 
 
 def test_a_confidence_lies_between_0_and_1() -> None:
-    """Floating point may leave the range by a hair, which the message would not take."""
+    """Rounding errors beyond the range from 0 to 1, which the message would refuse, are clipped."""
     final = events.final(IDS, 0, SEGMENT, transcript(word(0, 1, 1.0000001), word(1, 2, -0.0000001)), position=0)
     assert [each.confidence for each in final.words] == [1, 0]
 
 
 def test_a_final_without_words_has_no_confidence() -> None:
-    """The mean of nothing is 0."""
+    """A final without words has the confidence 0."""
     final = events.final(IDS, 0, SEGMENT, transcript(text=""), position=0)
     assert (final.text, final.words, final.confidence) == ("", (), 0)
 
@@ -54,7 +54,7 @@ def test_a_final_without_words_has_no_confidence() -> None:
 def test_a_connection_is_answered_by_the_kind_of_its_record(
     chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
-    """START by SessionStart, RESUME by where the durable audio ends."""
+    """A START is answered by SessionStart, and a RESUME by the end of the durable audio."""
     started = events.attached(IDS, AttachConnection(5, chunk(AudioKind.START), 0), progress())
     resumed = events.attached(IDS, AttachConnection(9, chunk(AudioKind.RESUME), 800), progress())
     assert isinstance(started, SessionStart)
@@ -63,7 +63,7 @@ def test_a_connection_is_answered_by_the_kind_of_its_record(
 
 
 def test_the_first_progress_of_a_session_counts_from_1(chunk: Callable[..., AudioChunk]) -> None:
-    """It names the connection and decides nothing else."""
+    """The first progress has revision 1, names the connection and decides nothing else."""
     start = chunk(AudioKind.START)
     session = Session.started(start, Segmentation())
     first = events.attach_progress(None, AttachConnection(5, start, 0), session, "me")
@@ -84,7 +84,7 @@ def test_another_connection_changes_nothing_that_was_decided(
 
 
 def test_a_final_moves_the_replay_start_and_the_index(progress: Callable[..., Progress]) -> None:
-    """The record carries the final whole."""
+    """The progress moves the replay start and the index, and carries the whole final."""
     final = events.final(IDS, 0, SEGMENT, transcript(), position=48_000)
     after = events.final_progress(progress(), SEGMENT, final, "me")
     changed = {"base": 48_000, "next_segment_index": 1, "speech_end_ms": 2_500, "final": final}
@@ -92,7 +92,7 @@ def test_a_final_moves_the_replay_start_and_the_index(progress: Callable[..., Pr
 
 
 def test_silence_moves_the_replay_start_alone(progress: Callable[..., Progress]) -> None:
-    """And takes with it when the last speech ended, until its utterance end was sent."""
+    """Silence moves the replay start and keeps the end of the last speech until its UtteranceEnd was sent."""
     final = events.final(IDS, 0, SEGMENT, transcript(), position=48_000)
     before = events.final_progress(progress(), SEGMENT, final, "me")
     after = events.silence_progress(before, MoveReplayStart(160_000, None), "me")
@@ -101,7 +101,7 @@ def test_silence_moves_the_replay_start_alone(progress: Callable[..., Progress])
 
 
 def test_the_end_of_a_session_is_in_its_last_progress(progress: Callable[..., Progress]) -> None:
-    """Everything else is as it was."""
+    """The last progress carries the session's end and changes nothing else."""
     end = SessionEnd(**IDS, segment_count=0, duration_ms=10, reason="closed")
     after = events.end_progress(progress(16_000), end, "me")
     assert after == progress(16_000).model_copy(update={"end": end, "revision": 2, "owner": "me"})
@@ -111,7 +111,7 @@ def test_the_end_of_a_session_is_in_its_last_progress(progress: Callable[..., Pr
 def test_a_resume_that_comes_too_late_is_told_so(
     chunk: Callable[..., AudioChunk], progress: Callable[..., Progress], is_known: bool
 ) -> None:
-    """With how the session ended, as long as that is known."""
+    """A late RESUME is answered with the reason for the session's end, as long as that is known."""
     end = SessionEnd(**IDS, segment_count=2, duration_ms=9_000, reason="idle")
     last = events.end_progress(progress(), end, "me") if is_known else None
     answer = events.already_over(chunk(AudioKind.RESUME, connection_id="late"), last, 8)
@@ -121,7 +121,7 @@ def test_a_resume_that_comes_too_late_is_told_so(
 
 
 def test_the_transcribers_own_end_names_itself(progress: Callable[..., Progress]) -> None:
-    """By it the session knows that it has ended for being idle."""
+    """The transcriber's own END has its client id, which marks the session as ended for being idle."""
     session = Session.restored(progress(), Segmentation())
     end = events.idle_end(session, progress())
     assert (end.kind, end.client_id, end.connection_id, end.position) == (AudioKind.END, IDLE_CLIENT, "c", 0)

@@ -1,4 +1,4 @@
-"""Stable prefixes."""
+"""The stable prefix of partials."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Segments begin and end where the samples say so."""
+"""Segments begin and end as a function of the samples."""
 
 import itertools
 
@@ -49,7 +49,7 @@ def test_speech_between_silences_is_one_segment_with_pre_roll() -> None:
 
 
 def test_a_click_is_not_speech() -> None:
-    """Two loud frames open nothing."""
+    """Two loud frames do not open a segment."""
     _, events = _run([0.0] * 20 + [0.9] * 2 + [0.0] * 20)
     assert events == []
 
@@ -73,13 +73,13 @@ def test_long_speech_is_cut_at_its_quietest_point() -> None:
 
 
 def test_without_speech_the_base_moves_on() -> None:
-    """Ten seconds without speech end in a new replay start, a pre-roll back."""
+    """After ten seconds without speech, the replay start moves to one pre-roll before the end."""
     segmenter, (quiet,) = _run([0.1] * _frames(11))
     assert quiet == SilenceElapsed(segmenter.now - 300 * 16)
 
 
 def test_finalize_closes_what_just_begins() -> None:
-    """A FINALIZE within the first frames of speech loses none of it."""
+    """A FINALIZE within the first frames of speech closes a segment with all of them."""
     segmenter, _ = _run([0.0] * 20 + [0.9])
     closed = segmenter.close(segmenter.now + 100, SegmentEnd.FINALIZE)
     assert closed is not None
@@ -89,7 +89,7 @@ def test_finalize_closes_what_just_begins() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 200)), min_size=1, max_size=40))
 def test_segments_tile_without_overlap(stretches: list[tuple[float, int]]) -> None:
-    """Whatever the probabilities, segments follow each other without overlap, and none is longer than allowed."""
+    """For any probabilities, segments follow each other without overlap, and none exceeds the longest length."""
     probabilities = [probability for probability, count in stretches for _ in range(count)]
     replay_start, at = 0, 0
     segments: list[SegmentClosed] = []
@@ -111,7 +111,7 @@ def test_segments_tile_without_overlap(stretches: list[tuple[float, int]]) -> No
 
 
 def test_of_equally_quiet_places_the_last_is_cut() -> None:
-    """Long speech that is equally loud everywhere is cut at its end, so that the segment is as long as it may be."""
+    """Long speech of constant loudness is cut at its end, so that the segment is as long as allowed."""
     segmenter, (_, closed) = _run([0.9] * _frames(28.5))
     assert isinstance(closed, SegmentClosed)
     assert segmenter.now - closed.end == 5 * FRAME_SAMPLES - 5 * FRAME_SAMPLES // 2

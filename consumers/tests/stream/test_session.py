@@ -42,7 +42,7 @@ def loudness_probability(frame: Samples) -> float:
 
 
 def pump(session: Session) -> None:
-    """Push every frame that is there."""
+    """Push every available frame."""
     while (frame := session.next_frame()) is not None:
         session.push_vad(frame.copy(), loudness_probability(frame), fresh_state())
 
@@ -93,7 +93,7 @@ def test_chunk_sizes_do_not_move_a_segment(seed: int, sizes: list[int]) -> None:
 
 @pytest.mark.parametrize("rate", [8_000, 44_100])
 def test_chunk_sizes_do_not_move_a_segment_at_other_rates(rate: int) -> None:
-    """Nor where the audio is resampled."""
+    """Chunk sizes do not change the segments of resampled audio either."""
     samples = bursts(3, 20, rate)
     assert _segments(steps_of(samples, [rate // 100], rate=rate)) == _segments(steps_of(samples, [rate], rate=rate))
 
@@ -114,7 +114,7 @@ def test_steps_begin_with_the_attachment_and_end_with_the_finish() -> None:
 def test_a_replay_from_any_decision_makes_the_same_decisions(
     progress: Callable[..., Progress], seed: int, which: int
 ) -> None:
-    """Restored from the progress after any decision, the rest of the session is cut as it was."""
+    """A session restored from the progress after any decision makes the same decisions from there on."""
     samples = bursts(seed, 25)
     steps = [step for step in steps_of(samples, [1_600]) if isinstance(step, Transcribe | MoveReplayStart)]
     decided = steps[: which % (len(steps) + 1)]
@@ -134,7 +134,7 @@ def test_a_replay_from_any_decision_makes_the_same_decisions(
 
 
 def test_audio_sent_twice_is_heard_once() -> None:
-    """A client that resumes from an older position changes nothing."""
+    """Audio that a client sends again after it resumed changes nothing."""
     samples = bursts(5, 10)
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     for at in [*range(0, 80_000, 1_600), *range(48_000, len(samples), 2_400)]:
@@ -145,7 +145,7 @@ def test_audio_sent_twice_is_heard_once() -> None:
 
 
 def test_audio_beyond_a_gap_is_not_taken() -> None:
-    """A chunk that does not follow was never acknowledged: it is left out, and comes again."""
+    """A chunk after a gap is ignored: it was never acknowledged, so the client sends it again."""
     samples = bursts(6, 5)
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     assert session.append_record(_audio(samples, 0, 1_600), 1)
@@ -168,7 +168,7 @@ def test_an_end_of_a_replaced_connection_is_not_obeyed() -> None:
 
 
 def test_what_follows_an_end_is_not_taken() -> None:
-    """The record that ends a session is its last, even if voice activity has not reached it yet."""
+    """Records after an END are ignored, even if voice activity has not reached the END yet."""
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     second = np.zeros(16_000, np.int16).tobytes()
     assert session.append_record(_chunk(data=second), 1)
@@ -182,7 +182,7 @@ def test_what_follows_an_end_is_not_taken() -> None:
 
 
 def test_a_replay_keeps_nothing_that_is_done(progress: Callable[..., Progress]) -> None:
-    """Restored, a session buffers no audio before its replay start, however far back the log is read for others."""
+    """A restored session buffers no audio before its replay start, however far back other sessions replay the log."""
     replay_start, second = 600 * 16_000, np.zeros(16_000, np.int16).tobytes()
     session = Session.restored(progress(replay_start), Segmentation())
     for at in range(0, replay_start, 16_000):
@@ -195,7 +195,7 @@ def test_a_replay_keeps_nothing_that_is_done(progress: Callable[..., Progress]) 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_backlog_needs_no_new_audio(seed: int) -> None:
-    """Audio that has been through voice activity is no backlog; else a paused partition would stay paused."""
+    """Audio that voice activity has processed is not a backlog; otherwise a paused partition would stay paused."""
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     samples = bursts(seed, 20)
     for at in range(0, len(samples), 1_600):
@@ -211,7 +211,7 @@ def test_a_backlog_needs_no_new_audio(seed: int) -> None:
 
 
 def test_finalize_without_speech_is_answered() -> None:
-    """A FINALIZE that finds nothing to close says where it was."""
+    """A FINALIZE without an open segment is answered with its position."""
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     session.append_record(_chunk(data=np.zeros(16_000, np.int16).tobytes()), 1)
     session.append_record(_chunk(AudioKind.FINALIZE, position=16_000), 2)
@@ -220,7 +220,7 @@ def test_finalize_without_speech_is_answered() -> None:
 
 
 def test_a_flood_of_finalize_is_one() -> None:
-    """FINALIZEs that wait for their answer have the same one, and take no more room than one."""
+    """FINALIZEs that wait share one answer, and take no more memory than one."""
     session = Session.started(_chunk(AudioKind.START), Segmentation())
     session.append_record(_chunk(AudioKind.START), 0)
     for offset in range(1, 100):
@@ -233,7 +233,7 @@ def test_a_flood_of_finalize_is_one() -> None:
 
 
 def test_a_replay_does_not_answer_a_finalize_again(progress: Callable[..., Progress]) -> None:
-    """One up to the start of the replay was answered before, as the one that closed the segment there."""
+    """A FINALIZE up to the replay start was answered before, so a replay does not answer it again."""
     session = Session.restored(progress(32_000), Segmentation())
     second = np.zeros(16_000, np.int16).tobytes()
     assert not session.append_record(_chunk(AudioKind.FINALIZE, position=16_000), 1)
@@ -260,7 +260,7 @@ def test_a_partial_is_due_on_its_cadence_and_not_while_a_final_is_undecided() ->
 
 
 def test_the_first_step_is_in_progress_and_stays() -> None:
-    """A FINALIZE that comes while another is being answered has an answer of its own; one that waits is replaced."""
+    """A FINALIZE gets an answer of its own while another is being answered, and replaces one that still waits."""
     steps = StepQueue()
     for at_ms in (1, 2, 3):
         steps.append(AnswerFinalize(at_ms))
@@ -272,7 +272,7 @@ def test_the_first_step_is_in_progress_and_stays() -> None:
 
 
 def test_a_segment_is_undecided_until_its_step_is_finished() -> None:
-    """Not only until somebody begins with it: its final may still fail."""
+    """A segment counts as undecided until its step is finished, because its final may fail before that."""
     steps = StepQueue()
     segment = SegmentClosed(0, 16_000, 12_000, SegmentEnd.SILENCE)
     steps.append(Transcribe(segment))
@@ -298,7 +298,7 @@ def test_the_segmenter_gets_the_mean_square_of_a_frame(monkeypatch: pytest.Monke
 
 
 def test_an_utterance_ends_once_after_the_silence_that_the_client_asked_for() -> None:
-    """Not again while the silence lasts."""
+    """The utterance end is sent once after the silence that the client chose, not again while the silence lasts."""
     options = StreamOptions(utterance_end_ms=1_000)
     samples = np.concatenate([bursts(1, 3), np.zeros(5 * 16_000, np.int16)])
     ends = [step for step in steps_of(samples, [1_600], options) if isinstance(step, SendUtteranceEnd)]

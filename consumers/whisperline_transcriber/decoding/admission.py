@@ -1,8 +1,8 @@
-"""Admit requests to Triton: finals always and until they are answered, partials only where there is room.
+"""Admit requests to Triton. Finals are always admitted and retried until answered; partials only while there is room.
 
-Partials are sheddable. Their cadence follows the time that Triton took for its last answers to live speech, finals
-included, so that they come less often when Triton is slow and more often when it has recovered. None is asked for
-while a live final waits for its turn. Files have slots of their own, so that live speech does not wait for them.
+Partials may be shed. Their cadence follows Triton's recent response times for live speech, finals included, so they
+become rarer when Triton is slow and more frequent when it recovers. No partial is requested while a live final waits
+for a slot. Files have slots of their own, so that live speech does not wait for them.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 FINAL_DEADLINE_S = 60.0
 PARTIAL_DEADLINE_S = 5.0
-STALE_S = 5.0  # after so long without a request, Triton is assumed to be fast again
-SMOOTHING = 0.3  # weight of the newest answer in the moving mean of answer times
-CADENCE_PER_ANSWER = 2.0  # new audio for a partial, in answer times: decoding takes half of the time at the most
+STALE_S = 5.0  # after this long without an answer to live speech, Triton is assumed to be fast again
+SMOOTHING = 0.3  # weight of the newest response time in the moving average
+CADENCE_PER_ANSWER = 2.0  # new audio per partial, in response times: decoding takes at most half of a session's time
 
 # An exception's text could hold words that were spoken, so spans record none by themselves.
 _decode_span = partial(
@@ -43,9 +43,9 @@ NO_TEXT = Transcript(text="", language="", words=[], avg_logprob=0, model="", ve
 
 
 class Admission:
-    """Bounds the requests of this process that are under way at Triton.
+    """Limits the requests that this process has in flight at Triton.
 
-    `finals_in_flight` are for finals of live speech, half as many for files, `partials_in_flight` for partials.
+    Finals of live speech have `finals_in_flight` slots, files half as many, and partials `partials_in_flight`.
     """
 
     def __init__(self, triton: Triton, settings: Settings) -> None:
@@ -54,7 +54,7 @@ class Admission:
         finals = settings.finals_in_flight
         self._slots = {Lane.FINAL: asyncio.Semaphore(finals), Lane.FILE: asyncio.Semaphore(max(1, finals // 2))}
         self._partials = 0
-        self._answer_s = 0.0  # moving mean
+        self._answer_s = 0.0  # moving average of Triton's response times to live speech
         self._measured_s = -math.inf
 
     @property
@@ -70,9 +70,9 @@ class Admission:
         return self._partials < self._settings.partials_in_flight and not self._slots[Lane.FINAL].locked()
 
     async def decode_final(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript:
-        """Return the transcript of a closed segment, however long Triton is unavailable.
+        """Return the transcript of a closed segment; retry for as long as Triton is unavailable.
 
-        A segment that Triton refuses (because of its options) has an empty transcript: its session goes on.
+        If Triton refuses the segment because of its options, the transcript is empty and the session goes on.
         """
         lane = Lane.FILE if options.priority == "file" else Lane.FINAL
         request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
@@ -133,7 +133,7 @@ class Admission:
         metrics.DECODE_SECONDS.labels(lane).observe(elapsed_s, exemplar(span))
         if span.is_recording():
             span.set_attribute("whisperline.model.version", transcript.version)
-        if request.lane is not Lane.FILE:  # a file's answer waits in the last lane and says nothing about live speech
+        if request.lane is not Lane.FILE:  # files wait in the last lane: their times say nothing about live speech
             self._note_answer(elapsed_s)
         return transcript
 

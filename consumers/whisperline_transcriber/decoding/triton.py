@@ -1,4 +1,4 @@
-"""Send audio to Triton. One request carries all that it needs, so a retry is harmless."""
+"""Send audio to Triton. Each request is self-contained, so a retry is harmless."""
 
 import json
 from collections.abc import AsyncIterator
@@ -31,12 +31,12 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """How a piece of audio is to be transcribed. The session decides which version of the model does it."""
+    """The parameters of a transcription. The session id determines which version of the model serves it."""
 
     session_id: str
     lane: Lane
     language: str | None  # None: detect
-    words: bool  # with the times of words
+    words: bool  # the answer includes words with their times
     deadline_s: float
 
 
@@ -57,7 +57,7 @@ _PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT,)
 class Triton:
     """The model `model` behind the gRPC address `url` ("host:port", or "dns:///name:port" for several pods).
 
-    `rollout_keep_s` is how long a session's version of the model is kept before it is asked for again.
+    `rollout_keep_s` is how long a session's version of the model is cached before it is looked up again, in seconds.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Triton:
         await self._client.close()
 
     async def transcribe(self, audio: Samples, request: Request) -> Transcript:
-        """Return what is said in `audio` (16 kHz). Raises `TritonError`.
+        """Return the transcript of `audio` (16 kHz). Raises `TritonError`.
 
-        If the version was taken out of service after it was looked up, the version that replaced it is asked.
+        If the version was unloaded after it was looked up, the request goes to the version that replaced it.
         """
         try:
             return await self._ask_version(audio, request)
@@ -121,19 +121,20 @@ class Triton:
             headers["traceparent"] = traceparent
         transcript: Transcript | None = None
         try:
-            # One stream for one request: the model batches by itself, and Triton's unary calls cannot.
+            # One stream per request: the model is decoupled and batches by itself, and Triton's unary calls cannot
+            # reach such a model.
             async for result, error in self._client.stream_infer(
                 inputs(), stream_timeout=request.deadline_s, headers=headers
             ):
                 if error is not None:
                     raise TritonError(str(error), is_retriable=True)
-                # Keep reading to the end of the stream. To leave it early is to cancel it, and Triton may keep
-                # the memory of a request that was cancelled.
+                # Keep reading to the end of the stream. Leaving early cancels the request, and Triton may leak
+                # the memory of a cancelled request.
                 transcript = Transcript.model_validate_json(bytes(result.as_numpy("result").reshape(-1)[0]))
         except grpc.aio.AioRpcError as error:
             raise TritonError(error.details() or str(error), is_retriable=error.code() not in _PERMANENT) from error
         except ValidationError as error:
-            # Neither the message nor the cause may show the answer itself: it is text that was spoken.
+            # Neither the message nor the cause may show the answer itself: it holds spoken text.
             wrong = [each["loc"] for each in error.errors(include_url=False, include_input=False)]
             raise TritonError(f"no usable answer: {wrong} cannot be read", is_retriable=True) from None
         except (InferenceServerException, IndexError, AttributeError) as error:

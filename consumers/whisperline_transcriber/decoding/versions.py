@@ -13,14 +13,13 @@ MODEL = "whisper_rollout"
 
 
 class VersionCache:
-    """The version of each session, asked for once and kept for `keep_s`; older answers go as others come."""
+    """A cache of the version that serves each session. An entry lives for `keep_s`; each lookup evicts expired ones."""
 
     def __init__(self, client: triton.InferenceServerClient, keep_s: float) -> None:
         self._client = client
         self._keep_s = keep_s
-        self._known: dict[
-            str, tuple[float, str]
-        ] = {}  # session id: when it was asked for and the version; oldest first
+        # By session id, oldest first: the time of the lookup (monotonic) and the version.
+        self._known: dict[str, tuple[float, str]] = {}
 
     async def version_of(self, session_id: str, deadline_s: float) -> str:
         """Return the number of the version that serves a session. Raises `RoutingError`."""
@@ -46,5 +45,5 @@ class VersionCache:
         return version
 
     def forget(self, session_id: str) -> None:
-        """Ask again for this session: Triton no longer has the version that it named."""
+        """Forget a session's version, because Triton no longer serves it; the next request looks it up again."""
         self._known.pop(session_id, None)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 
 def partitions_to_pause(untranscribed_s: Mapping[int, float], limit_s: float) -> set[int]:
-    """Return the partitions that must not be read for now, given the seconds of audio that wait in each.
+    """Return the partitions to pause, given the seconds of untranscribed audio in each.
 
-    Once all together have reached half of `limit_s`, those are paused that have more than their share of that half.
-    The others go on up to their share, so that one long file does not stop everybody, and all together stay below
-    `limit_s`.
+    Nothing is paused until the total reaches half of `limit_s`. From then on, a partition is paused if it has used up
+    its equal share of that half. The others may still grow up to their share, so one long file does not stop every
+    session, and the total stays below `limit_s`.
     """
     most_s = limit_s / 2
     if sum(untranscribed_s.values()) < most_s:

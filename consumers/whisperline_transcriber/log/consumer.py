@@ -46,9 +46,9 @@ def kafka_consumer(settings: Settings) -> AIOKafkaConsumer:
 
 
 async def read_bounds(broker: Broker, partitions: list[TopicPartition]) -> Bounds:
-    """Return where partitions begin and end.
+    """Return the first offset and the end offset of each partition.
 
-    A consumer of its own asks, because one that fetches would be answered half a second later.
+    This uses a consumer of its own: on a connection with an outstanding fetch, the broker answers half a second later.
     """
     asking = AIOKafkaConsumer(**broker.client_options())
     await asking.start()
@@ -62,7 +62,7 @@ async def read_bounds(broker: Broker, partitions: list[TopicPartition]) -> Bound
 class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka has no types
     """Reads the partitions that Kafka assigns to this process; `partitions` are those it owns now.
 
-    `tasks` is the group in which all work of the process runs: what fails there ends the process.
+    All work of the process runs in the group `tasks`: a task that fails there ends the process.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
         self._lock = asyncio.Lock()  # partitions change hands only between batches
 
     async def run(self, stop: Stop) -> None:
-        """Follow the log until `stop` is set; then finish what has closed, commit, and leave the rest to others."""
+        """Follow the log until `stop` is set; then let closed segments become finals, commit, and leave the group."""
         vad = self._services.vad
         try:
             self._kafka.subscribe([AUDIO_CHUNKS], listener=self)
@@ -88,7 +88,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
                 batch = await self._kafka.getmany(timeout_ms=0 if vad.has_work else POLL_MS, max_records=POLL_RECORDS)
                 async with self._lock:
                     for at, records in batch.items():
-                        # What was fetched before its partition was revoked, the next owner reads again.
+                        # Skip records that were fetched before their partition was revoked: its next owner reads them.
                         if at.partition in self.partitions:
                             await self._read(self.partitions[at.partition], records)
                     await vad.run()
@@ -109,7 +109,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             await self._services.progress.close()
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:  # noqa: ARG002 - all are
-        """Hand over: decisions are in the log, and the next owner makes the others from the watermark on."""
+        """Hand over: commit, and stop. The next owner replays from the watermark and decides what is undecided."""
         self.why_not_ready = "partitions are changing hands"
         async with self._lock:
             await self._commit()
@@ -117,11 +117,11 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Take over: read the progress, restore the sessions, and go on from the watermark."""
-        # In a task of the group, because a failure must end the process, and aiokafka would only log it.
+        # Run in a task of the group, so that a failure ends the process: aiokafka would only log it.
         await self._tasks.create_task(self._take_over(sorted(assigned)))
 
     async def housekeep(self) -> None:
-        """Do what is due about once a second: commit, pause and resume, measure, end what is idle or forgotten."""
+        """Commit, pause and resume, update metrics, end idle sessions, write tombstones. Runs about once a second."""
         await self._commit()
 
         untranscribed_s = {number: partition.untranscribed_s for number, partition in self.partitions.items()}
@@ -183,7 +183,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
             await partition.append_record(chunk, record)
 
     async def _reload_lost_races(self) -> None:
-        """Make partitions anew from the log in which another process had decided first."""
+        """Reload from the log each partition in which another process decided first."""
         for number, partition in list(self.partitions.items()):
             if partition.lost_race is not None:
                 log.warning("reloading partition %d: %s", number, partition.lost_race)
@@ -193,7 +193,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
 
     async def _stop_partitions(self) -> None:
         partitions, self.partitions = self.partitions, {}
-        for gauge in (metrics.LAG_RECORDS, metrics.LAG_SECONDS):  # others may have the partitions from now on
+        for gauge in (metrics.LAG_RECORDS, metrics.LAG_SECONDS):  # other processes report the lag from now on
             gauge.clear()
         for partition in partitions.values():
             await partition.stop()

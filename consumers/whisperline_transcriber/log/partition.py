@@ -1,4 +1,4 @@
-"""One partition of `audio_chunks` that this process owns: its sessions, and how far it was read."""
+"""One partition of `audio_chunks` that this process owns: its sessions and its read position."""
 
 import asyncio
 import logging
@@ -20,15 +20,15 @@ from whisperline_transcriber.stream.session import Session
 
 log = logging.getLogger(__name__)
 
-CAUGHT_UP_S = 5.0  # a partition whose last record is younger than this is not behind
+CAUGHT_UP_S = 5.0  # a partition counts as caught up if the last record read is younger than this
 
 
 @dataclass(frozen=True)
 class Lag:
-    """How far the reading of a partition is behind."""
+    """How far this process lags behind the end of a partition."""
 
     records: int
-    age_s: float | None  # of the last record that was read, 0 if it is the last there is; None: nothing was read yet
+    age_s: float | None  # age of the last record read; 0 at the end of the partition, None if nothing was read yet
 
     @property
     def is_caught_up(self) -> bool:
@@ -37,11 +37,11 @@ class Lag:
 
 
 class Partition:
-    """The sessions of partition `number`, and where its reading stands; `next_offset` is the next to be read.
+    """The sessions of partition `number` and its read position; `next_offset` is the next offset to read.
 
-    `restore` takes up what the log holds, `append_record` goes on from there, `stop` ends it. The sessions' tasks run
-    in the group `tasks` and end it if they fail, with one exception: a session that lost a race sets `lost_race`,
-    and the partition must be stopped and made anew.
+    Call `restore` first, `append_record` for each record that follows, and `stop` at the end. The sessions' tasks run
+    in the group `tasks`, and a task that fails ends the group. The exception is a session that lost a race: it sets
+    `lost_race`, and the caller must stop the partition and make a new one.
     """
 
     def __init__(self, number: int, next_offset: int, services: Services, tasks: asyncio.TaskGroup) -> None:
@@ -49,19 +49,20 @@ class Partition:
         self.watermark = Watermark(next_offset)
         self.sessions: dict[str, SessionTask] = {}
         self.lost_race: LostRaceError | None = None
-        self.committed: int | None = None  # the low watermark that Kafka has
-        self.is_followed = False  # Kafka has answered for the partition without a gap
+        self.committed: int | None = None  # the low watermark committed last
+        self.is_followed = False  # polls were answered recently and without a gap: see `note_poll`
         self._services = services
         self._group = tasks
         self._tasks: set[asyncio.Task[object]] = set()
-        self._ended: dict[str, tuple[int, float]] = {}  # sessions to forget: from which watermark and time on
+        # Ended sessions: the committed offset and the time (monotonic) from which each may be forgotten.
+        self._ended: dict[str, tuple[int, float]] = {}
         self._last_record_ms: int | None = None
         self._last_poll_ms = 0
 
     async def restore(self, end: int) -> None:
-        """Take the sessions up where the log left them; `end` is where the partition ends now.
+        """Restore the sessions from the progress log; `end` is the partition's current end offset.
 
-        Decisions that the last owner may not have published are published again, to the letter.
+        The last owner may have died before it published its last decisions, so they are published again, unchanged.
         """
         for progress in list(self._services.progress.sessions(self.number).values()):
             if progress.final is not None:
@@ -74,7 +75,7 @@ class Partition:
                 self._start(Session.restored(progress, segmentation), progress)
 
     async def append_record(self, chunk: AudioChunk, record: ConsumerRecord) -> None:
-        """Append a record to its session. A START opens one, and a RESUME that comes too late is answered."""
+        """Append a record to its session. A START opens one; a RESUME of an ended or unknown session is answered."""
         task = self.sessions.get(chunk.session_id)
         if task is None:
             last = self._services.progress.sessions(self.number).get(chunk.session_id)
@@ -94,34 +95,34 @@ class Partition:
         self._last_record_ms = record.timestamp
 
     def note_poll(self, polled_ms: int, now_ms: int) -> None:
-        """Note when Kafka last answered for the partition, 0 if it never did. Called every second or so.
+        """Note when Kafka last answered a poll of the partition (0: never). Call this about once a second.
 
-        A client must not be taken for gone because Kafka was unavailable or the partition was paused. So both the
-        time since that answer and the gap before it must be short.
+        A session must not count as idle because Kafka was unavailable or the partition was paused. So the partition
+        counts as followed only if both the time since that answer and the gap before it are short.
         """
         gap_ms = max(now_ms - polled_ms, polled_ms - self._last_poll_ms)
         self._last_poll_ms = polled_ms
         self.is_followed = gap_ms < CAUGHT_UP_S * 1000
 
     def lag(self, end_offset: int, now_s: float) -> Lag:
-        """Return the lag behind `end_offset`, where the partition ends; `now_s` is since the Unix epoch."""
+        """Return the lag behind the partition's `end_offset`; `now_s` is in seconds since the Unix epoch."""
         records = max(0, end_offset - self.watermark.next_offset)
         if not records:
             return Lag(0, 0.0)
         return Lag(records, None if self._last_record_ms is None else max(0.0, now_s - self._last_record_ms / 1000))
 
     def restart_idle_time(self, now_s: float) -> None:
-        """Restart the idle time of every session: the log may hold records of them that could not be read yet."""
+        """Restart the idle time of every session, because the log may hold records of theirs that were not read yet."""
         for task in self.sessions.values():
             task.last_record_s = now_s
 
     async def end_idle_sessions(self, now_s: float) -> None:
-        """Write an END for every session that had no records for long."""
+        """Write an END for every session that has been idle for longer than the timeout."""
         for task in list(self.sessions.values()):
             await task.end_if_idle(now_s)
 
     async def write_tombstones(self, now_s: float) -> None:
-        """Write the tombstones of ended sessions that no replay can reach and no client asks for any more."""
+        """Write a tombstone for each ended session that no replay can reach and whose client no longer comes back."""
         for session_id, (offset, due_s) in list(self._ended.items()):
             if (self.committed or 0) >= offset and now_s >= due_s:
                 await self._services.progress.write_tombstone(self.number, session_id)
@@ -129,21 +130,21 @@ class Partition:
 
     @property
     def untranscribed_s(self) -> float:
-        """The audio that waits in memory for voice activity or for a decision."""
+        """The seconds of audio in memory that wait for voice activity or for a decision."""
         return sum(task.session.untranscribed_samples for task in self.sessions.values()) / SAMPLE_RATE
 
     @property
     def buffered_s(self) -> float:
-        """The audio in memory."""
+        """The seconds of audio in memory."""
         return sum(task.session.buffered_samples for task in self.sessions.values()) / SAMPLE_RATE
 
     @property
     def is_busy(self) -> bool:
-        """True while any session has steps that are not taken yet."""
+        """True while any session has unfinished steps."""
         return any(task.is_busy for task in self.sessions.values())
 
     async def stop(self) -> None:
-        """Stop every task. What is not decided yet is left to the next owner."""
+        """Cancel every task. The partition's next owner decides what is still undecided."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The log that decides: write `session_progress` and read it back. See `whisperline_contracts.progress`."""
+"""Write decisions to `session_progress` and read back which ones count. See `whisperline_contracts.progress`."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class ProgressLog:
     """The progress of every session in the partitions that this process owns.
 
-    `assign` reads those partitions from their beginning and follows them from then on. Call it again, with all
+    `assign` reads those partitions from the beginning and then follows them. Call it again, with all
     partitions, whenever they change. The reader runs in `tasks`: if it fails, it ends the group.
     """
 
@@ -33,7 +33,7 @@ class ProgressLog:
         return self._counted[partition]
 
     async def assign(self, partitions: Iterable[int]) -> None:
-        """Forget the partitions of before; return once `partitions` have been read to their end."""
+        """Replace the partitions that are followed; return once `partitions` have been read to their end."""
         await self.close()
         self._counted = {partition: {} for partition in partitions}
         if self._counted:
@@ -50,7 +50,7 @@ class ProgressLog:
         self._counted = {}
 
     async def propose(self, partition: int, progress: Progress) -> Progress:
-        """Write `progress` and return the record that counts for its revision: this one, or another's before it."""
+        """Write `progress` and return the record that counts for its revision: this one, or one written before it."""
         before = self._counted[partition].get(progress.session_id)
         if before is not None and before.revision >= progress.revision:
             return before
@@ -72,7 +72,7 @@ class ProgressLog:
         try:
             await consumer.start()
             own = [TopicPartition(SESSION_PROGRESS, partition) for partition in self._counted]
-            # Asked before the first fetch: behind a fetch, the broker would answer half a second later.
+            # Before the first fetch: while a fetch is outstanding, the broker would answer half a second later.
             ends = await consumer.end_offsets(own)
             consumer.assign(own)
             await consumer.seek_to_beginning(*own)

@@ -1,4 +1,4 @@
-"""Write to Kafka: events, and the transcriber's own END records."""
+"""Write events, and the transcriber's own END records, to Kafka."""
 
 import asyncio
 import logging
@@ -16,11 +16,11 @@ from whisperline_transcriber import metrics
 log = logging.getLogger(__name__)
 _tracer = tracer(__name__)
 
-MAX_BEST_EFFORT = 2_000  # best-effort events under way; when so many are, further ones are dropped
+MAX_BEST_EFFORT = 2_000  # best-effort events in flight; beyond this, further ones are dropped
 
 
 class Publisher:
-    """Sends events through `producer`: durably, or best effort where a lost one does no harm."""
+    """Sends events through `producer`, either durably or, where losing one does no harm, as best effort."""
 
     def __init__(self, producer: DurableProducer) -> None:
         self._producer = producer
@@ -56,7 +56,7 @@ class Publisher:
                 partition=reply_partition,
                 headers=inject((), span),
             )
-        except KafkaError as error:  # the producer has no room: the partition's broker has been away for long
+        except KafkaError as error:  # the producer's buffer is full: the broker has been away for a while
             span.set_status(Status(StatusCode.ERROR, repr(error)))
             span.end()
             _count_partial(event, "shed_kafka")
@@ -82,7 +82,7 @@ class Publisher:
         await self._producer.write(AUDIO_CHUNKS, key, chunk.data, partition=partition, headers=chunk.headers())
 
     async def has_reply_partition(self, partition: int) -> bool:
-        """Return True if events can be sent to `partition`; Kafka is asked about one that was not there before."""
+        """Return True if events can be sent to `partition`. Queries Kafka unless the partition is known to exist."""
         if partition not in self._reply_partitions:
             self._reply_partitions = await self._producer.partitions(TRANSCRIPTIONS)
         return partition in self._reply_partitions
@@ -94,7 +94,7 @@ def _count_partial(event: Event, outcome: str) -> None:
 
 
 def _start_send_span(event: Event, reply_partition: int) -> Span:
-    # Events that belong to no segment have no trace that they could be part of.
+    # Events that belong to no segment are not part of any trace.
     if not get_current_span().get_span_context().is_valid:
         return INVALID_SPAN
     span = _tracer.start_span("transcriptions send", kind=SpanKind.PRODUCER)

@@ -1,7 +1,7 @@
-"""One session that this process owns: its state, its last progress that counts, and the task that takes its steps.
+"""One session that this process owns: its state, its latest decided progress, and the task that takes its steps.
 
-Every decision is written to the progress log before its event is published, and holds only if it was the first of
-its revision. If another process was first, `LostRaceError` is raised and the partition is reloaded from the log.
+Every decision is written to the progress log before its event is published, and counts only if it is the log's first
+record of its revision. If another process was first, `LostRaceError` is raised and the partition is reloaded.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ from whisperline_transcriber.stream.session import (
 
 _tracer = tracer(__name__)
 
-MAX_LATE_RESUMES = 16  # that are answered when the session has ended; of more, the last
+MAX_LATE_RESUMES = 16  # RESUMEs read after the END and answered once the session has ended; only the last are kept
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Services:
 class SessionTask:
     """One session of a partition.
 
-    `append_record` takes its records and `advance` follows its frames, both synchronously; `run` takes its steps in
-    order. `spawn` starts work that the session does not wait for: partials, and the event that speech has started.
+    `append_record` takes the session's records and `advance` reacts to its frames, both synchronously; `run` takes the
+    steps in order. `spawn` starts work that the session does not wait for: partials and the SpeechStarted event.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class SessionTask:
         spawn: Callable[[Coroutine[Any, Any, object]], None],
     ) -> None:
         self.session = session
-        self.progress = progress  # the last that counts; None until the START is decided, which is the first step
+        self.progress = progress  # the latest decided progress; None until the first step, the START, is decided
         self.last_record_s = time.monotonic()
         self._partition = partition
         self._watermark = watermark
@@ -123,7 +123,7 @@ class SessionTask:
         self._services.vad.add(session, self.advance)
 
     def advance(self) -> None:
-        """Start what the frames that were pushed since the last call have made due."""
+        """Start the work that has become due: wake `run`, announce an opened segment, request a partial."""
         session, progress = self.session, self.progress
         if session.steps:
             self._has_work.set()
@@ -151,18 +151,18 @@ class SessionTask:
         self._spawn(self._partial(self._trace_of(due[0], next_index), *due))
 
     async def end_if_idle(self, now_s: float) -> None:
-        """Write an END if no records came for long: the session's client and gateway are gone."""
+        """Write an END if the session has been idle for too long, because its client and its gateway are gone."""
         session = self.session
         if self.progress is None or session.has_read_end:
             return
         is_idle = now_s - self.last_record_s > self._services.settings.idle_timeout_s
-        # One END for each connection: if another connection resumes before the END is read, the END is not obeyed.
+        # One END for each connection: if another connection resumes before the END is read, the END has no effect.
         if is_idle and self._idle_end_for != session.connection_id:
             self._idle_end_for = session.connection_id
             await self._services.publisher.append_audio(events.idle_end(session, self.progress), self._partition)
 
     async def run(self) -> int:
-        """Take the session's steps until it has ended; return the offset of the record that ended it."""
+        """Take the session's steps in order until it has ended; return the offset of the record that ended it."""
         steps = self.session.steps
         end_offset: int | None = None
         try:
@@ -243,7 +243,7 @@ class SessionTask:
         del self._segments[segment.start]
 
     async def _decide(self, proposed: Progress) -> Progress:
-        """Write the session's next progress; return it if it counts. Raises `LostRaceError` if it does not."""
+        """Propose the session's next progress; return it if it counts. Raises `LostRaceError` if another came first."""
         before = self.progress
         counted = await self._services.progress.propose(self._partition, proposed)
         if counted != proposed:
@@ -262,7 +262,7 @@ class SessionTask:
             with bind(session_id=session.id, partition=self._partition), trace.current():
                 samples = session.read(start, end)
                 transcript = await services.admission.decode_partial(session.id, samples, session.options)
-                # The segment may have closed meanwhile. A partial behind its final would be wrong.
+                # The segment may have closed meanwhile, and a partial must not follow its segment's final.
                 is_open = session.open_segment == start and not session.steps.undecided_segments
                 if transcript is None or not is_open or self.progress is None:
                     return
@@ -284,7 +284,7 @@ class SessionTask:
             self._is_partial_in_flight = False
 
     def _trace_of(self, segment_start: int, segment_index: int) -> SegmentTrace:
-        """Return the trace of an open or undecided segment; begin it if there is none."""
+        """Return the trace of an open or undecided segment; begin one if it has none yet."""
         trace = self._segments.get(segment_start)
         if trace is None:
             origin = self._origins.at(self.session.source_position(segment_start))

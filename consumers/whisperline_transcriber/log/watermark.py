@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class _Needs:
-    audio: deque[tuple[int, int]] = field(default_factory=deque)  # offset of a record, and the position where it ends
-    held: set[int] = field(default_factory=set)
+    # Of each record, its offset and the position at which its audio ends.
+    audio: deque[tuple[int, int]] = field(default_factory=deque)
+    held: set[int] = field(default_factory=set)  # offsets of control records
 
 
 class Watermark:
-    """The offsets of one partition that its sessions still need. `next_offset` is the next to be read.
+    """The offsets of one partition that its sessions still need. `next_offset` is the next offset to read.
 
     Positions are samples at the session's own rate.
     """
@@ -32,7 +33,7 @@ class Watermark:
         self._needs.setdefault(session_id, _Needs()).audio.append((offset, end))
 
     def hold(self, session_id: str, offset: int) -> None:
-        """Note that the session needs the record at `offset` until it is released."""
+        """Note that the session needs the record at `offset` until `release` is called for it."""
         self._needs.setdefault(session_id, _Needs()).held.add(offset)
 
     def release(self, session_id: str, offset: int) -> None:
@@ -41,17 +42,17 @@ class Watermark:
             self._needs[session_id].held.discard(offset)
 
     def release_audio(self, session_id: str, position: int) -> None:
-        """Note that the session needs no audio before `position` any more."""
+        """Note that the session no longer needs audio before `position`."""
         needs = self._needs.get(session_id)
         while needs and needs.audio and needs.audio[0][1] <= position:
             needs.audio.popleft()
 
     def forget(self, session_id: str) -> None:
-        """Note that the session needs nothing any more."""
+        """Note that the session no longer needs any record."""
         self._needs.pop(session_id, None)
 
     def low(self) -> int:
-        """Return the low watermark."""
+        """Return the low watermark: the oldest offset that any session needs, else `next_offset`."""
         oldest = self.next_offset
         for needs in self._needs.values():
             if needs.audio:  # in the order of the log, so the first is the oldest

@@ -1,7 +1,7 @@
-"""Convert a session's bytes to 16 kHz mono samples that do not depend on how the audio was cut into chunks.
+"""Convert a session's bytes to 16 kHz mono samples that do not depend on the sizes of the chunks.
 
-Each output sample is a function of its own position and of the source samples around it, and of nothing else:
-not of where a chunk ended, nor of where a replay began. A streaming resampler with inner state would break that.
+Each output sample is a function only of its own position and of the source samples around it,
+not of where a chunk ended or a replay began. A streaming resampler with internal state would break that.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Samples = NDArray[np.int16]
 
-SAMPLE_RATE = 16_000  # Hz; what Whisper and Silero hear
+SAMPLE_RATE = 16_000  # Hz; the rate that Whisper and Silero expect
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
 ZERO_CROSSINGS = 24  # of the sinc, on either side
 KAISER_BETA = 9.0  # about 90 dB of stop band
@@ -21,12 +21,12 @@ PASS_BAND = 0.94  # of the lower Nyquist frequency
 
 
 def milliseconds(sample: int) -> int:
-    """Return the time of a sample at 16 kHz."""
+    """Return the time of a sample at 16 kHz, in milliseconds."""
     return sample // SAMPLES_PER_MS
 
 
 def to_mono(data: bytes, channels: int) -> Samples:
-    """Return the samples of little-endian linear16 `data`, the mean of its channels."""
+    """Return the mean of the channels of interleaved little-endian linear16 `data`."""
     samples = np.frombuffer(data, dtype="<i2")
     if channels == 1:
         return samples.astype(np.int16, copy=False)
@@ -42,7 +42,7 @@ class Resampler:
         self._up = SAMPLE_RATE // common
         self._down = sample_rate // common
         self.identity = self._up == self._down
-        # Source samples on either side of an output sample. Below the pass band of a higher rate the sinc is wider.
+        # Source samples on either side of an output sample. A higher source rate needs a sinc that spans more of them.
         width = ZERO_CROSSINGS * max(1.0, sample_rate / SAMPLE_RATE)
         self.half = 0 if self.identity else int(np.ceil(width))
 
@@ -101,7 +101,7 @@ class AudioBuffer:
         self.end = self.start
 
     def append(self, samples: Samples) -> None:
-        """Append source samples that follow those appended before."""
+        """Append the next source samples."""
         self._source = np.concatenate([self._source, samples])
         self.source_end += len(samples)
         self._extend(self._resampler.available(self.source_end))
@@ -136,7 +136,7 @@ class AudioBuffer:
         converted = self._resampler.convert(self._source, self._source_start, self.end, end)
         self._store[self.end - self.start : end - self.start] = converted
         self.end = end
-        # Source samples that no further output needs are dropped. While a window still reaches before the first
+        # Drop source samples that no further output needs. While a window still reaches back beyond the first
         # sample of the session, the source stays whole: `convert` pads it with silence.
         needed = self._resampler.source(self.end) - self._resampler.half
         if needed > (2 * self._resampler.half if self._source_start == 0 else self._source_start):

@@ -1,4 +1,4 @@
-"""Run voice activity for all sessions of the process, one frame of each in a call."""
+"""Run voice activity for all sessions of the process, one frame of each session per call."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -8,8 +8,8 @@ from whisperline_transcriber.stream.audio import Samples
 from whisperline_transcriber.stream.session import Session
 from whisperline_transcriber.stream.vad import VoiceState
 
-BATCH = 256  # sessions in one call
-ROUNDS = 64  # calls before new records are looked at: 2 s of audio of every session
+BATCH = 256  # most sessions in one call
+ROUNDS = 64  # frames of each session, 2 s of audio, before new records are read
 
 Model = Callable[[Sequence[Samples], Sequence[VoiceState]], list[tuple[float, VoiceState]]]
 
@@ -27,7 +27,7 @@ class VadBatcher:
         return bool(self._waiting)
 
     def add(self, session: Session, on_frame: Callable[[], None]) -> None:
-        """Look at a session that got records. `on_frame` is called after each of its frames, and at the end."""
+        """Add a session that got records. `on_frame` is called after each of its frames, and when none are left."""
         self._waiting[session.id] = session, on_frame
 
     def remove(self, session: Session) -> None:
@@ -35,9 +35,9 @@ class VadBatcher:
         self._waiting.pop(session.id, None)
 
     async def run(self) -> None:
-        """Run the frames that are there through the model; sessions that have no more are forgotten.
+        """Run the available frames through the model; sessions without further frames are removed.
 
-        Returns after 64 rounds even if frames are left, so that a backlog does not keep the log from being read.
+        Returns after `ROUNDS` rounds even if frames are left, so that a backlog does not keep the log from being read.
         """
         for _ in range(ROUNDS):
             rows: list[tuple[Session, Callable[[], None], Samples]] = []
@@ -57,4 +57,4 @@ class VadBatcher:
                 for (session, on_frame, frame), (probability, state) in zip(batch, answers, strict=True):
                     session.push_vad(frame, probability, state)
                     on_frame()
-            await asyncio.sleep(0)  # decisions and partials go on meanwhile
+            await asyncio.sleep(0)  # lets decisions and partials proceed

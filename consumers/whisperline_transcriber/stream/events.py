@@ -1,4 +1,4 @@
-"""Build events, and the progress that decides them, from what is known of a session. Without I/O."""
+"""Build events, and the progress records that decide them, from a session's state. No I/O."""
 
 import math
 from typing import TypedDict
@@ -12,7 +12,7 @@ from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection
 
 
 class EventIds(TypedDict):
-    """The fields that every event has; splat them into its constructor."""
+    """The fields that every event has; unpack them into its constructor."""
 
     session_id: str
     connection_id: str
@@ -83,7 +83,7 @@ def idle_end(session: Session, progress: Progress) -> AudioChunk:
 
 
 def already_over(chunk: AudioChunk, last: Progress | None, time_ms: int) -> SessionEnd:
-    """Return the answer to a RESUME that came after the session's end, for the connection that asked.
+    """Return the answer to a RESUME that came after the session's end, addressed to the connection that resumed.
 
     `last` is the session's last progress, or None if the session is unknown or was forgotten.
     """
@@ -131,7 +131,7 @@ def final_progress(before: Progress, segment: SegmentClosed, decided: Final, own
 
 
 def silence_progress(before: Progress, step: MoveReplayStart, owner: str) -> Progress:
-    """Return the progress that decides that there was no speech."""
+    """Return the progress that decides that there was no speech before the next replay start."""
     return _next_progress(
         before,
         owner,

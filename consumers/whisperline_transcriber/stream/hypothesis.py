@@ -1,4 +1,4 @@
-"""What the model says of audio, and which part of an open segment's text is stable.
+"""The model's transcripts, and the part of an open segment's text that is stable.
 
 A `Transcript` is the model's answer for one piece of audio. A `Hypothesis` is built from the transcripts of a growing
 segment by LocalAgreement (Liu et al., 2020; Macháček et al., Turning Whisper into Real-Time): the prefix on which two
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class TranscriptWord(BaseModel):
-    """A word with its times from the start of the audio that was sent."""
+    """A word and its times, counted from the start of the audio that was sent."""
 
     word: str
     start_ms: int
@@ -21,7 +21,7 @@ class TranscriptWord(BaseModel):
 
 
 class Transcript(BaseModel):
-    """The model's answer for one piece of audio. An empty `text` means that it holds no words."""
+    """The model's answer for one piece of audio. An empty `text` means that the audio holds no words."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
@@ -57,7 +57,7 @@ class Hypothesis:
 
 
 def agree(before: Hypothesis, text: str) -> Hypothesis:
-    """Return the hypothesis that follows `before` when the model says `text` of the segment so far."""
+    """Return the hypothesis that follows `before` when `text` is the new transcript of the segment so far."""
     words = tuple(text.split())
     agreed = 0
     for old, new in zip(before.words, words, strict=False):

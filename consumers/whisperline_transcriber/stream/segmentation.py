@@ -1,9 +1,9 @@
-"""Find where segments begin and end: a function of the samples alone.
+"""Find where segments begin and end, as a function of the samples alone.
 
 A `Segmenter` works from one replay start to the next. A replay start is a sample before which everything is decided;
-the voice-activity model is reset there. The segmenter ends with a `SegmentClosed` or a `SilenceElapsed`, and each of
-them names the next replay start. The next segmenter begins there and sees some audio of the end a second time. So a
-replay that begins at a replay start sees exactly what the first run saw.
+the voice-activity model is reset there. The segmenter finishes with a `SegmentClosed` or a `SilenceElapsed`, and
+either names the next replay start. The next segmenter begins there, so it sees the last frames before it again. A
+replay that begins at a replay start therefore sees exactly what the first run saw.
 """
 
 from dataclasses import dataclass, field
@@ -27,8 +27,8 @@ class Segmentation:
     post_roll_ms: int = 200  # audio before the end of the closing silence that goes to the next segment
     end_silence_ms: int = 500  # silence that closes a segment
     max_length_ms: int = 28_000  # longest segment: Whisper's 30 s less a margin
-    quietest_ms: int = 12_000  # a segment of the longest length is cut at the quietest point of its last part
-    quiet_ms: int = 10_000  # without speech, the replay start moves on after this
+    quietest_ms: int = 12_000  # a segment that reaches the limit is cut at the quietest point of its last 12 s
+    quiet_ms: int = 10_000  # after this long without speech, the replay start moves on
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SegmentOpened:
 
 @dataclass(frozen=True)
 class SegmentClosed:
-    """A segment is samples [start, end); speech in it ended at `speech_end`. The next replay start is `end`."""
+    """A closed segment: samples [start, end), whose speech ended at `speech_end`. The next replay start is `end`."""
 
     start: int
     end: int
@@ -69,7 +69,7 @@ class Segmenter:
 
     @property
     def now(self) -> int:
-        """The sample up to which frames were pushed."""
+        """The end of the last frame that was pushed, as a sample position."""
         return self.replay_start + self._frames * FRAME_SAMPLES
 
     @property
@@ -83,7 +83,7 @@ class Segmenter:
         return self.start is not None or self._speech_run > 0
 
     def push(self, probability: float, mean_square: float) -> SegmentOpened | SegmentClosed | SilenceElapsed | None:
-        """Push the next frame of 512 samples: its probability of speech and the mean of its squared samples."""
+        """Push the next frame of 512 samples, given its probability of speech and the mean of its squared samples."""
         self._frames += 1
         self._mean_squares.append(mean_square)
         if self.start is not None:
@@ -98,7 +98,7 @@ class Segmenter:
         return None
 
     def close(self, end: int, reason: SegmentEnd) -> SegmentClosed | None:
-        """Close the open segment, or one that may just be beginning, at `end`: now or less than a frame later."""
+        """Close the open segment, or one that may just be beginning. `end` is `now` or less than a frame later."""
         if not self.may_be_speech:
             return None
         start = self._onset() if self.start is None else self.start
@@ -122,8 +122,8 @@ class Segmenter:
 
         if self.now - start < settings.max_length_ms * SAMPLES_PER_MS:
             return None
-        # Too long: cut where the last part is quietest. Of equally quiet places take the last, so that the segment
-        # stays as long as it may.
+        # Too long: cut where the last part is quietest. Among equally quiet places take the last, so that the segment
+        # stays as long as allowed.
         first = max(0, self._frames - settings.quietest_ms * SAMPLES_PER_MS // FRAME_SAMPLES)
         last = self._frames - QUIET_FRAMES
         quietness = {at: -sum(self._mean_squares[at : at + QUIET_FRAMES]) for at in range(first, last + 1)}

@@ -1,9 +1,9 @@
 """One session: records come in, steps come out. Synchronous, without I/O.
 
-`append_record` takes the session's records in the order of the log. `next_frame` hands out frames for the
-voice-activity model and `push_vad` takes its answers. What must happen in order and durably is queued in `steps`;
-what may be lost (partials, the news that speech has begun) is asked for with `take_opened_segment` and
-`take_due_partial`.
+`append_record` takes the session's records in the order of the log. `next_frame` returns frames for the
+voice-activity model and `push_vad` takes its answers. Work that must happen durably and in order is queued in
+`steps`. Work that may be lost is polled for: `take_opened_segment` for SpeechStarted events, `take_due_partial` for
+partials.
 
 All state can be rebuilt by replaying the log from the session's *replay start*, the sample at 16 kHz before which
 everything is decided.
@@ -64,7 +64,7 @@ class AnswerFinalize:
 
 @dataclass(frozen=True)
 class SendUtteranceEnd:
-    """The silence has lasted as long as the client asked for."""
+    """The silence has reached the length that the client chose with `utterance_end_ms`."""
 
     last_word_end_ms: int
 
@@ -83,9 +83,9 @@ Step = AttachConnection | Transcribe | MoveReplayStart | AnswerFinalize | SendUt
 class StepQueue:
     """The steps of a session, in order.
 
-    The first step is in progress: whoever takes it reads `first` and calls `finish_first` when its effect is durable.
-    Until then it stays in the queue, so that a session whose last step is under way does not look idle, and nothing
-    but `finish_first` may remove it.
+    The first step is in progress: the consumer reads `first` and calls `finish_first` when the step's effect is
+    durable. Until then the step stays in the queue, so that a session whose last step is in progress still counts as
+    busy. Only `finish_first` may remove it.
     """
 
     def __init__(self) -> None:
@@ -94,11 +94,11 @@ class StepQueue:
 
     @property
     def first(self) -> Step | None:
-        """The step in progress."""
+        """The step in progress, or None if the queue is empty."""
         return self._steps[0] if self._steps else None
 
     def append(self, step: Step) -> None:
-        """Queue a step. One `AnswerFinalize` takes the place of another that waits at the end of the queue."""
+        """Queue a step. An `AnswerFinalize` replaces one that waits at the end of the queue."""
         if isinstance(step, AnswerFinalize) and len(self._steps) > 1 and isinstance(self._steps[-1], AnswerFinalize):
             self._steps.pop()
         self._steps.append(step)
@@ -142,29 +142,31 @@ class Session:
         speech_end_ms: int | None = None,
     ) -> None:
         self.id = session_id
-        self.connection_id = connection_id  # the one attached last: only it can end the session
+        self.connection_id = connection_id  # the connection attached last: only it can end the session
         self.sample_rate = sample_rate
         self.options = options
         self.steps = StepQueue()
-        self.attached_at = attached_at  # offset of the START or RESUME read last
+        self.attached_at = attached_at  # offset of the last START or RESUME read
         # Samples at the session's rate; unknown after a restore, until the record that holds the replay start is read.
         self.next_position: int | None = None if replay_start else 0
-        self.has_read_end = False  # no record behind the END is used
+        self.has_read_end = False  # records after the END are ignored
         self._segmentation = segmentation
         self._resampler = Resampler(sample_rate)
         self._buffer: AudioBuffer | None = None if replay_start else AudioBuffer(sample_rate, 0)
         self._controls: deque[_Control] = deque()
         self.is_over = False  # the END took effect
-        self._answered_up_to = replay_start or -1  # sample up to which FINALIZEs were answered before the restore
-        self._opened_segment: int | None = None  # first sample of a segment that nobody has asked for yet
-        self._partial_end = 0  # where the last partial that was asked for ended
+        self._answered_up_to = replay_start or -1  # FINALIZEs up to this sample were answered before the restore
+        self._opened_segment: int | None = (
+            None  # first sample of an opened segment, until `take_opened_segment` returns it
+        )
+        self._partial_end = 0  # end of the last partial that `take_due_partial` returned
         self._hypothesis = Hypothesis()
         self._speech_end = None if speech_end_ms is None else speech_end_ms * SAMPLES_PER_MS
         self._restart(replay_start)
 
     @classmethod
     def started(cls, chunk: AudioChunk, segmentation: Segmentation) -> Self:
-        """Return the session that a START opens; append the record to it next."""
+        """Return the session that a START opens. The caller appends the START to it next."""
         return cls(chunk.session_id, chunk.connection_id, chunk.sample_rate, chunk.options, segmentation)
 
     @classmethod
@@ -188,7 +190,7 @@ class Session:
         match chunk.kind:
             case AudioKind.START | AudioKind.RESUME:
                 if offset <= self.attached_at:
-                    return False  # read again in a replay: its effect is in the progress already
+                    return False  # read again in a replay: the progress already reflects it
                 self.attached_at = offset
                 self.connection_id = chunk.connection_id
                 position = self.next_position
@@ -202,9 +204,9 @@ class Session:
                 return self._append_control(chunk, offset)
 
     def next_frame(self) -> Samples | None:
-        """Return the next 512 samples for the voice-activity model, or None if they are not there yet.
+        """Return the next 512 samples for the voice-activity model, or None if fewer have arrived.
 
-        A FINALIZE or END within this frame takes effect first.
+        First applies each FINALIZE or END that lies within this frame.
         """
         while self._controls and self._controls[0].at < self._cursor + FRAME_SAMPLES:
             control = self._controls.popleft()
@@ -223,7 +225,7 @@ class Session:
         return self._buffer.read(self._cursor, self._cursor + FRAME_SAMPLES)
 
     def push_vad(self, frame: Samples, probability: float, state: VoiceState) -> None:
-        """Take the voice-activity model's answer for the frame that `next_frame` returned."""
+        """Take the voice-activity model's answer for the last frame that `next_frame` returned."""
         self.voice = state
         self._cursor += FRAME_SAMPLES
         values = frame.astype(np.float64)
@@ -248,12 +250,15 @@ class Session:
             self._speech_end = None
 
     def take_opened_segment(self) -> int | None:
-        """Return, once, the first sample of the segment that opened last."""
+        """Return the first sample of the segment that opened last, or None if an earlier call returned it."""
         start, self._opened_segment = self._opened_segment, None
         return start
 
     def take_due_partial(self, cadence_samples: int) -> tuple[int, int] | None:
-        """Return the open segment so far, [start, end), if a partial is due; the next is due a cadence later."""
+        """Return the samples [start, end) of the open segment so far if a partial is due, else None.
+
+        The next partial is due `cadence_samples` later.
+        """
         segmenter = self._segmenter
         if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
             return None
@@ -263,7 +268,7 @@ class Session:
         return segmenter.start, self._cursor
 
     def extend_hypothesis(self, text: str) -> Hypothesis:
-        """Return the open segment's hypothesis now that the model says `text` of it."""
+        """Extend the open segment's hypothesis by the transcript `text`; return the new hypothesis."""
         self._hypothesis = agree(self._hypothesis, text)
         return self._hypothesis
 
@@ -273,7 +278,7 @@ class Session:
         return self._segmenter.start
 
     def read(self, start: int, end: int) -> Samples:
-        """Return a copy of the samples [start, end) at 16 kHz. Raises `IndexError` if they are not held."""
+        """Return a copy of the samples [start, end) at 16 kHz. Raises `IndexError` if they are not in memory."""
         if self._buffer is None:
             raise IndexError("the session has no audio yet")
         return self._buffer.read(start, end).copy()
@@ -296,7 +301,7 @@ class Session:
     def untranscribed_samples(self) -> int:
         """The number of samples at 16 kHz that wait for voice activity or for a decision.
 
-        Audio of an open segment that was heard is not counted: it waits for nothing but the audio that follows.
+        Audio of an open segment that voice activity has processed is not counted: it only waits for further audio.
         """
         if self._buffer is None:
             return 0
@@ -306,23 +311,23 @@ class Session:
 
     @property
     def duration_ms(self) -> int:
-        """The length of the session's audio."""
+        """The length of the session's audio so far, in milliseconds."""
         return (self.next_position or 0) * 1000 // self.sample_rate
 
     def source_position(self, sample: int) -> int:
-        """Return the position at the session's rate of a sample at 16 kHz."""
+        """Return the position, at the session's rate, of a sample at 16 kHz."""
         return self._resampler.source(sample)
 
     def _first_needed(self, replay_start: int) -> int:
-        # The resampler's window reaches back, and a replay must compute the very same samples.
+        # The resampler's window reaches back, and a replay must compute exactly the same samples.
         return self._resampler.source(replay_start) - self._resampler.half - 1
 
     def _append_audio(self, chunk: AudioChunk) -> bool:
         replay_start = self._segmenter.replay_start
         begins_replay = (
             self.next_position is None
-            # The first record that determines the replay start's own samples: those before it are decided, however
-            # far back the log is read.
+            # True for the first record that determines the samples at the replay start. Audio before it is decided,
+            # however far back the log is read.
             and self._resampler.first(chunk.position) <= replay_start
             and chunk.position + chunk.samples > self._first_needed(replay_start)
         )
@@ -330,8 +335,8 @@ class Session:
             self._buffer = AudioBuffer(self.sample_rate, chunk.position)
             self.next_position = chunk.position
         if self.next_position is None or self._buffer is None or chunk.position > self.next_position:
-            return False  # beyond a gap: it was never acknowledged, so the client sends it again
-        # What was sent twice, by a client that resumed, is recognised by its position.
+            return False  # after a gap: this audio was never acknowledged, so the client sends it again
+        # A client that resumed may send audio twice: skip the samples before `next_position`.
         new = to_mono(chunk.data, chunk.channels)[self.next_position - chunk.position :]
         self.next_position += len(new)
         self._buffer.append(new)
@@ -342,13 +347,13 @@ class Session:
     def _append_control(self, chunk: AudioChunk, offset: int) -> bool:
         is_end = chunk.kind is AudioKind.END
         if is_end and (chunk.connection_id != self.connection_id or offset < self.attached_at):
-            return False  # from a connection that another has replaced
+            return False  # an END from a connection that another one has replaced
         end = self._buffer.end if self._buffer else self._segmenter.replay_start
         if not is_end and end <= self._answered_up_to:
             return False  # a FINALIZE that was answered before the replay
         if not is_end and self._controls and self._controls[-1].at == end:
-            return False  # the FINALIZE or END that waits at the same sample answers this one, too
-        if self._buffer is None:  # no audio came since the session was restored
+            return False  # a FINALIZE or END already waits at the same sample and answers this one, too
+        if self._buffer is None:  # no audio has come since the session was restored
             self._buffer = AudioBuffer(self.sample_rate, self._resampler.source(self._segmenter.replay_start))
         if is_end:
             self.has_read_end = True

@@ -1,4 +1,4 @@
-"""Voice activity: Silero VAD (ONNX), one frame of each of many sessions in one call.
+"""Detect voice activity with Silero VAD (ONNX), for one frame of each of many sessions in one call.
 
 The model is recurrent. Each session's state is reset at every replay start, so the probabilities of a segment depend
 on its own audio alone and a replay may begin at any replay start.
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from whisperline_transcriber.stream.audio import SAMPLE_RATE, Samples
 
 FRAME_SAMPLES = 512  # 32 ms at 16 kHz
-CONTEXT_SAMPLES = 64  # end of the previous frame, which the model expects in front of each frame
+CONTEXT_SAMPLES = 64  # the end of the previous frame, which the model expects before each frame
 FULL_SCALE = 32_768.0
 _RATE = np.array(SAMPLE_RATE, np.int64)
 
@@ -37,8 +37,8 @@ def fresh_state() -> VoiceState:
 class VoiceActivity:
     """Silero's network in ONNX Runtime, on one thread.
 
-    `noise` exists for tests of what happens when arithmetic differs between two processes: it adds normal noise of
-    that deviation to every probability. Raises `FileNotFoundError` if `model` is not there.
+    `noise` is for tests only: it adds normal noise of that standard deviation to every probability, as if arithmetic
+    differed between processes. Raises `FileNotFoundError` if `model` does not exist.
     """
 
     def __init__(self, model: Path, noise: float = 0.0) -> None:
@@ -49,9 +49,7 @@ class VoiceActivity:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
-        options.log_severity_level = (
-            3  # errors only: the published file has unused initializers, which would be warned of
-        )
+        options.log_severity_level = 3  # errors only: the published file would cause warnings about unused initializers
         self._network = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         self._noise = noise
         self._random = np.random.default_rng()
