@@ -85,7 +85,7 @@ class TritonPythonModel:
 
 
 def open_tracing(version: str) -> Tracing | None:
-    """Return the tracing of requests. If the environment names no endpoint, return None without loading OpenTelemetry."""
+    """Return the tracing of requests, or None, without loading OpenTelemetry, if the environment names no endpoint."""
     if not any(os.environ.get(name) for name in TRACES_ENDPOINTS):
         return None
     try:
