@@ -28,7 +28,7 @@ class Course:
 
     @classmethod
     async def recorded(cls, n_clips: int = N_CLIPS) -> "Course":
-        """Return recorded clips at equal distances in the list, each a sentence of natural length, and the demo's clip."""
+        """Return recorded clips, at equal distances in the list and of natural lengths, and the demo's clip."""
         clips = recorded_clips()
         clips = clips[:: len(clips) // n_clips][:n_clips]
         mean_s = sum(clip.duration_s for clip in clips) / len(clips)
