@@ -1,4 +1,4 @@
-# ruff: noqa: T201 - it speaks to the log of a workflow
+# ruff: noqa: T201 - its output is the log of a workflow
 """Run the steps of deploy.yml: collect digests, verify their signatures, change the environment's file, push.
 
 python .github/promotion.py collect|verify|change|push|serving
@@ -28,7 +28,7 @@ REPOSITORY, DIGESTS = os.environ.get("GITHUB_REPOSITORY", ""), Path(os.environ.g
 
 
 def collect() -> None:
-    """Write the digests that the change is about, as they run in staging, or in the environment already."""
+    """Write the digests that the change concerns, as they run in staging or already in the environment."""
     DIGESTS.mkdir()
     if CHANGE == "images":
         images = _environment("staging")["images"]
@@ -70,7 +70,7 @@ def change() -> None:
 
 
 def push() -> None:
-    """Commit the change and push it to main; say so when there is nothing to change."""
+    """Commit the change and push it to main, or report that there is nothing to change."""
     file = str(ARGOCD / "environments" / f"{ENVIRONMENT}.yaml")
     if subprocess.run(("git", "diff", "--quiet", "--", file), check=False).returncode == 0:
         print(f"{ENVIRONMENT} has it already")
@@ -91,7 +91,7 @@ def push() -> None:
 
 
 def serving() -> None:
-    """Print the version that serves, and its image; nothing before the first promotion."""
+    """Print the default version and its image, or nothing before the first promotion."""
     model = _environment(ENVIRONMENT)["model"]
     entry = next(entry for entry in model["versions"] if entry["version"] == model["default"])
     if entry["digest"]:

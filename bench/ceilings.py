@@ -1,4 +1,4 @@
-"""Measure the most that this machine can do: memory bandwidth and matrix products, each the best of several tries."""
+"""Measure the limits of this machine, the memory bandwidth and matrix products, each as the best of several tries."""
 
 import time
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from report import THREADS
 BUFFER_BYTES = 256 << 20  # far more than the processor's caches hold
 TRIES = 8
 SHAPES = ((1500, 384, 1536), (1500, 1536, 384), (1500, 384, 384))  # rows, inputs, outputs of tiny's encoder over 30 s
-BLOCK = 32  # of MatMulNBits
+BLOCK = 32  # the block size of MatMulNBits
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Bytes a second, read and written; multiply-add pairs a second, by the kind of matrix product."""
+    """The limits: bytes per second, read and written, and multiply-add pairs per second by kind of matrix product."""
 
     bandwidth: float
     float32: float
@@ -56,7 +56,7 @@ def _best_s(work: Callable[[int], object]) -> float:
 
 
 def _products(build: Callable[[int, int], onnx.ModelProto]) -> float:
-    """Return the multiply-add pairs a second at the best of the encoder's shapes, through ONNX Runtime."""
+    """Return the multiply-add pairs per second of the fastest of the encoder's shapes, through ONNX Runtime."""
     return max(_rate(build(inputs, outputs), rows, inputs, outputs) for rows, inputs, outputs in SHAPES)
 
 

@@ -1,4 +1,4 @@
-"""Choose the clips that servings are compared on: real English speech of 2 to 28 s, the same in every run."""
+"""Choose the clips for comparisons: real English speech of 2 to 28 s, the same in every run."""
 
 import itertools
 import json
@@ -16,8 +16,8 @@ SAMPLE_RATE = 16000
 SHORTEST_S, LONGEST_S = 2.0, 28.0
 N_CLIPS = 32
 GAP_S = 0.4  # silence between clips that are joined
-JOIN_COST_S = 0.5  # a clip as it was recorded is taken before a joined one, if it is not worse by more
-NOT_WANTED = ("en_fsdd", "phone")  # single digits; two voices on two channels
+JOIN_COST_S = 0.5  # a joined clip must match the wanted length better than a single one by at least this much
+NOT_WANTED = ("en_fsdd", "phone")  # these have single digits, and two voices on two channels
 
 Pcm = NDArray[np.int16]
 
@@ -45,32 +45,33 @@ class BenchClip:
 
 
 def recorded_clips() -> list[BenchClip]:
-    """Return every English clip of the right length, as it was recorded."""
+    """Return every English clip with a suitable length as it was recorded."""
     clips = read_manifest(SPEECH_DIR, {"en"}, LONGEST_S)
     wanted = (c for c in clips if c.duration_s >= SHORTEST_S and c.path.parent.name not in NOT_WANTED)
     return [BenchClip(clip.id, (clip,)) for clip in wanted]
 
 
 def mixed_clips(n_clips: int = N_CLIPS) -> list[BenchClip]:
-    """Return clips whose lengths are spread evenly over 2 to 28 s, short and long in turn; no recording comes twice.
+    """Return clips whose lengths are spread evenly over 2 to 28 s, short and long in turn, without repetitions.
 
-    There are few long recordings: most of over 15 s are neighbouring clips of one speaker with `GAP_S` between.
+    There are few long recordings, so most clips of over 15 s are joined from neighbouring clips of one speaker, with
+    `GAP_S` of silence between them.
     """
     candidates = recorded_clips() + _joined(recorded_clips())
     chosen: list[BenchClip] = []
     for target_s in np.linspace(LONGEST_S, SHORTEST_S, n_clips):
         used = {part.id for clip in chosen for part in clip.parts}
         free = [clip for clip in candidates if not used & {part.id for part in clip.parts}]
-        # A joined clip must be nearer by JOIN_COST_S than one that is taken as it was recorded.
+        # A joined clip must be nearer to the wanted length by JOIN_COST_S than a single recording.
         costs = [abs(clip.duration_s - float(target_s)) + JOIN_COST_S * (len(clip.parts) > 1) for clip in free]
         chosen.append(free[int(np.argmin(costs))])
-    step = max(1, n_clips // 4) + 1  # coprime to the usual counts: neighbours differ in length
+    step = max(1, n_clips // 4) + 1  # coprime to the usual counts, so that neighbours differ in length
     order = sorted(range(n_clips), key=lambda index: (index * step) % n_clips)
     return [chosen[index] for index in order]
 
 
 def clips_near(duration_s: float, n_clips: int) -> list[BenchClip]:
-    """Return the recorded clips that come nearest to this length."""
+    """Return the recorded clips whose lengths are nearest to this one."""
     return sorted(recorded_clips(), key=lambda clip: abs(clip.duration_s - duration_s))[:n_clips]
 
 

@@ -1,4 +1,4 @@
-"""Compare this Triton with faster-whisper, in turns, on the same clips, weights and processor."""
+"""Compare our Triton with faster-whisper in turns, on the same clips, weights and CPU."""
 
 import asyncio
 import math
@@ -18,11 +18,11 @@ from reference import reference_texts
 from report import THREADS, say, spread, table, verdict
 
 ROUNDS = 5
-CLOSE_TO_BEST = 0.85  # of the best throughput: a peer that is slower in the first round leaves the comparison
+CLOSE_TO_BEST = 0.85  # a peer below this share of the best throughput in the first round leaves the comparison
 MAX_PEER_ERROR_PERCENT = 20
-MAX_EMPTY_SHARE = 0.04  # of the texts: a guard may find no speech in a noisy clip, and pays for it in words
+MAX_EMPTY_SHARE = 0.04  # of the texts may be empty: noisy clips may be judged silent, which the error rate shows
 N_PROBES = 20
-PAUSE_S = 0.3  # after each probe: OpenMP's threads of the peer go on spinning for 0.2 s
+PAUSE_S = 0.3  # after each probe, because the peer's OpenMP threads go on spinning for 0.2 s
 LIKE = {
     "beam_size": 1,
     "best_of": 1,
@@ -45,7 +45,7 @@ Round = tuple[float, dict[str, str]]  # seconds, and the text of each clip
 
 @dataclass
 class Contestant:
-    """A way to transcribe, and its figures. Those with the same `group` are compared with each other."""
+    """A way to transcribe, and its figures. Contestants with the same `group` are compared with each other."""
 
     name: str
     group: Group
@@ -54,7 +54,7 @@ class Contestant:
     walls_s: list[float] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     latencies_s: list[float] = field(default_factory=list)
-    passes: int = 1  # over the clips in a round: with few, the last would run with an idle rest of a batch
+    passes: int = 1  # over the clips in a round; with too few, part of the last batch would be idle for long
     peak_mb: float = 0.0
 
     @property
@@ -83,7 +83,7 @@ async def like_for_like() -> list[str]:
 
 
 async def deployed() -> list[str]:
-    """Compare as `sentences` does, over lengths spread evenly: half of the clips need windows of over 16 s."""
+    """Compare as `sentences` does, but over evenly spread lengths: half of the clips need windows of over 16 s."""
     return await _deployed(await Course.mixed())
 
 
@@ -144,7 +144,7 @@ def _theirs(process: Peer, group: Group) -> Contestant:
 
 
 async def _take_turns(course: Course, ours: list[Contestant], peers: list[Contestant]) -> None:
-    """Run the rounds; from the second on, only the peers take part that were close to the best of their kind."""
+    """Run the rounds. Only peers that were close to the best of their kind in the first round run in the others."""
     for contestant in [*ours, *peers]:
         await contestant.run(course.names[:2])  # warm-up
     staying = peers
@@ -163,7 +163,7 @@ def _best(contestants: list[Contestant], group: Group) -> Contestant:
 
 
 def _alternating(ours: list[Contestant], peers: list[Contestant]) -> list[Contestant]:
-    """Spread ours among the peers, so that a slow minute of the machine strikes both."""
+    """Alternate our rounds with those of the peers, so that a slow minute of the machine affects both."""
     share = max(1, len(peers) // len(ours))
     order: list[Contestant] = []
     for index, contestant in enumerate(ours):
@@ -173,7 +173,7 @@ def _alternating(ours: list[Contestant], peers: list[Contestant]) -> list[Contes
 
 
 def _check(course: Course, contestant: Contestant) -> None:
-    """Refuse a contestant that is fast because it says nothing, or nonsense."""
+    """Stop if a contestant is fast only because its texts are empty or wrong."""
     empty = [name for name in course.names if not contestant.texts[name]]
     error = word_error_rate(course.clips, contestant.texts)
     if len(empty) > MAX_EMPTY_SHARE * len(course.clips) or error > MAX_PEER_ERROR_PERCENT:
@@ -224,7 +224,7 @@ def _deployed_ratios(course: Course, ours: list[Contestant], peers: list[Contest
 
 
 async def _errors(server: Server) -> list[str]:
-    """Return the table of word error rates on every recorded clip, beside the float32 reference's."""
+    """Return the table of word error rates on all recorded clips, with that of the float32 reference."""
     clips = recorded_clips()
     say(f"word error rate on {len(clips)} clips")
     pcm = {clip.id: clip.read() for clip in clips}

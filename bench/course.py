@@ -1,4 +1,4 @@
-"""The audio that a comparison runs over: many clips for throughput, and one of about 11 s for latency."""
+"""The audio of a comparison: many clips for throughput, and one of about 11 s for latency."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ PROBE = "probe"
 
 @dataclass(frozen=True)
 class Course:
-    """Clips, and their audio by id, with the one clip as `PROBE` beside them."""
+    """The clips, and their audio by id; the clip for latency has the id `PROBE`."""
 
     clips: list[BenchClip]
     lengths: str  # how they are distributed, for the report
@@ -28,7 +28,7 @@ class Course:
 
     @classmethod
     async def recorded(cls, n_clips: int = N_CLIPS) -> "Course":
-        """Return recorded clips at equal distances in the list, and the demo's: sentences as long as people speak."""
+        """Return recorded clips, at equal distances in the list and of natural lengths, and the demo's clip."""
         clips = recorded_clips()
         clips = clips[:: len(clips) // n_clips][:n_clips]
         mean_s = sum(clip.duration_s for clip in clips) / len(clips)

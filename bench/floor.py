@@ -1,4 +1,4 @@
-"""Compute the floor (operations and bytes over the most that this machine can do), and how far we are from it."""
+"""Compute the least time for a request (operations and bytes over the machine's limits), and compare ours with it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from report import milliseconds, say, table
 from whisperline_models.engine.fallback import MARGIN_S
 from work import Work
 
-FED_TOKENS = 3  # with a text without timestamps: two before it, and its end
+FED_TOKENS = 3  # tokens besides the text, without timestamps: two of the prompt, and the end
 TOKENS_PER_WORD = 1.35
-REACH = 0.6  # the share of the floor's speed to expect: the floor leaves out rules, copies and gRPC
-GREEDY = {"temperature": 0.0}  # no second attempt
+REACH = 0.6  # the share of the floor's speed to expect, because the floor leaves out filters, copies and gRPC
+GREEDY = {"temperature": 0.0}  # without sampled attempts
 FULL_WINDOW = (30,)
 
 
@@ -33,14 +33,14 @@ class Text:
 
     @classmethod
     def expected(cls, clip: BenchClip, windows_s: Sequence[float]) -> "Text":
-        """Return the sizes to expect of a clip, by its length and the number of its words."""
+        """Return the sizes to expect for a clip, from its length and its number of words."""
         window_s = min((w for w in windows_s if w >= clip.duration_s + MARGIN_S), default=max(windows_s))
         return cls(round(TOKENS_PER_WORD * len(clip.text.split())), window_s, clip.duration_s)
 
 
 @dataclass(frozen=True)
 class Floor:
-    """Seconds that no arrangement of the same work can go below on this machine."""
+    """The least times, in seconds, that the same work can take on this machine."""
 
     work: Work
     ceilings: Ceilings
@@ -66,7 +66,7 @@ class Floor:
 
 
 def expectations(server: Server, course: Course, rows_at_a_time: Sequence[int]) -> list[str]:
-    """Return the throughput to expect, as lines that are written before anything is run."""
+    """Return the expected throughput as lines of the report, which are written before any measurement."""
     floor = Floor(Work.of(server.version), Ceilings.measure())
     texts = [Text.expected(clip, floor.work.spec.windows_s) for clip in course.clips]
     at_floor = {n: course.duration_s / sum(floor.seconds(texts, n)) for n in rows_at_a_time}
@@ -78,7 +78,7 @@ def expectations(server: Server, course: Course, rows_at_a_time: Sequence[int]) 
 
 
 async def floor() -> list[str]:
-    """Count, measure the ceilings, run each mix once more, and say how far it is from its floor."""
+    """Count the work, measure the limits, run each mix once more, and compare its time with the floor."""
     course = await Course.mixed()
     say("this machine's ceilings")
     ceilings = Ceilings.measure()

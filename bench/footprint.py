@@ -1,4 +1,4 @@
-"""Measure what each process of the stack costs: time to start, memory, and CPU while eight people speak.
+"""Measure the cost of each process of the stack: time to start, memory, and CPU while eight people speak.
 
     make bench-footprint                          # this checkout, about 10 minutes
     make bench-footprint PEER=../other ROUNDS=5   # and another one in turn with it, about 20 minutes
@@ -34,8 +34,8 @@ from whisperline_local import LocalSettings
 from whisperline_local.assets import demo_speech
 
 ROUNDS, STREAMS, WARM_UP_S, SPEECH_S = 5, 8, 20.0, 60.0
-GAP_S = 0.9  # of silence between two recordings, long enough to end a segment
-SAMPLE_EVERY_S = 5.0  # of memory; reading it takes some milliseconds of the processor
+GAP_S = 0.9  # silence between two recordings, long enough to end a segment
+SAMPLE_EVERY_S = 5.0  # between two samples of the memory; taking one costs some milliseconds of CPU time
 POLL_S = 0.02
 START_LIMIT_S, STOP_LIMIT_S = 180.0, 60.0
 GATEWAY_PORT, PORT_OFFSET = 8080, 19_000  # see tests/stacks.py
@@ -65,7 +65,7 @@ class Checkout:
         return self.path / ".venv" / "bin" / "whisperline-local"
 
     def prepare(self) -> None:
-        """Fetch and export all that the stack needs, so that no round pays for it."""
+        """Fetch and export everything that the stack needs, so that no round includes that time."""
         subprocess.run([self.program, "prepare"], env=environment(self, None), check=True, capture_output=True)
 
 
@@ -124,9 +124,9 @@ async def measure(checkout: Checkout, warm_up: Sequence[Pcm], speech: Sequence[P
         figures: Figures = {("start", name): seconds for name, seconds in stack.started_s.items()}
         figures |= {key: statistics.median(values) for key, values in memory.items()}
         for part, processes in parts.items():
-            # Over the length of the speech and not of the round: late finals must not make the same work look cheaper.
+            # Divide by the length of the speech, not of the round: late finals must not make the work look cheaper.
             figures["cpu", part] = 100 * (sum(map(cpu_seconds, processes)) - cpu_s[part]) / speech_s
-        for measure_name in ("pss", "cpu"):  # RSS counts shared pages once for each process: no sum
+        for measure_name in ("pss", "cpu"):  # no sum of RSS, which counts shared pages once for each process
             figures[measure_name, ALL] = sum(value for (name, _), value in figures.items() if name == measure_name)
         finals = [final for got in streams.result() for final in got]
         checkout.delays_s += [final.delay_s for final in finals if final.speech_final and final.delay_s is not None]
@@ -156,7 +156,7 @@ async def running(checkout: Checkout) -> AsyncIterator[Running]:
 
 
 def environment(checkout: Checkout, state: Path | None) -> dict[str, str]:
-    """Return the variables that `whisperline-local` runs with: the defaults, whatever is set around this program."""
+    """Return an environment in which `whisperline-local` has its defaults, whatever this process's environment has."""
     foreign = ("WHISPERLINE_", "OTEL_", "PYTHON", "VIRTUAL_ENV")
     own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own["WHISPERLINE_LOCAL_CACHE_DIR"] = str(checkout.path / ".state" / "cache")
@@ -168,7 +168,7 @@ def environment(checkout: Checkout, state: Path | None) -> dict[str, str]:
 
 
 async def until_started(process: asyncio.subprocess.Process, status: Path, began_s: float) -> Running:
-    """Wait until every service is healthy, and return when each was, counted from the birth of its process."""
+    """Wait until every service is healthy. Return how long each took, in seconds from the start of its process."""
     pids: dict[str, int] = {}
     started_s: dict[str, float] = {}
     async with asyncio.timeout(START_LIMIT_S):
@@ -198,7 +198,7 @@ def read_services(status: Path) -> list[dict[str, Any]]:
 
 
 async def stream(samples: Pcm) -> list[Final]:
-    """Stream samples as if they were spoken now, and return the finals."""
+    """Stream samples in real time, and return the finals."""
 
     async def blocks() -> AsyncIterator[bytes]:
         for at in range(0, len(samples), SAMPLE_RATE):
@@ -233,7 +233,7 @@ async def speeches(duration_s: float) -> list[Pcm]:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Return the processor time that a process has used, with that of its children that have ended."""
+    """Return the CPU time that a process has used, including that of its children that have ended."""
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
 
@@ -287,7 +287,7 @@ def rows(checkouts: Sequence[Checkout]) -> Iterator[list[str]]:
 
 
 def same_work(checkouts: Sequence[Checkout]) -> list[str]:
-    """Return what each checkout made of the speech: cost is comparable only for the same work, done as soon."""
+    """Return each checkout's finals and delays: costs are comparable only for the same work at the same speed."""
     return [
         f"- {checkout.name}: {statistics.median(checkout.words):.0f} words in a round; from the end of speech to the "
         f"final, which includes the closing silence: median {statistics.median(checkout.delays_s):.2f} s, 95th "

@@ -1,4 +1,4 @@
-"""Measure how soon text comes: real speech in real time through the whole stack, alone and beside others.
+"""Measure the latency of text: real speech in real time through the whole stack, as one stream and as several.
 
     make bench-latency
 
@@ -31,7 +31,7 @@ PACKAGES = ("aiokafka", "onnxruntime", "tritonclient", "numpy")
 
 
 async def main() -> None:
-    """Measure, print the table, and write it down."""
+    """Measure, print the table, and write it to a file."""
     with tempfile.TemporaryDirectory() as state:
         settings = LocalSettings(state_dir=Path(state), cache_dir=CACHE, port_offset=4_000)
         async with Stack(settings) as stack:

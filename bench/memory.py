@@ -1,4 +1,4 @@
-"""Measure the memory of the server and the model's process over 20,000 requests, and with more and more at a time.
+"""Measure the memory of the server and the model's process over 20,000 requests, and with rising concurrency.
 
     make bench-memory    # about 20 minutes on two cores
 
@@ -19,17 +19,17 @@ from ours import Options, Server, serving
 from report import heading, say, table, verdict, write
 
 N_REQUESTS, EVERY, SETTLED = 20_000, 1000, 2000
-AVERAGED = 4  # samples
+AVERAGED = 4  # samples in one average
 IN_FLIGHT = 16
 MAX_GROWTH_MB = 50.0
 SHORTEST_S, SHORT_S = 1.0, 2.5
-LONG_SHARE = 0.02  # of the requests: clips of 2 to 28 s; of the others the first 1 to 2.5 s
+LONG_SHARE = 0.02  # of the requests are whole clips of 2 to 28 s; the others are the first 1 to 2.5 s of one
 CONCURRENCY = (1, 16, 64, 256)
 CLIP_S = 5.0
 ROUNDS = 2
 # Copies of a waiting request's audio: gRPC's and Triton's in int16, and the model's in float32, which counts twice.
 COPIES = 4
-STREAM_MB = 1.0  # what the stream of a request takes in the server
+STREAM_MB = 1.0  # memory in the server for the stream of a request
 OPTIONS: tuple[Options, ...] = ({"temperature": 0}, {"timestamps": True, "words": True, "temperature": 0})
 BYTES_PER_S = 32_000
 WAITING_MB = COPIES * CLIP_S * BYTES_PER_S / 1e6 + STREAM_MB
@@ -69,7 +69,7 @@ async def _over_time(server: Server) -> list[str]:
 
 
 def _requests() -> Iterator[tuple[Pcm, Options]]:
-    """Yield requests without end, the same in every run: most short, some long, with words and without."""
+    """Yield endless requests, the same in every run: most short, some long, with and without words."""
     chance = random.Random(3)  # noqa: S311 - repeatable, not secret
     clips = [clip.read() for clip in mixed_clips()]
     while True:
@@ -80,7 +80,7 @@ def _requests() -> Iterator[tuple[Pcm, Options]]:
 
 
 async def _by_concurrency(server: Server) -> list[str]:
-    """Return the table of the peak memory with more and more requests at a time, and the cost of each that waits."""
+    """Return the table of the peak memory at rising concurrency, with the cost of each waiting request."""
     whole = next(clip.read() for clip in recorded_clips() if clip.duration_s > CLIP_S)
     audio = whole[: round(CLIP_S * SAMPLE_RATE)]
     rows: list[list[object]] = []

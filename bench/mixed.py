@@ -1,4 +1,4 @@
-"""Measure how long live sentences wait for files: alone, and beside files that keep the model busy."""
+"""Measure the latency of live sentences, alone and beside files that keep the model busy."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ SENTENCE_S, EVERY_S, RUN_S = 3.0, 0.5, 30.0
 N_SENTENCES = 16  # different ones, in turn
 N_FILES = 4
 FILES_AT_A_TIME = (0, 1, 4)
-LIVE = {"timestamps": True, "words": True, "lane": "final"}  # as the transcriber asks
+LIVE = {"timestamps": True, "words": True, "lane": "final"}  # the transcriber's options for a final
 FILE = {"timestamps": True, "words": True, "lane": "file"}
 
 
@@ -53,7 +53,7 @@ async def mixed() -> list[str]:
 
 
 def _delays(runs: list["_Run"], unit_s: float) -> list[str]:
-    """Return two figures for each run, in units of work: the longest wait of a sentence, and its delay in all."""
+    """Return two figures for each run, in units of work: a sentence's longest wait, and its total delay."""
     alone, *others = runs
     return [
         *(
@@ -139,7 +139,7 @@ async def _run(server: Server, sentences: list[Pcm], files: list[Pcm], at_a_time
 
 
 async def _live(server: Server, sentences: list[Pcm]) -> list[float]:
-    """Ask for a sentence every EVERY_S, however long the others take; return the latencies in seconds."""
+    """Send a sentence every EVERY_S, without waiting for the previous ones. Return the latencies in seconds."""
     first_s = time.perf_counter() + EVERY_S
 
     async def ask(number: int) -> float:
@@ -153,7 +153,7 @@ async def _live(server: Server, sentences: list[Pcm]) -> list[float]:
 
 @asynccontextmanager
 async def _files(server: Server, files: list[Pcm], at_a_time: int) -> AsyncIterator[list[float]]:
-    """Keep `at_a_time` files at work until the end of the block; yield a list of the lengths of those that are done."""
+    """Keep `at_a_time` files in progress during the block. Yield a list that collects the lengths of finished files."""
     seconds_done: list[float] = []
     over = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""This Triton for a benchmark: real requests over gRPC, the memory of its processes, its metrics."""
+"""Run our Triton for a benchmark: requests over gRPC, the memory of its processes, and its metrics."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ class Server:
         return manifest.parent
 
     async def ask(self, audio: Pcm, options: Options) -> Answer:
-        """Send one request on a stream of its own, and return the answer; raises `RuntimeError` if it is refused."""
+        """Send one request on a stream of its own, and return the answer. Raises `RuntimeError` if it is refused."""
         samples = triton.InferInput("audio", [1, len(audio)], "INT16")
         samples.set_data_from_numpy(audio.reshape(1, -1))
         option = triton.InferInput("options", [1, 1], "BYTES")
@@ -60,7 +60,7 @@ class Server:
     async def ask_all(
         self, clips: Sequence[tuple[str, Pcm]], options: Options, in_flight: int
     ) -> tuple[float, dict[str, Answer]]:
-        """Return the seconds that all clips took, and their answers, with `in_flight` requests at work at a time."""
+        """Transcribe all clips, `in_flight` at a time. Return the total time in seconds, and the answers."""
         answers: dict[str, Answer] = {}
         waiting = iter(clips)
         began_s = time.perf_counter()

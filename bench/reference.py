@@ -1,4 +1,4 @@
-"""The reference's texts of the clips: greedy, float32, 30 s windows, as `transformers` decoded them."""
+"""Return the reference's texts of the clips, decoded by `transformers`: greedy, float32, in windows of 30 s."""
 
 import json
 
@@ -7,7 +7,7 @@ from ours import CACHE
 from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.weights import load_checkpoint
 
-TOKENS = CHECKOUT / "model_repository" / "tests" / "reference_tokens.json"  # recorded by the oracle, held by the tests
+TOKENS = CHECKOUT / "model_repository" / "tests" / "reference_tokens.json"  # recorded with the oracle, for the tests
 
 
 def reference_texts(clips: list[BenchClip]) -> dict[str, str]:

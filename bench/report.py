@@ -18,12 +18,12 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """Print a line about what is being done now."""
+    """Print a line of progress with the time."""
     console.print(f"{datetime.now(UTC):%H:%M:%S}  {text}", markup=False)
 
 
 def heading(title: str, command: str, *notes: str) -> list[str]:
-    """Return the head of a report: title, date, command, machine, versions, and notes."""
+    """Return the lines at the top of a report: title, date, command, machine, versions, and notes."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     machine = f"{processor()}, {THREADS} cores, Python {platform.python_version()}, {versions}"
     return [f"# {title}", "", f"{datetime.now(UTC):%Y-%m-%d}, `{command}`, {machine}.", *notes, ""]
@@ -59,19 +59,19 @@ def milliseconds(value_s: float) -> str:
 
 
 def processor() -> str:
-    """Return the processor's name as the system gives it."""
+    """Return the CPU's name as the system reports it."""
     rows = (line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines())
     return next((value.strip() for key, _, value in rows if key.strip() == "model name"), platform.machine())
 
 
 def name_of(checkout: Path) -> str:
-    """Return the commit of a checkout, with a plus sign when files were changed since."""
+    """Return the commit of a checkout, with a plus sign if files have been changed since."""
     command = ["git", "-C", str(checkout), "describe", "--always", "--dirty=+", "--exclude=*"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def verdict(value: float, *, least: float | None = None, most: float | None = None) -> str:
-    """Return a figure beside its target, and whether it was held."""
+    """Return a figure with its target, and "held" or "MISSED"."""
     target = f"target {least:g} or more" if least is not None else f"target {most:g} or less"
     held = value >= least if least is not None else most is not None and value <= most
     return f"{value:.2f} ({target}: {'held' if held else 'MISSED'})"

@@ -1,6 +1,6 @@
-"""Measure the serving of Whisper beside faster-whisper: speed, accuracy, memory, mixed load, and the floor.
+"""Compare the serving of Whisper with faster-whisper: speed, accuracy, mixed load, and the least possible time.
 
-    make bench-serving                 # every part, about 18 minutes on two cores
+    make bench-serving                 # every part, about an hour on two cores
     make bench-serving PART=deployed   # one: like-for-like, sentences, deployed, mixed or floor
 
 Every part writes its table to bench/results/serving-PART.md.
@@ -25,7 +25,7 @@ PARTS: dict[str, tuple[str, str, Callable[[], Awaitable[list[str]]]]] = {
 
 
 async def main() -> None:
-    """Run the parts that the command line names, or all."""
+    """Run the parts that the command line names, all by default."""
     chosen = sys.argv[1:] or list(PARTS)
     if unknown := set(chosen) - PARTS.keys():
         raise SystemExit(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")

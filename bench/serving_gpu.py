@@ -1,6 +1,6 @@
-"""Measure the engine on one NVIDIA GPU, in this process: throughput by rows at a time, and one short clip alone.
+"""Measure the engine on one NVIDIA GPU, in this process: throughput by batch size, and one short clip alone.
 
-    make bench-serving-gpu                                       # large-v3-turbo's shape, weights of no meaning
+    make bench-serving-gpu                                       # large-v3-turbo's dimensions, scripted weights
     make bench-serving-gpu MODEL=openai/whisper-large-v3-turbo   # trained weights: a folder or a hub id
 
 The table goes to bench/results/serving-gpu.md; where no GPU is found, that is what it says.
@@ -43,7 +43,7 @@ PROVIDER = "CUDAExecutionProvider"
 
 
 def main() -> None:
-    """Measure on the GPU, or say that there is none."""
+    """Measure on the GPU, or report that there is none."""
     title = heading("Serving on one GPU", "make bench-serving-gpu")
     gpu = gpu_name()
     if gpu is None:
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def measure(source: str | None) -> list[str]:
-    """Return the table of throughput, and the latency; `source` None means weights of no meaning, and noise."""
+    """Return the table of throughput, and the latency. If `source` is None, use scripted weights and noise."""
     audio = noise() if source is None else speech()
     with engine(source, LONG_TOKENS, max(AT_A_TIME)) as long:
         throughputs = {n: throughput(long, audio, n, is_scripted=source is None) for n in AT_A_TIME}
@@ -77,7 +77,7 @@ def measure(source: str | None) -> list[str]:
 
 @contextmanager
 def engine(source: str | None, n_tokens: int, max_batch: int) -> Iterator[Engine]:
-    """Export, and yield a warm engine over it; the export is removed afterwards."""
+    """Export the checkpoint and yield a warm engine that serves it. The export is removed afterwards."""
     with tempfile.TemporaryDirectory() as scratch:
         say(f"exporting {source or SHAPE}")
         if source is not None:
@@ -105,7 +105,7 @@ def _ask_gpu(field: str) -> str | None:
 
 
 def noise() -> Pcm:
-    """Return enough audio for every row, loud and without words."""
+    """Return enough audio for every row: loud noise."""
     size = round(max(AT_A_TIME) * LONG_S * SAMPLE_RATE)
     return (np.random.default_rng(0).standard_normal(size, np.float32) * 3000).astype(np.int16)
 
@@ -117,7 +117,7 @@ def speech() -> Pcm:
 
 
 def throughput(loaded: Engine, audio: Pcm, n_rows: int, *, is_scripted: bool) -> float:
-    """Return the seconds of audio that are done in a second, `n_rows` rows at a time."""
+    """Return the seconds of audio transcribed per second, with `n_rows` rows at a time."""
     say(f"{n_rows} rows at a time")
     walls_s = []
     for _ in range(ROUNDS + 1):

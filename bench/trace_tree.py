@@ -1,4 +1,4 @@
-"""Print the trace of one sentence as a tree: what happened to it in which process, when, and for how long.
+"""Print the trace of one sentence as a tree: each step with its process, start and duration.
 
     make trace                    # the demo's sentence; the tree can be pasted into a document
 
@@ -20,7 +20,7 @@ from whisperline_local.assets import demo_speech
 
 TRACED = ("gateway", "transcriber", "triton", "persistence")
 NAME_WIDTH = 44
-# The attributes that tell one span from its siblings.
+# The attributes that distinguish a span from its siblings.
 SHOWN = ("whisperline.lane", "messaging.destination.name", "messaging.kafka.offset", "whisperline.segment.index")
 
 
@@ -31,7 +31,7 @@ async def main() -> None:
         settings = local_settings(Path(state), name="bench trace", gateways=1, service_env=services)
         async with Stack(settings) as stack:
             clip = AudioFile.open(await demo_speech(settings))
-            await stream(stack, clip)  # warm-up: the first request of a process is slower than all others
+            await stream(stack, clip)  # warm-up, because the first request to a process is slower than all others
             finals, session_id = await stream(stack, clip)
             last = {"whisperline.session.id": session_id, "whisperline.segment.index": finals[-1].segment_index}
             await receiver.until(partial(is_stored, receiver, last), "the span of the row")
@@ -40,7 +40,7 @@ async def main() -> None:
 
 
 async def stream(stack: Stack, clip: AudioFile) -> tuple[list[Final], str]:
-    """Stream a clip as if it were spoken now; return its finals and the id of its session."""
+    """Stream a clip in real time. Return its finals and the id of its session."""
     events: list[Event] = []
     async with Client(stack.gateway_urls).stream(clip.live(), clip.options(language="en")) as came:
         events = [event async for event in came]
@@ -49,12 +49,12 @@ async def stream(stack: Stack, clip: AudioFile) -> tuple[list[Final], str]:
 
 
 def is_stored(receiver: Receiver, segment: dict[str, object]) -> bool:
-    """Return True once the spans that end last have come."""
+    """Return True once the spans that end last have arrived."""
     return all(receiver.named(name, segment) for name in ("segment", "store final"))
 
 
 def tree(spans: list[Span]) -> Iterator[str]:
-    """Yield a line for each span: when it started after the first one, how long it took, and where it stands."""
+    """Yield a line for each span: its start after that of the first span, its duration, and its place in the tree."""
     began_ns = min(span.start_ns for span in spans)
     known = {span.context.span_id for span in spans}
     yield f"{'at, ms':>8} {'took, ms':>9}  span"

@@ -1,4 +1,4 @@
-"""Count the work in a version's graphs: multiply-add pairs by precision, and bytes, from their nodes and weights."""
+"""Count the work in a version's graphs, from their nodes and weights: multiply-add pairs by precision, and bytes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from whisperline_models.engine.graphs import ModelSpec
 from whisperline_models.engine.slots import MAX_FRAMES, SILENCE_FRAMES
 
-FRAMES_PER_S = 50  # that the encoder gives
+FRAMES_PER_S = 50  # encoder frames
 ATTENTION = {"MultiHeadAttention", "Attention"}
 CACHED_ATTENTION = "GroupQueryAttention"
 PRODUCTS = ("MatMul", "Gemm", "Conv")
@@ -20,23 +20,23 @@ INT8 = {np.dtype(np.int8), np.dtype(np.uint8)}
 
 @dataclass(frozen=True)
 class Linear:
-    """A matrix product with weights: pairs for one row of its input, bytes as stored, and in which precision."""
+    """A matrix product with weights: multiply-add pairs per input row, bytes as stored, and precision."""
 
     kind: str
     pairs: int
     n_bytes: int
     is_int8: bool
-    rows_per_frame: int  # 2 where a row is a frame of 10 ms, before the second convolution
+    rows_per_frame: int  # 2 before the second convolution, where a row is a frame of 10 ms; else 1
 
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a version. Bytes are all that a step reads, whatever the processor's caches may save."""
+    """The work of a version. Bytes count everything that a step reads, although CPU caches may save some of it."""
 
     spec: ModelSpec
     spectrogram: tuple[Linear, ...]  # its rows are frames of 10 ms
     encoder: tuple[Linear, ...]
-    n_attentions: int  # of the encoder: over all frames, in float32
+    n_attentions: int  # attention layers of the encoder, which run over all frames in float32
     decoder: tuple[Linear, ...]
     cache_bytes: int  # of one element in the decoder's caches
 
@@ -54,17 +54,17 @@ class Work:
         return cls(spec, spectra, encoders, attentions, decoders, width)
 
     def spectrogram_pairs(self, audio_s: float) -> float:
-        """Return the pairs of the spectrogram of this much audio, in float32; its window's silence costs nothing."""
+        """Return the pairs for the spectrogram of this much audio, in float32. The silence after it costs nothing."""
         return sum(part.pairs for part in self.spectrogram) * 2 * FRAMES_PER_S * audio_s
 
     def encoder_pairs(self, window_s: float, *, int8: bool) -> float:
-        """Return the pairs of encoding one window, in one precision."""
+        """Return the pairs for encoding one window, in one precision."""
         n_frames, state = round(window_s * FRAMES_PER_S), self.spec.n_text_state
         linear = sum(part.pairs * part.rows_per_frame * n_frames for part in self.encoder if part.is_int8 == int8)
         return linear + (0 if int8 else self.n_attentions * 2 * n_frames * n_frames * state)
 
     def step_pairs(self, *, int8: bool) -> int:
-        """Return the pairs of one row in one step of the decoder, without attention, which is bound by its bytes."""
+        """Return the pairs for one row in one decoder step, without attention, which the memory bandwidth limits."""
         return sum(part.pairs for part in self.decoder if part.is_int8 == int8)
 
     @property
@@ -81,7 +81,7 @@ class Work:
 def _linears(graph: onnx.GraphProto) -> Iterator[Linear]:
     """Yield every convolution and matrix product with weights, quantised or not."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:  # weights may pass through nodes that convert them
+    for node in graph.node:  # a weight may pass through nodes that convert its type
         if node.op_type in {"DequantizeLinear", "Cast", "Transpose"} and node.input[0] in weights:
             weights[node.output[0]] = weights[node.input[0]]
     for node in graph.node:

@@ -24,7 +24,7 @@ ACCOUNTS = {
     "etc/group": f"root:x:0:\nwhisperline:x:{UID}:\n",
     "etc/nsswitch.conf": "hosts: files dns\n",
 }
-# of the standard library: what needs libraries of its own, or is for people at a prompt
+# modules of the standard library to leave out: they need further libraries, or are for interactive use
 UNUSED_MODULES = {
     *("ensurepip", "idlelib", "lib2to3", "pydoc_data", "test", "tkinter", "turtledemo", "turtle.py", "venv"),
     *("curses", "dbm", "sqlite3", "site-packages", "dist-packages", "__pycache__"),
@@ -33,18 +33,18 @@ UNUSED_EXTENSIONS = re.compile(
     r"(_curses|_dbm|_gdbm|_sqlite3|_test|_tkinter|_ctypes_test|_xx|xx|nis|ossaudio|readline)"
 )
 UNUSED_PACKAGE_FOLDERS = {"__pycache__", "test", "tests"}
-FOUND_AT_RUN_TIME = {"libgcc_s.so.1"}  # glibc opens it when a thread is cancelled
-OF_THE_DRIVER = re.compile(r"lib(cuda|cudadebugger|nvidia-[a-z-]+)\.so")  # the container runtime brings the host's
+FOUND_AT_RUN_TIME = {"libgcc_s.so.1"}  # `ldd` does not list it: glibc opens it when a thread is cancelled
+OF_THE_DRIVER = re.compile(r"lib(cuda|cudadebugger|nvidia-[a-z-]+)\.so")  # the container runtime mounts the host's
 
 
 @dataclass
 class Rootfs:
-    """The folder and what is known of its content: which ELF files it holds, and where each file came from."""
+    """The folder of the image, with a record of its ELF files and of the origin of each file."""
 
     root: Path
     elf_files: list[Path] = field(default_factory=list)
     from_packages: set[Path] = field(default_factory=set)
-    bundled: set[str] = field(default_factory=set)  # libraries in packages, that their packages load by a path
+    bundled: set[str] = field(default_factory=set)  # libraries inside packages, which load them by path
 
     def text(self, path: str, content: str) -> None:
         """Write a file."""
@@ -120,7 +120,7 @@ def _is_elf(path: Path) -> bool:
 
 
 def _package_of(path: Path) -> str | None:
-    for candidate in (path, Path("/", *path.parts[2:])):  # /usr/lib may be registered as /lib
+    for candidate in (path, Path("/", *path.parts[2:])):  # dpkg may list a file in /usr/lib under /lib
         done = subprocess.run(["dpkg", "-S", candidate], capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return done.stdout.split(":")[0]
@@ -163,14 +163,14 @@ def _system(rootfs: Rootfs) -> None:
 
 
 def _compile(root: Path, folders: Iterable[Path]) -> None:
-    """Compile the modules, because nothing can be written at run time. Python does not look at their sources again."""
+    """Compile the modules, because nothing can be written at run time. Python does not check their sources again."""
     places = [str(root / folder.relative_to("/")) for folder in folders]
     options = ("-q", "-j0", "--invalidation-mode=unchecked-hash", "-s", str(root), "-p", "/")
     subprocess.run([sys.executable, "-m", "compileall", *options, *places], check=False, stdout=subprocess.DEVNULL)
 
 
 def _protect(root: Path) -> None:
-    """Give all files to root, readable but not writable for others."""
+    """Make root the owner of all files, which others can read but not write."""
     for path in [root, *root.rglob("*")]:
         os.lchown(path, 0, 0)
         if not path.is_symlink():
@@ -196,7 +196,7 @@ def _matches(patterns: Iterable[str]) -> list[Path]:
 
 
 def main() -> None:
-    """Collect what the arguments name into the folder."""
+    """Collect into the folder everything that the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the folder to fill")
     parser.add_argument("--environment", type=Path, required=True, help="the virtual environment of the program")

@@ -1,6 +1,6 @@
 """Print the newest dead letters of a topic: where each came from and why it was moved aside.
 
-Run in a pod of persistence, which knows how to reach Kafka; the name must be one that may read the topic:
+Run this in a pod of persistence, which has the settings for Kafka. NAME must be a user that may read the topic:
 
     kubectl exec -i deployment/whisperline-persistence -- python - TOPIC [NAME PASSWORD] < docs/runbooks/dead_letters.py
 """

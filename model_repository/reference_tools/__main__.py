@@ -1,4 +1,4 @@
-"""The commands of `python -m reference_tools`: compare exports with the reference, and record what it gives."""
+"""The commands of `python -m reference_tools`: compare exports with the reference, and record its answers."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,7 +52,7 @@ def record_answers(
     folder: Annotated[Path, typer.Argument(help="where the recordings are, such as model_repository/tests/reference")],
     kinds: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(KINDS)}; all else")] = None,
 ) -> None:
-    """Record what the reference gives, for tests that run without its environment."""
+    """Record the reference's answers, for tests that run without its environment."""
     with errors_of("record"):
         record(folder, kinds or KINDS, ModelSettings(), OracleSettings().oracle_python)
 

@@ -1,4 +1,4 @@
-"""Ask the reference implementations, which run in an environment of their own (`oracle.py`)."""
+"""Get answers from the reference implementations, which run in an environment of their own (`oracle.py`)."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class ParityError(ModelError):
 
 @dataclass(frozen=True)
 class Question:
-    """Options with which the reference is to decode audio, over 30 s.
+    """The options with which the reference decodes audio in a window of 30 s.
 
-    `wants` names parts of the answer:
+    `wants` names the parts of the answer:
 
     - "greedy": tokens by transformers, without timestamps
-    - "outputs": encoder state and logits in float64
+    - "outputs": encoder state and logits in float64, by transformers
     - "words": word times by openai-whisper
-    - "decode": openai-whisper's decoding with these options
-    - "fallback": what openai-whisper's temperature fallback makes of greedy decoding with timestamps
+    - "decode": the result of openai-whisper's `decode` with these options
+    - "fallback": the judgement of openai-whisper's temperature fallback on greedy decoding with timestamps
     """
 
     language: str | None
@@ -49,7 +49,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """An answer to each question, in order. `arrays` are named by kind and question, as `mel_0` or `logits_0`."""
+    """The answers to all questions, in order. `arrays` are named by kind and index, for example `logits_0`."""
 
     rows: list[dict[str, Any]]
     arrays: dict[str, NDArray[np.float32]]
@@ -61,9 +61,9 @@ def ask(
     python: Path,
     scratch: Path,
 ) -> Answers:
-    """Ask about audio (mono 16 kHz, -1..1) with these weights. `python` is the oracle's interpreter.
+    """Let the reference answer questions about audio (mono 16 kHz, -1..1) with these weights.
 
-    Raises `ParityError` if it cannot run.
+    `python` is the oracle's interpreter. Raises `ParityError` if it cannot run.
     """
     tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     transformers_folder.save(checkpoint, scratch, tokenizer)
@@ -80,14 +80,14 @@ def ask(
 
 
 def ask_texts(texts: Sequence[str], python: Path, scratch: Path) -> dict[str, Any]:
-    """Return the special tokens of each kind of vocabulary, and how it encodes these texts as prompts."""
+    """Return the special tokens of each kind of vocabulary, and these texts encoded as prompts."""
     found: dict[str, Any] = _run(python, scratch, {"texts": texts})
     return found
 
 
 def _run(python: Path, folder: Path, job: dict[str, Any]) -> Any:
     if not python.is_file():
-        raise ParityError(f"{python} is not there: make the oracle's environment with `make .tools/oracle/.installed`")
+        raise ParityError(f"{python} is missing: make the oracle's environment with `make .tools/oracle/.installed`")
     (folder / "job.json").write_text(json.dumps(job))
     script = Path(__file__).with_name("oracle.py")
     done = subprocess.run([python, script, folder], capture_output=True, text=True, check=False)

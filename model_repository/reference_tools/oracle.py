@@ -1,9 +1,9 @@
-"""The reference's side of the comparison: a script for an environment that has torch. `ask.py` runs it.
+"""Answer questions with the reference implementations. `ask.py` runs this script in an environment that has torch.
 
     python oracle.py FOLDER
 
-FOLDER holds `job.json`, and for questions about audio `audio.npz` and a Hugging Face model. The answers are written
-beside them. The script imports nothing of this project, so that no mistake is shared.
+FOLDER holds `job.json` and, for questions about audio, `audio.npz` and a Hugging Face model. The script writes the
+answers beside them. It imports nothing from this project, so that the two sides cannot share a mistake.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SAMPLE_RATE = 16000
 def main(folder: Path) -> None:
     """Answer the job in a folder."""
     logging.set_verbosity_error()
-    torch.set_num_threads(1)  # on a shared processor more threads wait for each other
+    torch.set_num_threads(1)  # on a shared machine, more threads would wait for each other
     torch.set_grad_enabled(False)
     job = json.loads((folder / "job.json").read_text())
     if "texts" in job:
@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
 
 
 def answer_texts(texts: list[str]) -> dict[str, Any]:
-    """Return the tokens of each kind of vocabulary by openai-whisper, and how it encodes these texts as prompts."""
+    """Return openai-whisper's tokens for each kind of vocabulary, and these texts encoded as prompts."""
     names = ("sot", "eot", "no_speech", "no_timestamps", "timestamp_begin", "translate", "transcribe", "sot_prev")
     never = ("transcribe", "translate", "sot", "sot_prev", "sot_lm", "no_speech")
     answers = {}
@@ -70,7 +70,7 @@ def answer_texts(texts: list[str]) -> dict[str, Any]:
 
 
 class Oracle:
-    """Both references over the same weights. `arrays` holds what does not go into JSON."""
+    """Both reference implementations with the same weights. `arrays` holds the parts of answers that are arrays."""
 
     def __init__(self, folder: Path, job: dict[str, Any]) -> None:
         self.transformers = load_transformers(folder)
@@ -80,7 +80,7 @@ class Oracle:
         self.arrays: dict[str, np.ndarray[Any, Any]] = {}
 
     def answer(self, index: int, question: dict[str, Any], audio: np.ndarray[Any, Any]) -> dict[str, Any]:
-        """Return what each reference gives for one question, as far as `wants` names it."""
+        """Answer one question: return the parts that its `wants` names."""
         wants = question["wants"]
         answer: dict[str, Any] = {}
         mel = self.features(audio, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
@@ -100,7 +100,7 @@ class Oracle:
 
 
 def load_transformers(folder: Path) -> Any:
-    """Load the model of a Hugging Face folder, and stop if weights are missing or left over."""
+    """Load the model in a Hugging Face folder, and exit if weights are missing or left over."""
     model, report = WhisperForConditionalGeneration.from_pretrained(
         folder, dtype=torch.float32, output_loading_info=True
     )
@@ -111,7 +111,7 @@ def load_transformers(folder: Path) -> Any:
 
 
 def _greedy(model: Any, mel: Any, language: str, sample_length: int) -> dict[str, list[int]]:
-    """Decode 30 s greedily without timestamps. Returns the tokens of the `text`, and `all` with the prompt's."""
+    """Decode 30 s greedily without timestamps. Return the tokens of the `text`, and `all` tokens with the prompt."""
     settings = model.generation_config
     options = {"language": language, "task": "transcribe"} if settings.is_multilingual else {}
     greedy = {"return_timestamps": False, "do_sample": False, "num_beams": 1, "max_new_tokens": sample_length}
@@ -126,7 +126,7 @@ def _greedy(model: Any, mel: Any, language: str, sample_length: int) -> dict[str
 
 
 def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return encoder state and logits in float64, and the encoder state as this model gives it in float32."""
+    """Return the encoder state and the logits computed in float64, and the encoder state computed in float32."""
     hidden = exact.model.encoder(mel.double()).last_hidden_state
     logits = exact(encoder_outputs=(hidden,), decoder_input_ids=torch.tensor([tokens])).logits
     single = model.model.encoder(mel).last_hidden_state
@@ -138,7 +138,7 @@ def _outputs(model: Any, exact: Any, mel: Any, tokens: list[int]) -> dict[str, n
 
 
 def load_openai(folder: Path, job: dict[str, Any]) -> Any:
-    """Load openai-whisper with the same weights, which `openai.npz` has under its own names."""
+    """Load openai-whisper with the same weights, stored under its own names in `openai.npz`."""
     weights = np.load(folder / "openai.npz")
     model = whisper.model.Whisper(whisper.model.ModelDimensions(**job["dimensions"]))
     missing = model.load_state_dict({k: torch.from_numpy(weights[k]) for k in weights}, strict=False)
@@ -176,13 +176,13 @@ def _decode(model: Any, mel: Any, question: dict[str, Any]) -> dict[str, Any]:
 
 
 class _DecidedError(Exception):
-    """Stops `transcribe` when it has judged its first attempt."""
+    """Stops `transcribe` once it has judged its first attempt."""
 
 
 def _fallback(model: Any, audio: Any, language: str) -> dict[str, Any]:
-    """Return how `transcribe` judges its first attempt: it falls back to a temperature, or takes it for silence.
+    """Return how `transcribe` judges its first attempt: whether it raises the temperature or reports silence.
 
-    The audio is padded here, so that `transcribe` sees the same spectrogram as `decode` does.
+    The audio is padded here, so that `transcribe` computes the same spectrogram as `decode`.
     """
     attempts: list[Any] = []
     temperatures: list[float] = []
@@ -211,7 +211,7 @@ def _fallback(model: Any, audio: Any, language: str) -> dict[str, Any]:
 
 
 def _align(model: Any, mel: Any, tokens: list[int], clip: Any, language: str) -> list[dict[str, Any]]:
-    """Return the word times of these tokens, before punctuation is merged."""
+    """Return the word times for these tokens, before punctuation is merged."""
     tokenizer = get_tokenizer(model.is_multilingual, language=language, task="transcribe")
     words = find_alignment(model, tokenizer, tokens, mel[0], clip.size // 160)
     return [

@@ -1,7 +1,7 @@
 """Compare an export with the reference: encoder, decoder, greedy text, timestamps and word times.
 
-The reference runs in another environment (`reference.py`); this side exports the same weights in float32 and
-compares on the same clips.
+The reference runs in another environment (`oracle.py`). This module exports the same weights in float32, runs the same
+clips and compares the results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from whisperline_models.gate import Clip
     from whisperline_models.weights import Checkpoint
 
-TOLERANCE = 1e-3  # by which outputs in float32 may differ from the oracle's in float64
+TOLERANCE = 1e-3  # the largest difference between our outputs in float32 and the oracle's in float64
 _BATCH = 16
 _DEEP = ("greedy", "outputs", "decode", "words")
 
@@ -39,8 +39,8 @@ _DEEP = ("greedy", "outputs", "decode", "words")
 class Parity:
     """The result of a comparison. Texts are compared over all clips, the rest over the first `n_deep`.
 
-    Errors are the largest of any element, from the float64 oracle; `encoder_error` is weighed by `weighed_error`.
-    `differing` and `differing_timed` have tokens by the clip's id: the oracle's, then ours.
+    Each error is the largest difference of any element from the oracle's result in float64; `weighed_error` defines
+    `encoder_error`. `differing` and `differing_timed` map a clip's id to the oracle's tokens and ours.
     """
 
     n_clips: int
@@ -54,12 +54,12 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """True if outputs are within the tolerance and every greedy text is the oracle's, token for token."""
+        """True if outputs are within the tolerance and every greedy text equals the oracle's, token for token."""
         return self.encoder_error <= TOLERANCE and self.decoder_error <= TOLERANCE and not self.differing
 
     @property
     def median_word_error_s(self) -> float:
-        """The median distance of word starts and ends from the reference's, 0 without words."""
+        """The median difference of word starts and ends from the reference's, 0 without words."""
         return float(np.median(self.word_errors_s)) if self.word_errors_s else 0.0
 
 
@@ -126,7 +126,7 @@ def decode(engine: Engine, requests: Sequence[Request]) -> list[DecodingResult]:
 
 
 def force(engine: Engine, window: Window, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """Return the logits (N, V) after each of these tokens, fed one by one, before any filter."""
+    """Feed these tokens one by one, and return the unfiltered logits (N, V) after each."""
     slots, logits = engine.slots, []
     slots.load(0, window)
     for position, token in enumerate(tokens):
@@ -139,12 +139,12 @@ def force(engine: Engine, window: Window, tokens: Sequence[int]) -> NDArray[np.f
 def outputs_of(
     engine: Engine, mel: NDArray[np.float32], tokens: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return our encoder's state for a spectrogram (1, n_mels, 3000), and our logits after each of the tokens."""
+    """Return the engine's encoder state for a spectrogram (1, n_mels, 3000), and its logits after each token."""
     return hidden_of(engine, mel), force(engine, engine.encoder.encode(list(mel))[0], tokens)
 
 
 def hidden_of(engine: Engine, mel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return our encoder's state (1, T, state) for a spectrogram (1, n_mels, 2T)."""
+    """Return the engine's encoder state (1, T, state) for a spectrogram (1, n_mels, 2T)."""
     state = mel
     for piece in engine.graphs.encoder:
         state = piece.run([piece.get_outputs()[0].name], {piece.get_inputs()[0].name: state})[0]
@@ -152,7 +152,7 @@ def hidden_of(engine: Engine, mel: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def word_errors(engine: Engine, request: Request, tokens: list[int], words: list[dict[str, Any]]) -> list[float]:
-    """Return how far starts and ends of words are from the reference's, in seconds. `tokens` are the text."""
+    """Return the differences of word starts and ends from the reference's, in seconds. `tokens` are the text."""
     if not words:
         return []
     language = request.language or "en"
@@ -173,11 +173,11 @@ def spectrogram(engine: Engine, audio: NDArray[np.float32]) -> NDArray[np.float3
 
 
 def weighed_error(exact: NDArray[np.float32], rounded: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
-    """Return how far our states (B, T, state) are from the exact ones, less where the oracle's own error is large.
+    """Return the largest error of our states (B, T, state), reduced for frames in which the oracle's own is large.
 
-    A frame may be so ill-conditioned that rounding alone moves it past the tolerance (tiny.en, one frame of a clip:
-    torch's float32 by 0.0016, ours by 0.0020; elsewhere 0.0004 at most was seen). Where the oracle's float32 is off by
-    more than half the tolerance, ours may be off by twice as much as it is.
+    A frame may be so ill-conditioned that rounding alone moves it past the tolerance. (In one frame of a clip with
+    tiny.en, torch's float32 was off by 0.0016 and ours by 0.0020; in all other frames, errors were at most 0.0004.) If
+    the oracle's float32 is off by more than half the tolerance, ours may be off by twice that error.
     """
     frames, uncertain = (np.abs(exact - states).max(axis=-1) for states in (ours, rounded))
     return float((frames / np.maximum(1, 2 * uncertain / TOLERANCE)).max())

@@ -1,7 +1,7 @@
-"""Record what the reference gives, so that tests without its environment can be compared with it.
+"""Record the reference's answers, so that tests can compare with them without its environment.
 
-The kinds are the names of the files: `base` (real speech in several languages, with options), `fallback` (what is
-decoded again), `shapes` (random weights of the official sizes), `vocabulary` (special tokens and prompts).
+Each kind of recording is one file: `base` (real speech in several languages, with options), `fallback` (judgements of
+the temperature fallback), `shapes` (random weights of the official sizes), `vocabulary` (special tokens and prompts).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Asked = list[tuple[Clip, Question]]
     Rows = Iterable[Mapping[str, Any]]
 
-# Sizes that there are no real weights of: as many layers of encoder and decoder as tests have time for.
+# Sizes for which no real weights are available, and the numbers of encoder and decoder layers that tests have time for.
 CUTS = {
     "small": (1, 1),
     "medium.en": (1, 1),
@@ -42,7 +42,7 @@ CUTS = {
     "distil-small.en": (3, 1),
 }
 SHAPE_TOKENS = 24
-PROMPT = "Leader of the Conservatives, Sally Osterhaus; minutes taken by Dr. Ott."
+PROMPT = "Leader of the Conservatives, Sally Osterhaus; minutes taken by Dr. Ott."  # any text with unusual names
 TEXTS = [
     *(
         "Dr. Ott",
@@ -57,13 +57,13 @@ TEXTS = [
 ]
 
 
-# Debian's packages asterisk-core-sounds-{fr,es,it}-wav: studio voices at 8 kHz, in the band of a telephone
+# Debian's packages asterisk-core-sounds-{fr,es,it}-wav: studio voices at 8 kHz, with a telephone's bandwidth
 PROMPTS_DIR = Path("/usr/share/asterisk/sounds")
 _VOICES = {"fr": "fr_CA_f_June", "es": "es_MX_f_Allison", "it": "it_IT_m_Carlo"}
 
 
 class OracleSettings(BaseSettings):
-    """The oracle's environment, from environment variables."""
+    """The location of the oracle, from environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_", frozen=True)
 
@@ -98,7 +98,7 @@ def _base(settings: ModelSettings, python: Path) -> Rows:
     asked += [(clip, Question(clip.language, ("decode",), "translate")) for clip in foreign]
     asked += [(clip, Question(None, ("decode",))) for clip in [*foreign, *speech["zh"], speech["pt"][0]]]
     english = sorted(speech["en"], key=lambda clip: -clip.duration_s)[2:5]
-    for prompt in (PROMPT, f"{PROMPT} " * 20):  # the second has more tokens than are kept
+    for prompt in (PROMPT, f"{PROMPT} " * 20):  # the second has more tokens than a prompt may keep
         asked += [(clip, Question("en", ("decode",), prompt=prompt, timestamps=True)) for clip in english]
         asked += [(clip, Question(None, ("decode",), prompt=prompt)) for clip in [*foreign[:3], english[0]]]
     asked.append((foreign[0], Question(None, ("decode",), "translate", PROMPT, timestamps=True)))
@@ -106,7 +106,7 @@ def _base(settings: ModelSettings, python: Path) -> Rows:
 
 
 def _fallback(settings: ModelSettings, python: Path) -> Rows:
-    """Ask English-only weights, which are not sure of other languages and of clips without speech."""
+    """Record English-only weights, which are unsure of other languages and of clips without speech."""
     taken = {"en": 10, "de": 8, "fr": 8, "es": 3, "ja": 2, "zh": 1}
     clips = [clip for code, n in taken.items() for clip in read_manifest(settings.speech_dir, {code})[::4][:n]]
     clips += read_manifest(settings.speech_dir, {"zxx"})
@@ -124,7 +124,7 @@ def _ask_about_clips(checkpoint: Checkpoint, asked: Asked, python: Path) -> Rows
 
 
 def _rounded(value: Any) -> Any:
-    """Return the answer with numbers of six digits, and without the tokens in `all`, which `text` has."""
+    """Return the answer with numbers rounded to six digits, and without `all`, whose tokens are also in `text`."""
     if isinstance(value, float):
         return float(f"{value:.6g}")
     if isinstance(value, dict):
@@ -150,7 +150,7 @@ def cut_checkpoint(name: str, cache: Path) -> Checkpoint:
 
 
 def shape_audio() -> NDArray[np.float32]:
-    """Return eight seconds of noise that comes and goes, over a rising tone."""
+    """Return eight seconds of noise of varying volume, over a rising tone."""
     seconds = np.arange(8 * SAMPLE_RATE) / SAMPLE_RATE
     noise = np.random.default_rng(8).normal(0, 0.1, seconds.size) * np.sin(3 * seconds) ** 2
     tone = 0.2 * np.sin(2 * np.pi * (200 + 150 * seconds) * seconds)
@@ -159,7 +159,7 @@ def shape_audio() -> NDArray[np.float32]:
 
 
 def thin(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, list[list[float]]]:
-    """Return a hundred elements and more, spread over all rows and columns, of each of these matrices."""
+    """Return somewhat more than a hundred elements of each matrix, spread over all rows and columns."""
     return {
         name: array[:: max(1, array.shape[0] // 12), :: max(1, array.shape[1] // 10)].tolist()
         for name, array in arrays.items()

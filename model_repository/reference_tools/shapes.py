@@ -1,6 +1,6 @@
-"""The shapes of the official Whisper models, and random weights of any shape, for sizes without real weights.
+"""The dimensions of the official Whisper models, and random weights for sizes of which no real ones are available.
 
-Source: `ModelDimensions` of the checkpoints of openai-whisper and of distil-whisper's on the Hugging Face hub.
+Source: `ModelDimensions` in the checkpoints of openai-whisper, and distil-whisper's models on the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ENGLISH, MULTILINGUAL, CANTONESE = 51864, 51865, 51866  # sizes of the vocabulary; the last has a 100th language
-_SHARPNESS = 2.0  # the spread of attention scores with which random heads tell frames apart, as trained ones do
+_SHARPNESS = 2.0  # the spread of attention scores: random heads must distinguish frames, as trained ones do
 _LOGIT_SPREAD = 3.0  # of random logits
 
 
@@ -48,12 +48,12 @@ SHAPES = {
 
 
 def with_layers(dimensions: Dimensions, n_audio_layer: int, n_text_layer: int) -> Dimensions:
-    """Return the same shape with so many layers, for a machine that cannot hold them all."""
+    """Return the same dimensions with fewer layers, for a machine that cannot hold the whole model."""
     return replace(dimensions, n_audio_layer=n_audio_layer, n_text_layer=n_text_layer)
 
 
 def random_checkpoint(name: str, dimensions: Dimensions, tokenizer_json: bytes, seed: int) -> Checkpoint:
-    """Draw weights, the same for the same seed, whose outputs depend on the audio and on every token before.
+    """Draw random weights whose outputs depend on the audio and on all previous tokens. A seed gives the same weights.
 
     `tokenizer_json` is that of any model of the same kind, English-only or multilingual.
     """
@@ -69,7 +69,7 @@ def random_checkpoint(name: str, dimensions: Dimensions, tokenizer_json: bytes, 
 
 
 def _tensors(dims: Dimensions) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yield names and shapes of all weights, as openai-whisper's `model.py` has them."""
+    """Yield the names and shapes of all weights, as in openai-whisper's `model.py`."""
     yield "encoder.positional_embedding", (dims.n_audio_ctx, dims.n_audio_state)
     yield from _linear("encoder.conv1", (dims.n_audio_state, dims.n_mels, 3))
     yield from _linear("encoder.conv2", (dims.n_audio_state, dims.n_audio_state, 3))
@@ -108,14 +108,14 @@ def _draw(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> NDA
         gain = _SHARPNESS**0.5
     if name == "decoder.token_embedding.weight":
         gain = _LOGIT_SPREAD
-        drawn[-N_TIMESTAMPS:] *= np.float32(0.1)  # seldom chosen, because transformers starts again at timestamps
+        drawn[-N_TIMESTAMPS:] *= np.float32(0.1)  # so that they are rarely chosen: transformers starts over at them
     if name == "decoder.positional_embedding":
-        gain = shape[1] ** 0.5  # with less, the text weighs little beside the audio and one token is repeated
+        gain = shape[1] ** 0.5  # with a smaller gain, the audio outweighs the text, and one token is repeated
     return drawn * np.float32(gain / np.sqrt(drawn[0].size))
 
 
 def tokenizer_of_size(tokenizer_json: bytes, n_vocab: int) -> bytes:
-    """Return the tokenizer for a vocabulary of this size. That of large-v3 has Cantonese, which moves later tokens."""
+    """Return the tokenizer for a vocabulary of this size. Cantonese, in large-v3, shifts the ids of later tokens."""
     if n_vocab != CANTONESE:
         return tokenizer_json
     tokenizer = json.loads(tokenizer_json)

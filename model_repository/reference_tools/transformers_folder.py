@@ -1,4 +1,4 @@
-"""Write a checkpoint as a Hugging Face folder, which `whisperline_models.weights` and `transformers` read."""
+"""Write a checkpoint as a Hugging Face folder, which `whisperline_models.weights` and `transformers` can read."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def save(checkpoint: Checkpoint, folder: Path, tokenizer: Tokenizer) -> None:
 
 
 def transformers_name(name: str) -> str:
-    """Return the name in `transformers` of a weight of openai-whisper, the inverse of `huggingface.openai_name`."""
+    """Return the name in `transformers` of a weight in openai-whisper. This is the inverse of `openai_name`."""
     if name in _POSITIONS:
         return f"model.{_POSITIONS[name]}"
     part, _, kind = name.rpartition(".")

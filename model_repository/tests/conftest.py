@@ -28,7 +28,7 @@ def checkpoint() -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def small(checkpoint: Checkpoint) -> Checkpoint:
-    """A sixth of the channels, one head and one layer a side: quick to export, of no use for speech."""
+    """A model with a sixth of the channels, one head and one layer per side: quick to export, useless for speech."""
     sizes = {384: 64, 1536: 256}
     kept = {
         name: tensor[tuple(slice(sizes.get(n, n)) for n in tensor.shape)]
@@ -40,19 +40,19 @@ def small(checkpoint: Checkpoint) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def exported(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version of `small`, not to be changed."""
+    """A version exported from `small`, which tests must not change."""
     return export_version(small, tmp_path_factory.mktemp("exported") / "version", "int8")
 
 
 @pytest.fixture(scope="session")
 def served(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """The engine as it is served by default."""
+    """An engine with the default export, as it is served."""
     return Engine(export_version(checkpoint, tmp_path_factory.mktemp("int8") / "version", "int8"), threads=2)
 
 
 @pytest.fixture(scope="session")
 def exact(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """The engine in float32, for comparison with the reference."""
+    """An engine in float32, for comparison with the reference."""
     return Engine(export_version(checkpoint, tmp_path_factory.mktemp("float32") / "version", "float32"), threads=2)
 
 
@@ -76,13 +76,13 @@ def recorded() -> Callable[[str], list[dict[str, Any]]]:
 
 @pytest.fixture(scope="session")
 def speech_dir() -> Path:
-    """Where the clips of recorded speech are, if they are."""
+    """The folder of recorded speech, which may be missing."""
     return SPEECH_DIR
 
 
 @pytest.fixture(scope="session")
 def cache() -> Path:
-    """Where fetched weights are kept."""
+    """The folder for fetched weights."""
     return CACHE
 
 

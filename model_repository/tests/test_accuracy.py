@@ -10,7 +10,7 @@ from whisperline_models.gate import Clip, word_error_rate
 
 REFERENCE = Path(__file__).with_name("reference_tokens.json")  # greedy over 30 s, by transformers
 SHORTEST_S = 2.0
-MOST_LOSS = 0.003  # of the word error rate, by small windows and 8 bit weights
+MOST_LOSS = 0.003  # the largest rise of the word error rate from small windows and 8-bit weights
 LONGEST_PIECE_S = 28
 BATCH = 16
 

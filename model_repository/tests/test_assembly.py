@@ -1,4 +1,4 @@
-"""A server that starts afresh gets a repository of whole versions, with the routing that it is told."""
+"""`assemble` gives a starting server a repository of complete versions, with the routing from its arguments."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def said(result: Result) -> str:
 
 
 def test_versions_are_whole_and_routed(exported: Path, models: Path) -> None:
-    """Each version is under its number, as its manifest has it, and the routing is as told."""
+    """Each version is complete under its number, and the routing is the one from the arguments."""
     where = ("--version", f"3={exported}", "--version", f"4={exported}")
     result = assembled(models, *where, "--default", "3", "--canary", "4", "--share", "25%")
     assert result.exit_code == 0, result.output
@@ -45,7 +45,7 @@ def test_a_version_can_be_read_by_any_user(exported: Path) -> None:
 
 
 def test_a_restart_assembles_anew(exported: Path, models: Path) -> None:
-    """An assembly replaces what an earlier one left, whole or not."""
+    """An assembly replaces the result of an earlier one, even an unfinished one."""
     assert assembled(models, "--version", f"3={exported}", "--default", "3").exit_code == 0
     (models / "whisper/3/encoder_0.onnx").unlink()
     assert assembled(models, "--version", f"5={exported}", "--default", "5").exit_code == 0
@@ -54,7 +54,7 @@ def test_a_restart_assembles_anew(exported: Path, models: Path) -> None:
 
 
 def test_a_published_repository_is_left_alone(exported: Path, models: Path) -> None:
-    """A repository that commands publish to is not replaced."""
+    """A repository that was published to is not replaced."""
     published = Repository(models)
     models.mkdir()
     published.add(exported, Manifest.read_checked(exported))
@@ -85,7 +85,7 @@ def test_the_mounted_routing_is_linked(exported: Path, models: Path, tmp_path: P
 
 
 def test_the_mounted_routing_may_be_ahead_of_the_server(exported: Path, models: Path, tmp_path: Path) -> None:
-    """A server that restarts while its successors roll out starts, although the routing names a version of theirs."""
+    """A server can restart while the routing already names a version that only newer servers have."""
     mounted = tmp_path / "rollout.json"
     mounted.write_text(Rollout(4).to_json())
     result = assembled(models, "--version", f"3={exported}", "--routing", mounted)
@@ -105,7 +105,7 @@ def test_the_mounted_routing_may_be_ahead_of_the_server(exported: Path, models: 
 def test_a_routing_to_an_absent_version_is_refused_by_name(
     exported: Path, models: Path, arguments: tuple[str, ...], reason: str
 ) -> None:
-    """Without a routing, or with one to a version that is not there, the command exits with 1 and says why."""
+    """Without a routing, or with one to a missing version, the command exits with 1 and gives the reason."""
     result = assembled(models, "--version", f"3={exported}", *arguments)
     assert result.exit_code == 1
     assert reason in said(result)
@@ -113,7 +113,7 @@ def test_a_routing_to_an_absent_version_is_refused_by_name(
 
 
 def test_a_broken_routing_is_refused(exported: Path, models: Path, tmp_path: Path) -> None:
-    """A file that is no routing stops the assembly: Triton would not load the model that reads it."""
+    """An invalid routing file stops the assembly, because Triton could not load the model that reads it."""
     (tmp_path / "rollout.json").write_text(json.dumps({"default": "3"}))
     result = assembled(models, "--version", f"3={exported}", "--routing", tmp_path / "rollout.json")
     assert result.exit_code == 1
@@ -121,7 +121,7 @@ def test_a_broken_routing_is_refused(exported: Path, models: Path, tmp_path: Pat
 
 
 def test_parameters_of_serving_are_set(exported: Path, models: Path) -> None:
-    """--slots and --max-requests are in force for all versions; the others stay."""
+    """--slots and --max-requests apply to all versions; the other parameters keep their values."""
     result = assembled(models, "--version", f"3={exported}", "--default", "3", "--slots", "48", "--max-requests", "99")
     assert result.exit_code == 0, result.output
     config = text_format.Parse((models / "whisper/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
@@ -131,7 +131,7 @@ def test_parameters_of_serving_are_set(exported: Path, models: Path) -> None:
 
 
 def test_init_keeps_what_is_there(exported: Path, models: Path) -> None:
-    """With --keep a repository that has versions is left as it is, and no weights are fetched."""
+    """With --keep, a repository that has versions is not changed, and no weights are fetched."""
     assert assembled(models, "--version", f"3={exported}", "--default", "3").exit_code == 0
     result = CliRunner().invoke(app, ["init", "no/such-model", "--repository", str(models), "--keep"])
     assert result.exit_code == 0, result.output

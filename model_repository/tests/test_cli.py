@@ -19,7 +19,7 @@ def repository(exported: Path, tmp_path: Path) -> Repository:
 
 
 def test_the_repository_is_that_of_the_environment(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that is set after the import is in force; an option goes before it."""
+    """A variable that is set after the import takes effect; an option overrides it."""
     monkeypatch.setenv("WHISPERLINE_MODEL_REPOSITORY", str(repository.path))
     assert "default, 100%" in CliRunner().invoke(app, ["list"]).output
     elsewhere = CliRunner().invoke(app, ["list", "--repository", str(repository.path / "elsewhere")])
@@ -37,7 +37,7 @@ def test_the_repository_is_that_of_the_environment(repository: Repository, monke
     ],
 )
 def test_a_change_that_is_not_allowed_is_one_line(repository: Repository, arguments: list[str], reason: str) -> None:
-    """The command exits with 1 and says which step failed and why, without a traceback."""
+    """The command exits with 1 and prints the failed step and the reason, without a traceback."""
     result = CliRunner().invoke(app, [*arguments, "--repository", str(repository.path)])
     assert result.exit_code == 1
     assert reason in " ".join(result.output.split())
@@ -45,7 +45,7 @@ def test_a_change_that_is_not_allowed_is_one_line(repository: Repository, argume
 
 
 def test_a_broken_routing_is_one_line(repository: Repository) -> None:
-    """A rollout.json that cannot be read is named by every command that needs it."""
+    """Every command that needs rollout.json names the file if it cannot be read."""
     repository.rollout_file.write_text("{}")
     for command in (["list"], ["promote"]):
         result = CliRunner().invoke(app, [*command, "--repository", str(repository.path)])

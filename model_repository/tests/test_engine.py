@@ -1,4 +1,4 @@
-"""What is served: text, words, and rows that do not know of each other."""
+"""The engine's text and words, and the independence of rows in a batch."""
 
 import itertools
 import json
@@ -36,7 +36,7 @@ def _said(result: Result) -> tuple[str, tuple[int, ...], float]:
 
 @pytest.fixture(scope="module")
 def rows(served: Engine, english: list[Clip]) -> list[tuple[Request, Result]]:
-    """Clips of many lengths, each transcribed alone."""
+    """Clips of many lengths, each with the result of transcribing it alone."""
     chosen = sorted(english, key=lambda clip: clip.duration_s)[:: max(1, len(english) // 8)][:8]
     requests = [_ask(served, clip.read()) for clip in chosen]
     return [(request, served.transcribe([request])[0]) for request in requests]
@@ -47,7 +47,7 @@ def rows(served: Engine, english: list[Clip]) -> list[tuple[Request, Result]]:
 def test_a_row_does_not_depend_on_its_batch(
     served: Engine, rows: list[tuple[Request, Result]], data: st.DataObject
 ) -> None:
-    """Whatever shares the batch, in whatever order: a row's text and tokens are those it has alone."""
+    """A row's text and tokens are the same as alone, whatever shares its batch, in any order."""
     batch = data.draw(st.lists(st.sampled_from(range(len(rows))), min_size=2, max_size=6))
     together = served.transcribe([rows[index][0] for index in batch])
     assert [_said(result) for result in together] == [_said(rows[index][1]) for index in batch]
@@ -56,7 +56,7 @@ def test_a_row_does_not_depend_on_its_batch(
 def test_a_row_that_leaves_for_a_better_lane_goes_on_where_it_was(
     served: Engine, rows: list[tuple[Request, Result]]
 ) -> None:
-    """Files under way give way to a live final after any number of units, and still say what they say alone."""
+    """Files that are interrupted by a live final, after any number of units, give the same text as alone."""
     (first, first_alone), (second, second_alone), (live, live_alone) = rows[-1], rows[-2], rows[0]
     for units in (3, 9, 14):
         said: dict[str, Result] = {}
@@ -75,7 +75,7 @@ def test_a_row_that_leaves_for_a_better_lane_goes_on_where_it_was(
 def test_a_unit_that_fails_ends_its_own_requests_alone(
     served: Engine, rows: list[tuple[Request, Result]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The request gets the error, and those beside it say what they say alone."""
+    """A request whose unit fails gets the error, and the others in the batch give the same text as alone."""
     request, alone = rows[0]
     encode = served.encoder.mel
 
@@ -93,7 +93,7 @@ def test_a_unit_that_fails_ends_its_own_requests_alone(
 
 
 def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Result]]) -> None:
-    """Word times do not run backwards or beyond the audio, and the words are the text."""
+    """Word times never decrease or exceed the audio, and the words together are the text."""
     for request, result in rows:
         words = result.words
         assert "".join(word.word for word in words).split() == result.text.split() or (
@@ -106,7 +106,7 @@ def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Resu
 
 
 def test_read_speech_is_understood(served: Engine, english: list[Clip]) -> None:
-    """Over a spread of clips of three seconds and more, at most one word in five differs from the transcript."""
+    """Over varied clips of at least three seconds, at most one word in five differs from the transcript."""
     clips = [clip for clip in english if clip.duration_s >= 3]
     chosen = clips[:: max(1, len(clips) // SAMPLE)][:SAMPLE]
     heard = served.transcribe([_ask(served, clip.read()) for clip in chosen])
@@ -116,7 +116,7 @@ def test_read_speech_is_understood(served: Engine, english: list[Clip]) -> None:
 
 @pytest.mark.parametrize("seconds", [1, 5, 28])
 def test_silence_noise_and_tones_give_no_text(served: Engine, seconds: int) -> None:
-    """Nothing is invented where nothing is said."""
+    """Audio without speech gives no text."""
     random = np.random.default_rng(seconds)
     size = seconds * 16_000
     tone = (8_000 * np.sin(2 * np.pi * 440 * np.arange(size) / 16_000)).astype(np.int16)
@@ -136,13 +136,13 @@ def test_silence_noise_and_tones_give_no_text(served: Engine, seconds: int) -> N
     ],
 )
 def test_wrong_options_are_named(served: Engine, options: bytes, reason: str) -> None:
-    """A wrong option is refused with a reason for its sender, before anything is decoded."""
+    """An invalid option is refused with a reason for its sender, before anything is decoded."""
     with pytest.raises(RequestError, match=re.escape(reason)):
         _ask(served, np.zeros(16_000, np.int16), options)
 
 
 @pytest.mark.parametrize("size", [0, 30 * 16_000 + 1])
 def test_audio_of_a_wrong_length_is_refused(served: Engine, size: int) -> None:
-    """No audio, or more than Whisper's window, cannot be asked for."""
+    """Empty audio, or more audio than fits into Whisper's window, is refused."""
     with pytest.raises(RequestError, match="send 1 to 480000"):
         _ask(served, np.zeros(size, np.int16))

@@ -1,4 +1,4 @@
-"""A version folder is whole, tells what it is, and computes what the weights say."""
+"""A version folder is complete, describes itself, and computes what its weights define."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def test_a_version_tells_what_it_is(small: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_a_version_is_never_overwritten(small: Checkpoint, tmp_path: Path) -> None:
-    """An export to a folder that is there is refused and changes nothing."""
+    """An export to an existing folder is refused and changes nothing."""
     target = tmp_path / "staged"
     before = file_checksums(export_version(small, target, "int8"))
     with pytest.raises(ExportError, match="exists: choose another --output"):
@@ -50,7 +50,7 @@ def test_a_version_is_never_overwritten(small: Checkpoint, tmp_path: Path) -> No
 
 
 def test_serving_a_version_does_not_change_its_folder(small: Checkpoint, tmp_path: Path) -> None:
-    """Python finds its modules compiled, wherever the folder was copied to, and writes nothing beside them."""
+    """Python uses the compiled modules wherever the folder was copied to, and writes nothing beside them."""
     exported = export_version(small, tmp_path / "staged", "int8")
     folder = shutil.copytree(exported, tmp_path / "copied", copy_function=shutil.copyfile)
     before = {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))}
@@ -68,7 +68,7 @@ def test_an_export_that_fails_leaves_nothing(checkpoint: Checkpoint, tmp_path: P
 
 
 def test_an_encoder_in_pieces_gives_what_the_whole_one_gives(checkpoint: Checkpoint) -> None:
-    """Nineteen layers are eight equal shares, as near as may be, and the keys and values have a piece of their own."""
+    """Nineteen layers are split into eight nearly equal pieces, and the keys and values are a ninth piece."""
     deep = random_checkpoint("tiny.en", with_layers(SHAPES["tiny.en"], 19, 1), checkpoint.tokenizer_json, seed=0)
     pieces = list(build_encoder(deep, n_pieces=encoder_pieces(deep, "float32")))
     layers = [sum(node.op_type == "MultiHeadAttention" for node in piece.graph.node) for piece in pieces]
@@ -87,7 +87,7 @@ def _last(pieces: Sequence[onnx.ModelProto], state: NDArray[np.float32]) -> NDAr
 
 @given(seed=st.integers(0, 2**32 - 1), spread=st.floats(1e-4, 10))
 def test_seven_bits_are_within_half_a_step(seed: int, spread: float) -> None:
-    """Each weight is off by at most half the step of its output, in codes of 7 bits."""
+    """With codes of 7 bits, each weight is off by at most half the step of its output channel."""
     weight = np.random.default_rng(seed).normal(0, spread, (64, 3)).astype(np.float32)
     codes, scales = quantize_columns(weight)
     assert np.abs(codes).max() <= 63

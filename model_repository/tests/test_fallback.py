@@ -1,4 +1,4 @@
-"""Which results of decoding are trusted, which are decoded again, and what is kept in the end."""
+"""The temperature fallback: which results are trusted, which are decoded again, and which one is kept."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ TEXT = "Ask not what your country can do for you."
     ],
 )
 def test_verdicts(avg_logprob: float, no_speech_prob: float, text: str, verdict: Verdict) -> None:
-    """Probabilities and text decide together."""
+    """The verdict depends on the probabilities and on the text."""
     result = replace(RESULT, avg_logprob=avg_logprob, no_speech_prob=no_speech_prob)
     assert judge(result, text, range(8), audio_s=3.0) is verdict
 
 
 def test_a_word_in_much_audio_must_be_surer() -> None:
-    """ "Thank you." over half a minute is no speech where no-speech is likely; over a second it may be."""
+    """ "Thank you." over half a minute is judged silent if no speech is likely; over one second it is kept."""
     result = replace(RESULT, avg_logprob=-0.7, no_speech_prob=0.7)
     assert judge(result, "Thank you.", range(3), audio_s=28.0) is Verdict.SILENT
     assert judge(result, "Thank you.", range(3), audio_s=1.0) is Verdict.GOOD
 
 
 def test_a_repetition_is_believed_only_when_it_ended_and_is_probable() -> None:
-    """A loop that runs into the limit is not what was said."""
+    """A repetition is believed only if it is probable and ended before the maximum length."""
     assert is_believable_repetition(RESULT)
     assert not is_believable_repetition(replace(RESULT, ended=False))
     assert not is_believable_repetition(replace(RESULT, avg_logprob=-0.8))
@@ -62,7 +62,7 @@ def test_a_repetition_is_believed_only_when_it_ended_and_is_probable() -> None:
     times=st.integers(1, 20),
 )
 def test_loops_are_found_wherever_they_begin(head: list[int], unit: list[int], times: int) -> None:
-    """More than eight repeats of a few tokens are a loop, eight are not."""
+    """More than eight repeats of a few tokens are a loop; eight repeats are not."""
     assert has_loop(head + unit * times) is (times > 8)
 
 
@@ -70,12 +70,12 @@ def test_loops_are_found_wherever_they_begin(head: list[int], unit: list[int], t
     ("seconds", "window_s"), [(0.1, 12), (11.7, 12), (11.8, 15), (14.7, 15), (19.6, 20), (19.8, 30), (30.0, 30)]
 )
 def test_the_window_is_the_smallest_with_a_margin(seconds: float, window_s: int) -> None:
-    """Three tenths of a second stay free behind the audio, where thirty seconds allow it."""
+    """The window leaves 0.3 s free after the audio, unless that would exceed 30 s."""
     assert plan_attempts(round(seconds * 16000), (30, 12, 20, 15), (0.0,))[0].window_s == window_s
 
 
 def test_temperatures_rise_over_the_full_window() -> None:
-    """After the small window come 30 s, greedy and then sampled ever more freely."""
+    """After the small window, the temperatures are tried in 30 s, from the lowest to the highest."""
     planned = [(attempt.window_s, attempt.temperature) for attempt in plan_attempts(16000, (12, 30), TEMPERATURES)]
     assert planned == [(12, 0.0), (30, 0.0), (30, 0.2), (30, 0.4), (30, 0.6), (30, 0.8), (30, 1.0)]
 
@@ -89,7 +89,7 @@ LESS_PROBABLE = (replace(RESULT, avg_logprob=-1.4), Verdict.IMPROBABLE)
 
 
 def settle(attempts: list[tuple[DecodingResult, Verdict]], windows_s: tuple[float, ...] = (CHUNK_LENGTH_S,)) -> Settled:
-    """Return what the fallback settles on with the last of these, and only then."""
+    """Pass these results to the fallback, and return what it settles on, which it must do with the last one."""
     fallback = Fallback(16_000 * 20, windows_s, temperatures=(0.0, 0.2, 0.4))
     *before, last = [fallback.take(fallback.next_attempt(), result, verdict) for result, verdict in attempts]
     assert before == [None] * len(before)
@@ -103,7 +103,7 @@ def settle(attempts: list[tuple[DecodingResult, Verdict]], windows_s: tuple[floa
         ([GOOD], GOOD),
         ([LOOPS, GOOD], GOOD),
         ([LOOPS, LOOPS, LOOPS], LOOPS),
-        ([LOOPS, SILENT], None),  # so it goes with noise
+        ([LOOPS, SILENT], None),  # typical of noise
         ([IMPROBABLE, IMPROBABLE], IMPROBABLE),
         ([LESS_PROBABLE, IMPROBABLE], IMPROBABLE),
         ([IMPROBABLE, LESS_PROBABLE], IMPROBABLE),
@@ -115,12 +115,12 @@ def settle(attempts: list[tuple[DecodingResult, Verdict]], windows_s: tuple[floa
 def test_the_result_that_is_kept(
     attempts: list[tuple[DecodingResult, Verdict]], kept: tuple[DecodingResult, Verdict] | None
 ) -> None:
-    """The first good one; else silence where one heard it; else a believed repetition; else the most probable."""
+    """The fallback keeps the first good result, else silence, else a believable repetition, else the most probable."""
     settled = settle(attempts)
     assert settled.silent == (kept is None)
     assert kept is None or settled.result == kept[0]
 
 
 def test_what_fails_over_a_short_window_costs_no_attempt_over_the_full_one() -> None:
-    """A short window may be why the text failed: improbable results count from 30 s on."""
+    """An improbable result counts towards the limit only if its window had 30 s."""
     assert settle([IMPROBABLE, LESS_PROBABLE, LESS_PROBABLE], (20.5, CHUNK_LENGTH_S)) == Settled(IMPROBABLE[0], False)

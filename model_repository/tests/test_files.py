@@ -8,7 +8,7 @@ from whisperline_models.files import UNFINISHED, atomic_folder, sha256_of_file, 
 
 
 def test_a_folder_appears_when_it_is_filled(tmp_path: Path) -> None:
-    """Until the end of the block nothing is at the target; then all of it is, and no scratch folder is left."""
+    """The target appears only at the end of the block, complete, and no scratch folder is left."""
     target = tmp_path / "target"
     with atomic_folder(target, tmp_path) as written:
         (written / "inside").mkdir()
@@ -33,7 +33,7 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_exists_is_kept(tmp_path: Path) -> None:
-    """A target that is there is refused and not touched."""
+    """An existing target is refused and not changed."""
     (tmp_path / "target").mkdir()
     with pytest.raises(FileExistsError), atomic_folder(tmp_path / "target", tmp_path):
         pytest.fail("the block was entered")
@@ -41,7 +41,7 @@ def test_a_folder_that_exists_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_file_is_replaced_whole_and_any_user_can_read_it(tmp_path: Path) -> None:
-    """The new text takes the old one's place, with its permissions opened, and no other file is left."""
+    """The new text replaces the old one in a file that everyone can read, and no other file is left."""
     path = tmp_path / "file"
     for text in ("old", "new"):
         write_atomically(path, text)
@@ -51,7 +51,7 @@ def test_a_file_is_replaced_whole_and_any_user_can_read_it(tmp_path: Path) -> No
 
 
 def test_a_checksum_is_that_of_the_content(tmp_path: Path) -> None:
-    """A file larger than what is read at once has the checksum of its whole content."""
+    """A file that is read in several pieces has the checksum of its whole content."""
     content = bytes(range(256)) * 4096
     (tmp_path / "file").write_bytes(content)
     assert sha256_of_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""The gate: it passes a version that hears what is said and nothing else, and refuses every other one."""
+"""The gate passes a version that transcribes speech well and nothing else, and refuses every other one."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def _score(rate: float, heard: tuple[str, ...] = ()) -> Score:
 def test_the_gate_holds_the_error_rate_and_the_silence(
     exported: Path, ours: float, theirs: float | None, heard: bool, speech_s: float
 ) -> None:
-    """A version passes exactly if its error rate is near the one in service, over a minute, and silence is silent."""
+    """A version passes only if its error rate over at least a minute is low enough, and silence gives no text."""
     spoken = Clip("clip", Path("clip.wav"), "en", "a", speech_s)
     manifest, clips = Manifest.read(exported), ClipSet("set", "0", (spoken,), ())
     said = ("noise: Thank you.",) if heard else ()
@@ -39,7 +39,7 @@ def test_the_gate_holds_the_error_rate_and_the_silence(
 
 
 def test_a_version_that_errs_fails_its_gate(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """A version that does not hear the words of a clip fails with a table, and `publish` refuses it."""
+    """`verify` prints a table for a version that misses the words of a clip and fails, and `publish` refuses it."""
     folder = export_version(checkpoint, tmp_path / "staged", "int8")
     for name in ("words", "none"):
         soundfile.write(tmp_path / f"{name}.wav", np.zeros(16_000, np.int16), 16_000)

@@ -1,4 +1,4 @@
-"""Where a text that breaks off goes on."""
+"""The place where decoding continues after a text that stops before the end of its audio."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from whisperline_models.engine.jobs import find_cut
 
 BEGIN = 50_363
 AUDIO_S = 28
-WORDS = tuple(range(1000, 1060))  # no two alike
+WORDS = tuple(range(1000, 1060))  # all different
 
 
 @dataclass(frozen=True)
 class Timestamps:
-    """A tokenizer that only knows where timestamps begin."""
+    """A stand-in for the tokenizer, with only the ids of timestamps."""
 
     timestamp_begin: int = BEGIN
 
@@ -26,19 +26,19 @@ def stamp(at_s: float) -> int:
 @pytest.mark.parametrize(
     ("tokens", "ended", "goes_on_s", "n_kept"),
     [
-        ((stamp(0), *WORDS, stamp(12)), True, None, 62),  # the text is over
+        ((stamp(0), *WORDS, stamp(12)), True, None, 62),  # the text is complete
         ((stamp(0), *WORDS, stamp(12), stamp(12)), True, 12, 63),
-        ((stamp(0), *WORDS, stamp(12), stamp(13), *WORDS), False, 13, 63),  # cut for its length, in words
+        ((stamp(0), *WORDS, stamp(12), stamp(13), *WORDS), False, 13, 63),  # reached its maximum length within words
         ((stamp(0), *WORDS, stamp(12), stamp(13), *WORDS), True, None, 123),
-        ((stamp(0), *WORDS), False, None, 61),  # nothing tells how far it came
-        ((stamp(0), *WORDS, stamp(0.5), stamp(0.5), *WORDS), False, None, 123),  # too little is done
-        ((stamp(0), *WORDS, stamp(27.8), stamp(27.8), *WORDS), False, None, 123),  # too little is left
+        ((stamp(0), *WORDS), False, None, 61),  # no pair of timestamps says how far the text reaches
+        ((stamp(0), *WORDS, stamp(0.5), stamp(0.5), *WORDS), False, None, 123),  # too close to the start
+        ((stamp(0), *WORDS, stamp(27.8), stamp(27.8), *WORDS), False, None, 123),  # too close to the end
     ],
 )
 def test_where_a_text_that_breaks_off_goes_on(
     tokens: tuple[int, ...], ended: bool, goes_on_s: float | None, n_kept: int
 ) -> None:
-    """At the last two timestamps in a row: the words behind them are said again by the next part, and by it alone."""
+    """A text is cut after its last two timestamps in a row, so that only the next part has the words after them."""
     result = DecodingResult(tokens, (-0.2,) * len(tokens), -0.2, 0.05, "en", ended=ended)
     cut = find_cut(result, AUDIO_S * SAMPLE_RATE, Timestamps())  # type: ignore[arg-type]
     if goes_on_s is None:

@@ -1,4 +1,4 @@
-"""Only a whole version that passed its gate, with exactly its files, comes into service."""
+"""Only a complete version that passed its gate with exactly its files comes into service."""
 
 import json
 import shutil
@@ -93,7 +93,7 @@ def _publish(folder: Path, repository: Repository, *addresses: str, waiver: str 
 
 
 def test_a_version_with_its_gate_comes_in_as_the_next(staged: Path, repository: Repository) -> None:
-    """Its files are as they were exported, and no session is on it."""
+    """A version that passed its gate is copied unchanged under the next number, and gets no sessions."""
     _pass_gate(staged, repository)
     assert _publish(staged, repository) == 2
     assert repository.versions() == [1, 2]
@@ -103,7 +103,7 @@ def test_a_version_with_its_gate_comes_in_as_the_next(staged: Path, repository: 
 
 
 def test_without_a_gate_nothing_comes_in(staged: Path, repository: Repository) -> None:
-    """A version without a gate, or with one that failed or was passed otherwise, is refused with the reason."""
+    """A version without a gate, or with a failed or outdated one, is refused with the reason."""
     with pytest.raises(GateError, match="has no gate"):
         _publish(staged, repository)
     for more, reason in (
@@ -118,7 +118,7 @@ def test_without_a_gate_nothing_comes_in(staged: Path, repository: Repository) -
 
 
 def test_a_first_version_needs_a_gate_too(staged: Path, tmp_path: Path) -> None:
-    """A first version without a gate is refused; a reason to go without is kept in the manifest."""
+    """A first version without a gate is refused; with a waiver it is accepted, and the manifest has the reason."""
     repository = Repository(tmp_path / "models")
     with pytest.raises(GateError, match="has no gate"):
         _publish(staged, repository)
@@ -146,7 +146,7 @@ def _flip(folder: Path) -> None:
 def test_a_version_that_is_not_as_exported_is_refused(
     staged: Path, repository: Repository, spoil: Callable[[Path], object]
 ) -> None:
-    """A version with a changed bit, a file more or a file less is refused, with a gate and with a waiver."""
+    """A version with a changed, an added or a missing file is refused, with a gate and with a waiver."""
     _pass_gate(staged, repository)
     spoil(staged)
     for waiver in (None, "a test"):
@@ -156,7 +156,7 @@ def test_a_version_that_is_not_as_exported_is_refused(
 
 
 def test_a_gate_does_not_outlive_a_change_of_the_manifest(staged: Path, repository: Repository) -> None:
-    """A version whose windows were edited is not the one that passed."""
+    """If the windows in the manifest are edited after the gate, the version is refused."""
     _pass_gate(staged, repository)
     fields = json.loads((staged / "manifest.json").read_text())
     (staged / "manifest.json").write_text(json.dumps({**fields, "windows_s": [5, 30]}))
@@ -165,7 +165,7 @@ def test_a_gate_does_not_outlive_a_change_of_the_manifest(staged: Path, reposito
 
 
 def test_a_publisher_that_is_killed_leaves_no_version(staged: Path, repository: Repository) -> None:
-    """Killed before the rename, it leaves nothing that Triton sees, and the next one removes the rest."""
+    """A publisher killed before the rename leaves nothing that Triton sees, and the next one removes the rest."""
     done = subprocess.run([sys.executable, "-c", CRASH, repository.path, staged], check=False)
     assert done.returncode == -signal.SIGKILL
     assert [path.name for path in repository.path.glob(".unfinished-*/written/manifest.json")] == ["manifest.json"]
@@ -175,7 +175,7 @@ def test_a_publisher_that_is_killed_leaves_no_version(staged: Path, repository: 
 
 
 def test_a_first_publisher_that_is_killed_leaves_a_repository_for_the_next(staged: Path, tmp_path: Path) -> None:
-    """A version whose publisher was killed before its routing served nobody: it goes, and its number with it."""
+    """A first version whose publisher was killed before it had a routing is removed, and its number is not reused."""
     repository = Repository(tmp_path / "models")
     done = subprocess.run([sys.executable, "-c", CRASH_OF_FIRST, repository.path, staged], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -185,7 +185,7 @@ def test_a_first_publisher_that_is_killed_leaves_a_repository_for_the_next(stage
 
 
 def test_a_repository_is_made_where_a_first_publisher_was_killed(staged: Path, cache: Path, tmp_path: Path) -> None:
-    """`init`, which a container runs at every start, removes such a version, too."""
+    """`init`, which a container runs at every start, also removes such a version."""
     repository = Repository(tmp_path / "models")
     subprocess.run([sys.executable, "-c", CRASH_OF_FIRST, repository.path, staged], check=False)
     made = CliRunner().invoke(
@@ -196,7 +196,7 @@ def test_a_repository_is_made_where_a_first_publisher_was_killed(staged: Path, c
 
 
 def test_a_gate_of_an_older_tool_is_read(staged: Path, repository: Repository) -> None:
-    """A gate that does not say how much speech there was is valid."""
+    """A gate of an older tool, without the length of the speech, is valid."""
     _pass_gate(staged, repository)
     fields = json.loads((staged / "manifest.json").read_text())
     del fields["gate"]["speech_s"]
@@ -205,7 +205,7 @@ def test_a_gate_of_an_older_tool_is_read(staged: Path, repository: Repository) -
 
 
 def test_a_version_that_no_server_loads_goes_out_again(staged: Path, repository: Repository) -> None:
-    """The repository is as it was before, and the number is not used again."""
+    """After a failed publication, the repository is as before, and the number is not used again."""
     with pytest.raises(ServerError, match="version 2 is out again"):
         _publish(staged, repository, NOBODY, waiver="a test")
     assert repository.versions() == [1]
@@ -213,7 +213,7 @@ def test_a_version_that_no_server_loads_goes_out_again(staged: Path, repository:
 
 
 def test_a_first_version_that_no_server_loads_leaves_an_empty_repository(staged: Path, tmp_path: Path) -> None:
-    """No routing is left that names a version which is not there."""
+    """After a first version fails to load, no routing is left that names it."""
     repository = Repository(tmp_path / "models")
     with pytest.raises(ServerError, match="version 1 is out again"):
         _publish(staged, repository, NOBODY, waiver="a test")
@@ -239,13 +239,13 @@ def test_another_interface_is_refused(staged: Path, repository: Repository) -> N
 
 
 def test_only_one_command_changes_a_repository(staged: Path, repository: Repository) -> None:
-    """A second command is refused, with the reason, while the first is at work."""
+    """A second command is refused with the reason while the first is running."""
     with repository.changing(), pytest.raises(VersionError, match="is being changed by another command"):
         _publish(staged, Repository(repository.path), waiver="a test")
 
 
 def test_a_canary_must_answer_before_it_gets_sessions(staged: Path, repository: Repository) -> None:
-    """Without a server to ask, without its answer, or without the version, the routing does not change."""
+    """Without a server, its answer or the version, the routing does not change."""
     _publish(staged, repository, waiver="a test")
     for servers, number, reason in (
         ([], 2, "name the servers"),
@@ -258,7 +258,7 @@ def test_a_canary_must_answer_before_it_gets_sessions(staged: Path, repository: 
 
 
 def test_a_version_in_service_is_not_removed(staged: Path, repository: Repository) -> None:
-    """The last version, the default and the canary stay; an idle one goes, and its number is not used again."""
+    """The last version, the default and the canary cannot be removed; an idle one can, and its number is not reused."""
     with pytest.raises(VersionError, match="is the last one"):
         rollout.remove(repository, (), 1, 0, _quiet)
     _publish(staged, repository, waiver="a test")
@@ -273,7 +273,7 @@ def test_a_version_in_service_is_not_removed(staged: Path, repository: Repositor
 
 
 def test_a_version_that_a_server_does_not_unload_stays(staged: Path, repository: Repository) -> None:
-    """Its folder is where it was, unchanged."""
+    """If the removal fails, the version's folder is in its place, unchanged."""
     _publish(staged, repository, waiver="a test")
     with pytest.raises(ServerError, match="version 2 stays"):
         rollout.remove(repository, [Server(NOBODY)], 2, 0, _quiet)
@@ -281,7 +281,7 @@ def test_a_version_that_a_server_does_not_unload_stays(staged: Path, repository:
 
 
 def test_every_machine_behind_a_name_is_meant() -> None:
-    """Names become addresses without doubles; an address that is none is refused."""
+    """Names become addresses without duplicates; an invalid address is refused."""
     assert resolve(["127.0.0.1:8001", "127.0.0.1:8001", "[::1]:8001"]) == ["127.0.0.1:8001", "[::1]:8001"]
     for wrong in ("triton", "triton:", "nowhere.invalid:8001"):
         with pytest.raises(ServerError):

@@ -1,4 +1,4 @@
-"""Rows of many kinds in one batch: languages, tasks, prompts, lanes and temperatures, each row's own."""
+"""Rows of many kinds in one batch, each with its own language, task, prompt, lane and temperature."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from whisperline_models.export import export_version
 from whisperline_models.gate import Clip, read_manifest
 from whisperline_models.weights import Checkpoint
 
-OPTIONS: list[tuple[str, dict[str, object]]] = [  # of a clip in this language
+OPTIONS: list[tuple[str, dict[str, object]]] = [  # the language of a clip, and the options for it
     ("en", {"language": "en", "words": True}),
     ("en", {"prompt": "Minutes taken by Dr. Ott.", "timestamps": True, "lane": "file"}),
     ("fr", {}),
@@ -36,7 +36,7 @@ def base(multilingual: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def rows(base: Engine, speech_dir: Path, english: list[Clip]) -> list[tuple[Request, Result]]:
-    """A request of each kind, with what it gives alone."""
+    """A request of each kind, with its result when it runs alone."""
     clips = {code: read_manifest(speech_dir, {code}, longest_s=14) for code, _ in OPTIONS}
     requests = [
         Request.parse(clips[code][index].read(), json.dumps(options).encode(), base.tokenizer.languages)
@@ -48,7 +48,7 @@ def rows(base: Engine, speech_dir: Path, english: list[Clip]) -> list[tuple[Requ
 @given(batch=st.lists(st.sampled_from(range(len(OPTIONS))), min_size=2, max_size=9))
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_row_is_what_it_is_alone(base: Engine, rows: list[tuple[Request, Result]], batch: list[int]) -> None:
-    """Whatever kinds share the batch, in whatever order and number: a row's result is the same.
+    """A row has the same result, whatever kinds of rows share its batch, in any order and number.
 
     Of probabilities the last bits may differ: sums are taken in another order.
     """
@@ -69,13 +69,13 @@ def _probabilities(result: Result) -> list[float]:
 
 
 def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]]) -> None:
-    """The same request again gives the same, sampled text too."""
+    """A repeated request has the same result, even if its text is sampled."""
     again = [base.transcribe([request])[0] for request, _ in rows[-4:]]
     assert again == [result for _, result in rows[-4:]]
 
 
 def test_each_row_is_under_its_own_options(rows: list[tuple[Request, Result]]) -> None:
-    """Languages are heard, a translation is English, words are timed where asked for, and noise gives no text."""
+    """Languages are detected, translations are English, words are timed on request, and noise gives no text."""
     english, prompted, french, translated, *_, japanese, noise = [result for _, result in rows]
     assert (english.language, prompted.language, french.language, japanese.language) == ("en", "en", "fr", "ja")
     assert len(english.words) == len(english.text.split())

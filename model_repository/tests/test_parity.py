@@ -31,7 +31,7 @@ def _assert_equal(parity: Parity) -> None:
 
 
 def test_an_error_is_forgiven_only_where_rounding_alone_is_as_large() -> None:
-    """Twice the oracle's own error is allowed in the frame that has it, and in no other."""
+    """In a frame where the oracle's own error is large, twice that error is allowed, and nowhere else."""
     exact = np.zeros((1, 3, 2), np.float32)
     rounded = exact + np.array([0, 2 * TOLERANCE, 0])[:, None]
     assert weighed_error(exact, rounded, exact + np.array([0, 3.9 * TOLERANCE, 0])[:, None]) < TOLERANCE
@@ -43,7 +43,7 @@ def test_an_error_is_forgiven_only_where_rounding_alone_is_as_large() -> None:
 def test_a_sample_is_the_references_token_for_token(
     checkpoint: Checkpoint, english: list[Clip], oracle: Path, tmp_path: Path
 ) -> None:
-    """Outputs within 1e-3, the same greedy tokens with and without timestamps, the same word times."""
+    """Outputs agree within 1e-3, and greedy tokens, with and without timestamps, and word times are the same."""
     _assert_equal(compare(checkpoint, english[:: len(english) // 6][:6], oracle, tmp_path, n_deep=3))
 
 
@@ -51,7 +51,7 @@ def test_a_sample_is_the_references_token_for_token(
 def test_every_english_clip_is_the_references_token_for_token(
     checkpoint: Checkpoint, english: list[Clip], oracle: Path, tmp_path: Path
 ) -> None:
-    """The same over all clips of up to 30 s."""
+    """On all clips of up to 30 s, every result agrees with the reference."""
     _assert_equal(compare(checkpoint, english, oracle, tmp_path, n_deep=40))
 
 
@@ -59,5 +59,5 @@ def test_every_english_clip_is_the_references_token_for_token(
 def test_other_languages_are_the_references_token_for_token(
     multilingual: Checkpoint, romance: list[Clip], oracle: Path, tmp_path: Path
 ) -> None:
-    """The multilingual `base` on French, Spanish and Italian clips."""
+    """`base`, which is multilingual, agrees with the reference on French, Spanish and Italian clips."""
     _assert_equal(compare(multilingual, romance, oracle, tmp_path, n_deep=8))

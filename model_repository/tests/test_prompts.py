@@ -1,4 +1,4 @@
-"""What the decoder is fed before it may choose, held against the reference's `decoding.py`."""
+"""The decoder's prompt, compared with the reference's `decoding.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def many(multilingual: Checkpoint) -> Tokenizer:
 
 
 def test_an_english_model_is_fed_the_start_alone(tokenizer: Tokenizer) -> None:
-    """Language and task have no place in the prompt of an English-only model."""
+    """The prompt of an English-only model has no language and no task."""
     assert build_prompt(Request(AUDIO, timestamps=True), tokenizer).tokens == (50257,)
     prompt = build_prompt(Request(AUDIO), tokenizer)
     assert (prompt.tokens, prompt.sot_index, prompt.language_index) == ((50257, 50362), 0, None)
@@ -37,7 +37,7 @@ def test_language_and_task_follow_the_start(many: Tokenizer) -> None:
 
 
 def test_a_detected_language_takes_its_place(many: Tokenizer) -> None:
-    """English stands where the language will go, behind any prompt."""
+    """English is the placeholder for the language to be detected, after any earlier text."""
     prompt = build_prompt(Request(AUDIO, prompt="Dr. Ott"), many)
     assert prompt.tokens[prompt.sot_index] == many.sot
     assert prompt.language_index is not None
@@ -48,7 +48,7 @@ def test_a_detected_language_takes_its_place(many: Tokenizer) -> None:
 
 
 def test_hotwords_stand_before_the_prompt(tokenizer: Tokenizer) -> None:
-    """Both come after the token of previous text, each encoded with a space before it."""
+    """Hotwords and earlier text follow <|startofprev|>, each encoded with a leading space."""
     prompt = build_prompt(Request(AUDIO, prompt="So far.", hotwords="Ott"), tokenizer)
     assert prompt.tokens[0] == tokenizer.sot_prev == 50360
     assert tokenizer.decode(prompt.tokens[1:]) == " Ott So far."
@@ -58,7 +58,7 @@ def test_hotwords_stand_before_the_prompt(tokenizer: Tokenizer) -> None:
 @settings(deadline=None)
 @given(prompt=TEXT, hotwords=TEXT)
 def test_what_was_said_before_is_cut_to_half_of_the_context(tokenizer: Tokenizer, prompt: str, hotwords: str) -> None:
-    """Hotwords keep their beginning and the prompt its end; what follows the start is as without them."""
+    """Overlong hotwords keep their beginning and the prompt its end; the tokens after them do not change."""
     built = build_prompt(Request(AUDIO, prompt=prompt, hotwords=hotwords), tokenizer)
     plain = build_prompt(Request(AUDIO), tokenizer)
     said, hot = (tokenizer.encode_prompt(text) for text in (prompt, hotwords))
@@ -72,6 +72,6 @@ def test_what_was_said_before_is_cut_to_half_of_the_context(tokenizer: Tokenizer
 
 @pytest.mark.parametrize(("words", "timestamps", "limit"), [(0, False, 224), (500, False, 221), (500, True, 222)])
 def test_a_long_prompt_leaves_less_for_the_text(many: Tokenizer, words: int, timestamps: bool, limit: int) -> None:
-    """As in the reference, prompt and text share 448 tokens and one more that is never fed."""
+    """As in the reference, prompt and text share 448 tokens, plus one that is chosen but never fed."""
     request = Request(AUDIO, "en", prompt="word " * words, timestamps=timestamps)
     assert build_prompt(request, many).sample_len == limit

@@ -1,4 +1,4 @@
-"""Comparison with what the reference gave on real speech, recorded by `reference_tools.recording`.
+"""Comparison with the reference's answers on real speech, recorded by `reference_tools.recording`.
 
 `reference/base.json` is of the multilingual `base`: greedy tokens by transformers; translation, detection, prompts and
 word times by openai-whisper. `reference/fallback.json` tells when its `transcribe` takes greedy text of `tiny.en` for
@@ -23,7 +23,7 @@ from whisperline_models.gate import Clip, read_manifest
 from whisperline_models.weights import Checkpoint
 
 Row = dict[str, Any]
-EVERY = 6  # row of greedy text; all of them take minutes
+EVERY = 6  # take every sixth row of greedy text; all of them take minutes
 MOST_WORD_ERROR_S = 0.1  # median
 PROBABILITY_TOLERANCE = 2e-3
 
@@ -36,7 +36,7 @@ def base(multilingual: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def clips(speech_dir: Path) -> dict[str, Clip]:
-    """Every clip that is at hand, by its id."""
+    """Every available clip, by its id."""
     found = [clip for code in ("fr", "es", "it") for clip in read_prompts(code, n_clips=10_000)]
     if (speech_dir / "manifest.jsonl").is_file():
         languages = {"en", "fr", "es", "de", "ja", "zh", "pt", "zxx"}
@@ -46,7 +46,7 @@ def clips(speech_dir: Path) -> dict[str, Clip]:
 
 @pytest.fixture
 def rows(recorded: Callable[[str], list[Row]], clips: dict[str, Clip]) -> Callable[[str, str], list[Row]]:
-    """The recorded rows of a kind that have an answer of this name, and whose clips are at hand."""
+    """Return the recorded rows of a kind that have an answer of this name and whose clips are available."""
 
     def of(kind: str, answer: str) -> list[Row]:
         found = [row for row in recorded(kind) if answer in row and row["clip"] in clips]
@@ -56,7 +56,7 @@ def rows(recorded: Callable[[str], list[Row]], clips: dict[str, Clip]) -> Callab
 
 
 def ask(row: Row, clips: dict[str, Clip], engine: Engine) -> Request:
-    """The row as a request of the interface."""
+    """Return the row as a request of the interface."""
     audio = clips[row["clip"]].read()[: 30 * 16_000]
     return Request.parse(audio, json.dumps(row["options"]).encode(), engine.tokenizer.languages)
 
@@ -78,14 +78,14 @@ def _assert_greedy(rows: list[Row], clips: dict[str, Clip], engine: Engine) -> N
 def test_other_languages_are_the_references_token_for_token(
     base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """Greedy text of every sixth French, Spanish and Italian clip, telephone prompts among them."""
+    """Every sixth French, Spanish and Italian clip, including telephone prompts, has the reference's greedy tokens."""
     _assert_greedy(rows("base", "greedy")[::EVERY], clips, base)
 
 
 def test_options_give_what_they_give_with_the_reference(
     base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """Translation, detected languages, prompts, timestamps, mixed in one batch: tokens and probabilities are equal."""
+    """Mixed in one batch, requests with all kinds of options have the reference's tokens and probabilities."""
     _assert_decoded(rows("base", "decode")[::-3], clips, base)
 
 
@@ -93,7 +93,7 @@ def test_options_give_what_they_give_with_the_reference(
 def test_every_recorded_clip_is_the_references_token_for_token(
     base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """The same over all of them, of either kind."""
+    """All recorded rows of both kinds have the reference's tokens."""
     _assert_greedy(rows("base", "greedy"), clips, base)
     _assert_decoded(rows("base", "decode"), clips, base)
 
@@ -101,7 +101,7 @@ def test_every_recorded_clip_is_the_references_token_for_token(
 def test_words_are_where_the_reference_hears_them(
     base: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """Starts and ends are within 100 ms in the median."""
+    """Starts and ends of words are within 100 ms of the reference's in the median."""
     asked = [(row, ask(row, clips, base)) for row in rows("base", "words")]
     gaps = [gap for row, request in asked for gap in word_errors(base, request, row["greedy"]["text"], row["words"])]
     assert len(gaps) > 50
@@ -111,7 +111,7 @@ def test_words_are_where_the_reference_hears_them(
 def test_a_text_that_the_reference_decodes_again_is_not_taken_for_good(
     exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
 ) -> None:
-    """We refuse each text that its temperature fallback refuses, and take the others, or hold them to be no speech."""
+    """A text that the reference's fallback refuses is not judged good, and every other is judged good or silent."""
     tokenizer, asked = exact.tokenizer, rows("fallback", "fallback")
     requests = [ask(row, clips, exact) for row in asked]
     for row, request, ours in zip(asked, requests, decode(exact, requests), strict=True):

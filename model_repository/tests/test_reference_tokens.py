@@ -15,7 +15,7 @@ from whisperline_models.engine.transcription import Engine
 from whisperline_models.gate import Clip
 
 RECORDED: dict[str, list[int]] = json.loads(Path(__file__).with_name("reference_tokens.json").read_text())
-EVERY = 5  # clip; all of them take minutes
+EVERY = 5  # take every fifth clip; all of them take minutes
 BATCH = 16
 
 

@@ -1,4 +1,4 @@
-"""What a request may ask for, and how a wrong one is refused."""
+"""The options of a request, and the refusal of invalid ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def parse(options: object, languages: tuple[str, ...] = LANGUAGES) -> Request:
 
 
 def test_options_left_out_have_their_defaults() -> None:
-    """Without options, a final is transcribed in the language that is heard, without times."""
+    """Without options, a request is a final, in the detected language, without times."""
     request = parse({})
     assert (request.language, request.task, request.prompt, request.hotwords) == (None, "transcribe", "", "")
     assert (request.timestamps, request.words, request.lane) == (False, False, "final")
@@ -29,7 +29,7 @@ def test_options_left_out_have_their_defaults() -> None:
 
 
 def test_options_are_read() -> None:
-    """Each option of the interface reaches the request."""
+    """Each option of the interface sets its field of the request."""
     request = parse({"language": "fr", "task": "translate", "timestamps": True, "words": True, "lane": "file"})
     assert (request.language, request.task, request.lane) == ("fr", "translate", "file")
     assert (request.timestamps, request.words) == (True, True)
@@ -61,13 +61,13 @@ def test_options_are_read() -> None:
     ],
 )
 def test_a_wrong_option_is_named_with_what_is_allowed(options: object, reason: str) -> None:
-    """The reason names the option, what was sent, and what to send."""
+    """The reason names the option, the value that was sent, and the allowed ones."""
     with pytest.raises(RequestError, match=re.escape(reason)):
         parse(options)
 
 
 def test_an_english_model_does_not_translate() -> None:
-    """The task is refused where the model knows one language."""
+    """A model that knows only English refuses the task to translate."""
     assert parse({"task": "transcribe"}, ("en",)).task == "transcribe"
     with pytest.raises(RequestError, match=re.escape("options.task: this model knows English alone")):
         parse({"task": "translate"}, ("en",))
@@ -75,14 +75,14 @@ def test_an_english_model_does_not_translate() -> None:
 
 @pytest.mark.parametrize("options", [b"{", b"[" * 60_000, b"[]", b"\xff", b" " * 65_537, b"1" * 5_000])
 def test_what_is_no_object_of_options_is_refused(options: bytes) -> None:
-    """Broken, deep or long JSON is an error of its sender."""
+    """Broken, deeply nested or overlong JSON is refused as the sender's error."""
     with pytest.raises(RequestError, match=r"^options "):
         Request.parse(AUDIO, options, LANGUAGES)
 
 
 @given(options=st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(options: bytes) -> None:
-    """Garbage never gets past the parser, nor makes it fail in another way."""
+    """Any bytes are parsed or refused with `RequestError`."""
     try:
         request = Request.parse(AUDIO, options, LANGUAGES)
     except RequestError:

@@ -1,4 +1,4 @@
-"""Which version serves a session: pure, stable, and the same in every process."""
+"""The choice of a session's version: pure, stable, and the same in every process."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ rollouts = st.builds(
 
 @given(session=st.text(), shares=st.lists(shares, min_size=2, max_size=2).map(sorted))
 def test_a_growing_share_takes_no_session_away_from_the_canary(session: str, shares: list[float]) -> None:
-    """Who is on the canary at a share is on it at every larger one, and at 100 % everybody is."""
+    """A session on the canary at one share is on it at every larger share, and at 100 % every session is."""
     on_canary = [Rollout(1).with_canary(2, share).version_of(session) == 2 for share in shares]
     assert on_canary[1] or not on_canary[0]
     assert Rollout(1).with_canary(2, 1).version_of(session) == 2
@@ -34,14 +34,14 @@ def test_a_growing_share_takes_no_session_away_from_the_canary(session: str, sha
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
 def test_the_share_is_near_the_asked_one(share: float) -> None:
-    """Of 20,000 sessions as many as asked are on the canary, within half a point."""
+    """The canary gets its share of 20,000 sessions, within half a point."""
     rollout = Rollout(1).with_canary(2, share)
     found = sum(rollout.version_of(f"session-{n}") == 2 for n in range(20_000)) / 20_000
     assert abs(found - share) < 0.005
 
 
 def test_each_canary_tries_other_sessions() -> None:
-    """The sessions of one canary are no likelier to be those of the next."""
+    """The sessions of one canary are no more likely than others to be on the next."""
     sessions = [f"session-{n}" for n in range(10_000)]
     first, second = (Rollout(1).with_canary(version, 0.2) for version in (2, 3))
     both = sum(first.version_of(s) == 2 and second.version_of(s) == 3 for s in sessions)
@@ -49,7 +49,7 @@ def test_each_canary_tries_other_sessions() -> None:
 
 
 def test_a_session_has_the_same_place_in_another_process() -> None:
-    """No seed of the interpreter's is in the hash."""
+    """The hash does not depend on the interpreter's random seed."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from state import Rollout; "
         "print([Rollout(1).with_canary(2, 0.5).version_of(f's{n}') for n in range(50)])"
@@ -61,13 +61,13 @@ def test_a_session_has_the_same_place_in_another_process() -> None:
 
 @given(rollout=rollouts)
 def test_what_is_written_is_read(rollout: Rollout) -> None:
-    """The file gives back the state."""
+    """A state that is written and read is unchanged."""
     assert Rollout.from_json(rollout.to_json()) == rollout
 
 
 @given(text=st.text() | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists).map(json.dumps))
 def test_what_is_no_state_is_refused(text: str) -> None:
-    """Anything else is a `RolloutError`, whatever it is."""
+    """Any other text raises `RolloutError`."""
     with pytest.raises(RolloutError, match="is not the state"):
         Rollout.from_json(text)
 
@@ -87,13 +87,13 @@ def test_what_is_no_state_is_refused(text: str) -> None:
     ],
 )
 def test_a_wrong_field_is_refused(fields: dict[str, object]) -> None:
-    """A state with a field of a wrong type or range does not come into force."""
+    """A state with a field of the wrong type or out of range is refused."""
     with pytest.raises(RolloutError):
         Rollout.from_json(json.dumps(fields))
 
 
 def test_a_rollout_goes_forth_and_back() -> None:
-    """Promotion keeps the default before; rolling back drops the canary first, then returns."""
+    """Promotion remembers the previous default; rolling back drops the canary first, then returns to that default."""
     promoted = Rollout(1).with_canary(2, 0.1).promoted()
     assert promoted == Rollout(2, None, (1,))
     trying = promoted.with_canary(3, 0.5)
@@ -115,18 +115,18 @@ def test_a_rollout_goes_forth_and_back() -> None:
     ],
 )
 def test_changes_that_would_break_service_are_refused(change: object, reason: str) -> None:
-    """Each refusal says why."""
+    """A change that would leave sessions without a version is refused with the reason."""
     with pytest.raises(RolloutError, match=reason):
         change()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("text", "share"), [("10%", 0.1), ("2.5 %", 0.025), ("0.1", 0.1), ("100%", 1.0)])
 def test_a_share_is_read_as_people_write_it(text: str, share: float) -> None:
-    """With a sign for percent or as a fraction."""
+    """A share may be written as a percentage or as a fraction."""
     assert parse_share(text) == pytest.approx(share)
 
 
 def test_a_share_that_is_none_is_refused() -> None:
-    """The refusal shows what would do."""
+    """The refusal of an invalid share shows valid examples."""
     with pytest.raises(VersionError, match="such as 10%"):
         parse_share("a few")

@@ -1,4 +1,4 @@
-"""Whose turn it is: lanes, full batches, bounds, and that everybody is served in the end."""
+"""The scheduler: the order of lanes, full batches, limits, and no starvation."""
 
 from dataclasses import dataclass
 from itertools import count
@@ -15,7 +15,7 @@ FINAL, PARTIAL, FILE = range(len(LANES))
 
 @dataclass(eq=False)
 class Job:
-    """A job that is encoded in `pieces`, decodes for `steps` and is then aligned."""
+    """A job that takes `pieces` units to encode and `steps` units to decode, and is then aligned."""
 
     rank: int
     steps: int = 3
@@ -25,11 +25,11 @@ class Job:
 
     @property
     def batch_key(self) -> tuple[int, int]:
-        """Windows of one length that want the same piece go together."""
+        """The window's length and the next piece, as for a real job."""
         return self.window_s, self.pieces
 
     def work(self) -> bool:
-        """Go on by one unit; True when done."""
+        """Advance by one unit. Return True when done."""
         if self.stage is Stage.ALIGN:
             return True
         if self.stage is Stage.ENCODE and self.pieces > 1:
@@ -67,7 +67,7 @@ schedules = st.builds(Scheduler[Job], st.integers(1, 5), shares=st.booleans(), e
 def test_every_job_is_done_and_slots_are_never_exceeded(
     schedule: Scheduler[Job], arrivals: list[list[Job]], gaps: int, unit_s: float
 ) -> None:
-    """Whenever jobs come and however long a unit takes: a step has at most a row a slot, nobody is left behind."""
+    """Whenever jobs arrive and however long units take, no step has more rows than slots, and every job ends."""
     everybody = [job for batch in arrivals for job in batch]
     clock = count()
     for batch in arrivals:
@@ -86,7 +86,7 @@ def test_every_job_is_done_and_slots_are_never_exceeded(
 @settings(deadline=None)
 @given(files=st.integers(1, 9), pieces=st.integers(1, 5), steps=st.integers(1, 9), before=st.integers(0, 12))
 def test_a_live_final_waits_for_one_unit_at_most(files: int, pieces: int, steps: int, before: int) -> None:
-    """From its arrival to its end, every unit is the live final's, however many files are under way."""
+    """From a live final's arrival to its end, every unit is its own, however many files are in progress."""
     schedule = Scheduler[Job](SLOTS)
     for _ in range(files):
         schedule.add(Job(FILE, steps=50, pieces=pieces), 0.0)
@@ -103,7 +103,7 @@ def test_a_live_final_waits_for_one_unit_at_most(files: int, pieces: int, steps:
 @settings(deadline=None)
 @given(ranks=st.permutations([FILE, FINAL, PARTIAL, FILE, FINAL]))
 def test_lanes_go_in_their_order_and_jobs_in_the_order_of_arrival(ranks: list[int]) -> None:
-    """With one slot, jobs end by lane and then as they came."""
+    """With one slot, jobs end in the order of their lanes, and within a lane in the order of arrival."""
     schedule, arrived = Scheduler[Job](1), [Job(rank) for rank in ranks]
     for job in arrived:
         schedule.add(job, 0.0)
@@ -117,7 +117,7 @@ def test_lanes_go_in_their_order_and_jobs_in_the_order_of_arrival(ranks: list[in
 @pytest.mark.parametrize("n_finals", [1, SLOTS, SLOTS + 1])
 @pytest.mark.parametrize("shares", [False, True])
 def test_a_lane_that_waits_for_long_has_its_turn(rank: int, n_finals: int, shares: bool) -> None:
-    """Under live finals without end, even in every slot, a lower lane gets a unit when its patience is over."""
+    """Under endless live finals, even in every slot, a less urgent lane gets a unit when its patience is over."""
     schedule = Scheduler[Job](SLOTS, shares=shares)
     for _ in range(n_finals):
         schedule.add(Job(FINAL, steps=1000), 0.0)
@@ -139,7 +139,7 @@ def test_a_lane_that_waits_for_long_has_its_turn(rank: int, n_finals: int, share
 
 
 def test_windows_are_encoded_first_so_that_steps_are_full() -> None:
-    """Of one lane, all that find a slot are encoded before the first step, and that step is for all of them."""
+    """All jobs of a lane that get a slot are encoded before the first step, which then has a row for each."""
     schedule = Scheduler[Job](SLOTS)
     for _ in range(SLOTS + 1):
         schedule.add(Job(FINAL), 0.0)
@@ -150,7 +150,7 @@ def test_windows_are_encoded_first_so_that_steps_are_full() -> None:
 
 
 def test_only_windows_of_one_length_are_encoded_together() -> None:
-    """A batch of spectrograms has one shape."""
+    """Windows of different lengths are encoded in different units."""
     schedule = Scheduler[Job](SLOTS, shares=True, encoded_together=3)
     for window_s in (10, 10, 30, 10):
         schedule.add(Job(FINAL, window_s=window_s), 0.0)
@@ -159,7 +159,7 @@ def test_only_windows_of_one_length_are_encoded_together() -> None:
 
 
 def test_windows_behind_different_pieces_are_not_encoded_together() -> None:
-    """One is begun before the other comes; from there on each is at a piece of its own."""
+    """A window that is partly encoded is not joined by a new one, because they need different pieces."""
     schedule = Scheduler[Job](SLOTS, shares=True, encoded_together=3)
     schedule.add(Job(FINAL, pieces=2), 0.0)
     do(schedule)
@@ -169,7 +169,7 @@ def test_windows_behind_different_pieces_are_not_encoded_together() -> None:
 
 
 def test_lanes_share_a_step_where_that_costs_nothing() -> None:
-    """With `shares`, a file's rows stay in the steps of a live final; its next window waits for a step."""
+    """With `shares`, a file's rows stay in the steps of a live final, and its next window waits for a step."""
     schedule = Scheduler[Job](SLOTS, shares=True)
     schedule.add(Job(FILE, steps=9), 0.0)
     do(schedule)

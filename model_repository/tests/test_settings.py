@@ -1,4 +1,4 @@
-"""The parameters of `config.pbtxt`, as Triton hands them over."""
+"""The parameters of `config.pbtxt`, as Triton passes them."""
 
 import json
 
@@ -12,7 +12,7 @@ def args(**parameters: str) -> dict[str, str]:
 
 
 def test_parameters_are_read_and_those_left_out_have_their_defaults() -> None:
-    """What a repository's configuration does not name is as the package has it."""
+    """Parameters that the configuration leaves out have the package's defaults."""
     assert ServingSettings.from_triton(args(slots="4")) == ServingSettings(slots=4)
     assert ServingSettings.from_triton(args(threads="0", max_requests="8")) == ServingSettings(max_requests=8)
 
@@ -22,6 +22,6 @@ def test_parameters_are_read_and_those_left_out_have_their_defaults() -> None:
     [("slots", "0", "slots is 0"), ("max_requests", "many", "max_requests is 'many'"), ("threads", "-1", "threads is")],
 )
 def test_a_wrong_parameter_is_named(name: str, value: str, reason: str) -> None:
-    """Triton shows the reason when it cannot load the model."""
+    """An invalid parameter raises an error that names it, which Triton shows when it cannot load the model."""
     with pytest.raises(ValueError, match=reason):
         ServingSettings.from_triton(args(**{name: value}))

@@ -1,4 +1,4 @@
-"""Official sizes that cannot be had here, by random weights of their shape.
+"""Official sizes of which no real weights are available here, with random weights.
 
 `reference/shapes.json` holds what transformers gave with the same weights: encoder and logits in float64, greedy
 tokens. Where time binds, a size has fewer layers: `reference_tools.recording.CUTS`.
@@ -19,7 +19,7 @@ from whisperline_models.engine import logit_filters
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
 
-OFTEN = ("distil-small.en", "large-v3")  # the others take a gigabyte and seconds each, and differ in width alone
+OFTEN = ("distil-small.en", "large-v3")  # always run; the others differ only in width and take a gigabyte each
 DEEP = 20  # layers of the width of large-v3: 2.6 GB with the vocabulary
 Recorded = Callable[[str], list[dict[str, Any]]]
 
@@ -45,7 +45,7 @@ def test_any_size_gives_what_the_reference_gives(name: str, recorded: Recorded, 
 
 
 def _choices(engine: Engine, logits: NDArray[np.float32]) -> list[int]:
-    """Return what the logit filters choose at each step of a text without timestamps."""
+    """Return the token that the logit filters choose at each step of a text without timestamps."""
     masks = logit_filters.filter_masks(engine.tokenizer)
     chosen: list[int] = []
     for row in logits:
@@ -56,7 +56,7 @@ def _choices(engine: Engine, logits: NDArray[np.float32]) -> list[int]:
 
 @pytest.mark.large  # writes three gigabytes, and takes seven of memory
 def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> None:
-    """A decoder of over 2 GB gives what it gives without the layers that write zeros, which are most."""
+    """A decoder of over 2 GB gives the same output as without most of its layers, which here write zeros."""
     shallow = cut_checkpoint("large-v3", cache)
     blocks = [name for name in shallow.tensors if name.startswith("decoder.blocks.0.")]
     idle = {
@@ -75,4 +75,4 @@ def test_more_than_protobuf_holds_is_exported(cache: Path, tmp_path: Path) -> No
     deep_logits, shallow_logits = logits
     np.testing.assert_allclose(
         deep_logits, shallow_logits, rtol=0, atol=1e-5
-    )  # keys of more layers in one product are rounded otherwise
+    )  # with more layers, the product that makes their keys is rounded differently

@@ -14,7 +14,7 @@ from whisperline_models.engine.timing import dtw, find_alignment, median_filter,
 @settings(deadline=None)
 @given(width=st.integers(4, 40), seed=st.integers(0, 2**32 - 1))
 def test_the_running_median_is_the_median(width: int, seed: int) -> None:
-    """It is what sorting every seven neighbours gives, ends reflected."""
+    """The filter gives the same as sorting every seven neighbours, with reflected ends."""
     values = np.random.default_rng(seed).normal(size=(2, width)).astype(np.float32)
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(values, [(0, 0), (3, 3)], mode="reflect"), 7, axis=1)
     np.testing.assert_array_equal(median_filter(values), np.median(windows, axis=2))
@@ -31,7 +31,7 @@ def cheapest(cost: NDArray[np.float64]) -> float:
 @settings(deadline=None)
 @given(n=st.integers(1, 9), m=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
 def test_the_path_is_monotonic_and_cheapest(n: int, m: int, seed: int) -> None:
-    """The path goes from corner to corner by single steps and costs what the plain recursion finds."""
+    """The path goes from corner to corner in single steps, at the cost that the plain recursion finds."""
     cost = np.random.default_rng(seed).normal(size=(n, m))
     first, last = dtw(cost)
     assert (first[0], last[-1]) == (0, m - 1)
@@ -42,7 +42,7 @@ def test_the_path_is_monotonic_and_cheapest(n: int, m: int, seed: int) -> None:
 
 
 def test_tokens_start_where_attention_moves() -> None:
-    """Attention that dwells twenty frames on each token puts the starts twenty frames apart."""
+    """If attention stays on each token for twenty frames, the starts are twenty frames apart."""
     n_tokens, n_frames = 6, 120
     weights = np.full((2, n_tokens, n_frames), 1e-3, np.float32)
     for token in range(n_tokens):
@@ -52,7 +52,7 @@ def test_tokens_start_where_attention_moves() -> None:
 
 
 def test_a_token_that_attends_to_nothing_heard_spoils_no_other() -> None:
-    """All of its attention lies behind the audio: its own row says nothing, the others are as they were."""
+    """A token whose attention is all after the audio does not change the times of the others."""
     n_tokens, n_frames = 6, 120
     weights = np.full((2, n_tokens, n_frames), 1e-3, np.float32)
     for token in range(n_tokens):
@@ -62,7 +62,7 @@ def test_a_token_that_attends_to_nothing_heard_spoils_no_other() -> None:
 
 
 def test_punctuation_joins_its_word() -> None:
-    """A closing mark joins the word before it, an opening one the word after, and neither has a time."""
+    """A closing mark joins the previous word, an opening mark the next one, and neither changes its times."""
     words = [(' "', [1]), ("Yes", [2]), (",", [3]), (" sir", [4]), (".", [5])]
     timed = time_words(words, np.arange(6.0) / 4, [0.5] * 5)
     assert [word.word for word in timed] == [' "Yes,', " sir."]
@@ -70,7 +70,7 @@ def test_punctuation_joins_its_word() -> None:
 
 
 def test_pieces_without_a_space_are_one_word() -> None:
-    """An apostrophe does not end a word where spaces do; where nothing does, characters stay apart."""
+    """In a language with spaces, an apostrophe does not end a word; in one without, characters stay separate."""
     words = [(" d", [1]), ("'accord", [2]), (" oui", [3])]
     joined = time_words(words, np.arange(4.0), [0.5, 0.5, 0.5])
     assert [(word.word, word.start_s, word.end_s) for word in joined] == [(" d'accord", 0, 2), (" oui", 2, 3)]

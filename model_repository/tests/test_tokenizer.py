@@ -48,7 +48,7 @@ def test_tokens_are_the_references(
 
 @pytest.mark.parametrize("n_vocab", [ENGLISH, CANTONESE])
 def test_a_tokenizer_of_another_size_is_refused(n_vocab: int, multilingual: Checkpoint) -> None:
-    """Tokens that would all be one off are found out before anything is exported."""
+    """A tokenizer whose ids would be off by one is refused before anything is exported."""
     with pytest.raises(ValueError, match="it is not of these weights"):
         Tokenizer.from_json(multilingual.tokenizer_json, n_vocab)
 
@@ -56,7 +56,7 @@ def test_a_tokenizer_of_another_size_is_refused(n_vocab: int, multilingual: Chec
 @settings(deadline=None)
 @given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40))
 def test_words_joined_are_the_text(tokenizer: Tokenizer, text: str) -> None:
-    """Splitting loses and invents nothing, tokens nor characters, in spaced and unspaced languages."""
+    """Splitting neither loses nor adds tokens or characters, in languages with and without spaces."""
     tokens = tokenizer.encode(text)
     for language in ("en", "zh"):
         words = tokenizer.split_to_word_tokens(tokens, language)
@@ -65,7 +65,7 @@ def test_words_joined_are_the_text(tokenizer: Tokenizer, text: str) -> None:
 
 
 def test_words_are_split_at_spaces_and_punctuation(tokenizer: Tokenizer) -> None:
-    """Pieces of a word stay together; punctuation stands alone."""
+    """The tokens of a word stay together; punctuation is separate."""
     tokens = tokenizer.encode(" Unbelievable, Mr. Featherstonehaugh!")
     assert [word for word, _ in tokenizer.split_to_word_tokens(tokens, "en")] == [
         " Unbelievable", ",", " Mr", ".", " Featherstonehaugh", "!",
@@ -73,6 +73,6 @@ def test_words_are_split_at_spaces_and_punctuation(tokenizer: Tokenizer) -> None
 
 
 def test_another_tokenizer_is_refused() -> None:
-    """A tokenizer without Whisper's tokens fails with the one that is missing."""
+    """A tokenizer without Whisper's special tokens is refused, and the error names the missing one."""
     with pytest.raises(ValueError, match="it is not Whisper's"):
         Tokenizer.from_json(b'{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{},"merges":[]}}', 10)

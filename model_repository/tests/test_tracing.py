@@ -63,7 +63,7 @@ def submit(served: Engine, tracing: Tracing) -> Submit:
 
 @pytest.fixture
 def finish_all(served: Engine, tracing: Tracing) -> Callable[[], None]:
-    """Serve what was submitted, until its spans are made."""
+    """Let the engine serve the submitted requests, and wait until their spans are made."""
 
     def finish() -> None:
         while served.work():
@@ -110,7 +110,7 @@ def test_each_stage_is_a_span_of_the_senders_trace(
 def test_each_attempt_has_spans_of_its_own(
     served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter
 ) -> None:
-    """A text that is decoded again shows where the time went: at which temperature, over which window."""
+    """The spans of a text that is decoded again show the temperature and the window of each attempt."""
     noise = np.random.default_rng(0).normal(0, 0.2, 16_000 * 4).astype(np.float32)
     submit(Request(noise, temperatures=(0.0, 1.0)))
     finish_all()
@@ -124,7 +124,7 @@ def test_each_attempt_has_spans_of_its_own(
 def test_requests_of_one_batch_are_linked(
     served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter
 ) -> None:
-    """Who shared a unit of work is a link away, and the most rows are told."""
+    """A request's span links to the requests that shared a unit with it, and has the largest number of rows."""
     for _ in range(3):
         submit(SILENCE)
     finish_all()
@@ -137,7 +137,7 @@ def test_requests_of_one_batch_are_linked(
 
 
 def test_links_are_bounded() -> None:
-    """However many share its batches, a request keeps no more than a few of them."""
+    """A request keeps a limited number of links, however many requests share its batches."""
     timelines = [Timeline(object()) for _ in range(3 * MAX_PEERS)]
     timelines[0].add_peers(timelines)
     assert len(timelines[0].peers) == MAX_PEERS
@@ -146,7 +146,7 @@ def test_links_are_bounded() -> None:
 def test_an_error_is_told_by_its_kind(
     served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter, tracing: Tracing
 ) -> None:
-    """A refused or cancelled request has a span of its own; what its error says may quote options and is left out."""
+    """A refused or cancelled request has a span with its kind of error, but not the text, which may quote options."""
     submit(SILENCE, is_cancelled=lambda: True)
     finish_all()
     refused = tracing.begin("")
@@ -159,13 +159,13 @@ def test_an_error_is_told_by_its_kind(
         assert span.status.status_code is StatusCode.ERROR
         assert not span.events
         assert "secret" not in span.to_json()
-    assert full.parent is None  # without a context the request is a trace of its own
+    assert full.parent is None  # without a context, the request begins a trace of its own
 
 
 def test_what_was_said_is_in_no_span(
     served: Engine, submit: Submit, finish_all: Callable[[], None], exporter: InMemorySpanExporter, english: list[Clip]
 ) -> None:
-    """Neither words, nor tokens, nor the prompt."""
+    """No span contains words, tokens or the prompt."""
     clip = next(clip for clip in english if 3 < clip.duration_s < 8)
     options = b'{"prompt": "Featherstonehaugh", "words": true}'
     outcomes = submit(Request.parse(clip.read(), options, served.tokenizer.languages))
@@ -179,13 +179,13 @@ def test_what_was_said_is_in_no_span(
 
 
 def test_a_request_that_is_not_sampled_has_no_timeline() -> None:
-    """The engine then notes nothing for it."""
+    """The engine records no times for a request that is not sampled."""
     assert Tracing(TracerProvider(sampler=ALWAYS_OFF), "3").begin(PARAMETERS) is None
 
 
 @pytest.mark.parametrize("traceparent", ["", "nonsense", "00-0-0-00", 7])
 def test_a_wrong_context_begins_a_trace(tracing: Tracing, traceparent: object) -> None:
-    """What cannot be read is passed over: it is no reason to refuse a request."""
+    """An unreadable `traceparent` is ignored, and the request begins a trace of its own."""
     span = tracing.begin(json.dumps({"traceparent": traceparent}))
     assert span is not None
     assert span.context.is_valid
@@ -194,7 +194,7 @@ def test_a_wrong_context_begins_a_trace(tracing: Tracing, traceparent: object) -
 def test_the_result_does_not_depend_on_tracing(
     served: Engine, submit: Submit, finish_all: Callable[[], None], english: list[Clip]
 ) -> None:
-    """A traced request gives what it gives untraced."""
+    """A request has the same result with and without tracing."""
     clip = next(clip for clip in english if 3 < clip.duration_s < 8)
     request = Request.parse(clip.read(), b"{}", served.tokenizer.languages)
     outcomes = submit(replace(request))
@@ -213,7 +213,7 @@ def test_the_result_does_not_depend_on_tracing(
 def test_the_environment_names_the_service(
     variables: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """OpenTelemetry's own variables stand above the default."""
+    """OpenTelemetry's own variables override the default name."""
     for variable in ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"):
         monkeypatch.delenv(variable, raising=False)
     for variable, value in variables.items():

@@ -29,7 +29,7 @@ UPPER_HALF = {"large-v3-turbo": (2, 3), "distil-large-v3": (1,), "tiny.en": (2, 
 
 @pytest.mark.parametrize("name", UPPER_HALF)
 def test_alignment_heads_are_the_later_half_where_none_are_named(name: str) -> None:
-    """The reference's default: every head of the layers from the middle on."""
+    """The default is the reference's: every head of the layers in the later half."""
     dims = SHAPES[name]
     later_half = tuple((layer, head) for layer in UPPER_HALF[name] for head in range(dims.n_text_head))
     assert choose_alignment_heads(None, dims) == later_half
@@ -38,14 +38,14 @@ def test_alignment_heads_are_the_later_half_where_none_are_named(name: str) -> N
 
 
 def test_the_heads_of_a_teacher_are_not_taken() -> None:
-    """A distilled model that names layers which it does not have gets the default."""
+    """A distilled model that names heads in layers that it lacks gets the default."""
     pupil = SHAPES["distil-large-v3"]
     assert choose_alignment_heads([[7, 0], [10, 17], [1, 3]], pupil) == choose_alignment_heads(None, pupil)
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_is_read_off_weights_of_it(name: str, checkpoint: Checkpoint, multilingual: Checkpoint) -> None:
-    """The sizes of every official model are found in its tensors, whatever the number of layers."""
+    """The dimensions of every official model are derived from its tensors, whatever the number of layers."""
     narrow = replace(with_layers(SHAPES[name], 2, 1), n_audio_state=64, n_text_state=64, n_audio_head=1, n_text_head=1)
     tokenizer = (checkpoint if name.endswith(".en") else multilingual).tokenizer_json
     drawn = random_checkpoint(name, narrow, tokenizer, seed=1)
@@ -54,7 +54,7 @@ def test_a_shape_is_read_off_weights_of_it(name: str, checkpoint: Checkpoint, mu
 
 
 def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
-    """A tokenizer that lacks the merge of a space and "t" gets it; a whole one stays as it is."""
+    """A tokenizer that lacks the merge of a space and "t" gets it; any other is not changed."""
     whole = multilingual.tokenizer_json
     assert restore_first_merge(whole) == whole
     damaged = json.loads(whole)
@@ -70,7 +70,7 @@ def test_a_merge_that_is_missing_is_put_back(multilingual: Checkpoint) -> None:
 def test_half_precision_in_shards_is_read(
     dtype: type[np.generic], small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """Weights in 16 bits, in the shards that an index names, come back as float32."""
+    """16-bit weights in several shards are read as float32."""
     transformers_folder.save(small, tmp_path, tokenizer)
     whole = huggingface.load(tmp_path, "whole")
     (tmp_path / "model.safetensors").unlink()
@@ -90,7 +90,7 @@ def test_half_precision_in_shards_is_read(
 
 
 def test_a_tokenizer_of_other_weights_is_refused(small: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """A vocabulary of another size is an error that names the source, before anything is exported."""
+    """A tokenizer of another size is refused before the export, with an error that names the source."""
     transformers_folder.save(small, tmp_path, tokenizer)
     rows = {k: v[:-1] if k == "decoder.token_embedding.weight" else v for k, v in small.tensors.items()}
     transformers_folder.save(replace(small, tensors=rows), tmp_path, tokenizer)
@@ -101,7 +101,7 @@ def test_a_tokenizer_of_other_weights_is_refused(small: Checkpoint, tokenizer: T
 def test_a_huggingface_folder_gives_the_same_weights(
     checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    """Written as `transformers` writes it and read again, every tensor, size and head is the same."""
+    """A model written in `transformers`' format and read again has the same tensors, dimensions and heads."""
     transformers_folder.save(checkpoint, tmp_path, tokenizer)
     again = load_checkpoint(str(tmp_path), tmp_path)
     assert (again.dimensions, again.alignment_heads) == (checkpoint.dimensions, checkpoint.alignment_heads)
@@ -110,7 +110,7 @@ def test_a_huggingface_folder_gives_the_same_weights(
 
 
 def test_other_weights_are_refused(checkpoint: Checkpoint, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    """With a checksum given, weights of another one are not exported."""
+    """Weights that do not have the given checksum are not exported."""
     transformers_folder.save(checkpoint, tmp_path, tokenizer)
     with pytest.raises(SourceError, match="sha256 is"):
         load_checkpoint(str(tmp_path), tmp_path, sha256="0" * 64)
@@ -118,7 +118,7 @@ def test_other_weights_are_refused(checkpoint: Checkpoint, tokenizer: Tokenizer,
 
 @pytest.mark.parametrize("source", ["tiny.de", "./nowhere", "/nowhere/at/all"])
 def test_an_unknown_source_is_named(source: str, tmp_path: Path) -> None:
-    """The command fails with a line that says which sources there are."""
+    """The command fails with a line that lists the possible sources."""
     result = CliRunner().invoke(app, ["export", source, "--output", str(tmp_path / "staged"), "--cache", str(tmp_path)])
     assert result.exit_code == 1
     assert "is no folder, no hub id" in " ".join(result.output.split())
@@ -148,7 +148,7 @@ def _string(text: str) -> bytes:
 def test_ctranslate2_files_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, variables: dict[str, NDArray[Any]], cut: int
 ) -> None:
-    """Variables are read as they were written; a file that ends early is refused, never half read."""
+    """A complete file gives the variables that were written; a file that ends early is refused."""
     header = struct.pack("<I", 6) + _string("WhisperSpec") + struct.pack("<II", 3, len(variables))
     data = header + b"".join(_variable(*item) for item in variables.items())
     path = tmp_path_factory.mktemp("ct2") / "model.bin"

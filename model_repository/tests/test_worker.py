@@ -1,4 +1,4 @@
-"""The thread around the engine: bounded, drained at its close, and rid of those who do not wait."""
+"""The engine's thread: its limit on requests, its drain at close, and its handling of cancelled requests."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ LIMIT_S = 60
 
 
 class Answers:
-    """Collects outcomes; `wait` until so many have come."""
+    """Collects outcomes; `wait` waits for a number of them."""
 
     def __init__(self) -> None:
         self.outcomes: list[Result | Exception] = []
@@ -35,14 +35,14 @@ class Answers:
 
 @pytest.fixture(scope="module")
 def worker(served: Engine) -> Iterator[Worker]:
-    """Over the engine as served, with room for three of a lane."""
+    """A worker with the served engine and room for three requests of each lane."""
     worker = Worker(served, max_requests=3)
     yield worker
     worker.close()
 
 
 def test_what_was_queued_is_answered_before_the_thread_ends(served: Engine) -> None:
-    """Closing waits for every answer, and nothing is taken afterwards."""
+    """Closing waits for every answer, and no request is accepted afterwards."""
     worker, answers = Worker(served, max_requests=5), Answers()
     for _ in range(5):
         worker.submit(SILENCE, answers)
@@ -53,7 +53,7 @@ def test_what_was_queued_is_answered_before_the_thread_ends(served: Engine) -> N
 
 
 def test_a_full_lane_refuses_and_takes_again(worker: Worker) -> None:
-    """The fourth of a lane is refused while three are held, another lane is not, and room comes back."""
+    """The fourth request of a lane is refused until one of three is answered; another lane is not affected."""
     answers, gate = Answers(), threading.Event()
     held = threading.Event()
 
@@ -75,8 +75,8 @@ def test_a_full_lane_refuses_and_takes_again(worker: Worker) -> None:
     answers.wait(6)
 
 
-def test_who_has_gone_costs_no_work(worker: Worker) -> None:
-    """A request that is cancelled before its turn ends at once; the one behind it is served."""
+def test_a_cancelled_request_costs_no_work(worker: Worker) -> None:
+    """A request that is cancelled before its first unit of work ends without any; the next one is served."""
     answers = Answers()
     worker.submit(SILENCE, answers, lambda: True)
     worker.submit(SILENCE, answers)
@@ -85,8 +85,8 @@ def test_who_has_gone_costs_no_work(worker: Worker) -> None:
     assert isinstance(answers.outcomes[1], Result)
 
 
-def test_an_answer_that_cannot_be_delivered_disturbs_nobody(worker: Worker) -> None:
-    """What fails while one request is answered is not seen by those that share its steps."""
+def test_an_answer_that_cannot_be_delivered_disturbs_no_other(worker: Worker) -> None:
+    """If delivering an answer fails, the requests in the same batch are not affected."""
     answers = Answers()
 
     def broken(outcome: Result | Exception) -> None:
@@ -100,7 +100,7 @@ def test_an_answer_that_cannot_be_delivered_disturbs_nobody(worker: Worker) -> N
 
 
 class Scripted:
-    """An engine that does one request a unit and notes when each had come."""
+    """A stand-in engine that does one request per unit and records when each arrived."""
 
     def __init__(self) -> None:
         self.arrived_s: list[float] = []
@@ -126,8 +126,8 @@ class Scripted:
         return True
 
 
-def test_a_request_has_come_when_it_was_submitted() -> None:
-    """The unit that is under way then is part of its wait."""
+def test_a_request_arrives_when_it_is_submitted() -> None:
+    """A request's arrival is the time of its submission, even during a unit of work."""
     engine, answers = Scripted(), Answers()
     worker = Worker(engine, max_requests=5)  # type: ignore[arg-type]
     worker.submit(SILENCE, answers)
@@ -140,8 +140,8 @@ def test_a_request_has_come_when_it_was_submitted() -> None:
     assert max(engine.arrived_s) <= before_s
 
 
-def test_a_warm_up_that_fails_is_told() -> None:
-    """What went wrong in the thread is raised where the worker is made."""
+def test_a_failed_warm_up_is_raised() -> None:
+    """The constructor of the worker raises the error of a failed warm-up."""
     engine = Scripted()
     engine.warm_up = lambda: 1 / 0  # type: ignore[assignment,method-assign]
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""Make versions of Whisper for Triton, judge them, bring them into service, and run them.
+"""Make versions of Whisper for Triton, compare them, bring them into service, and run them.
 
     weights/   read a checkpoint from a package, a folder or the Hugging Face hub
     export/    write it as a version: ONNX graphs, tokenizer, code and manifest
@@ -7,7 +7,8 @@
     cli/       the command `whisperline-models`
     engine/    decode with Whisper on ONNX Runtime; every version carries a copy
     serving/   Triton's Python backend around the engine; every version carries a copy
-    routing/   Triton's model that tells which version serves a session
+    routing/   the Triton model that returns the version for a session
 
-Imports run from `cli` down to `weights` and `engine`. This file imports nothing: the probe runs every few seconds.
+Imports go from `cli` down to `weights` and `engine`, never up. This file imports nothing, because the probe runs every
+few seconds and must start fast.
 """

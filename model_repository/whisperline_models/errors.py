@@ -13,7 +13,7 @@ The engine and the routing have errors of their own, because copies of them run 
 
 
 class ModelError(Exception):
-    """An error that the user of the command line can act upon. Its text says how."""
+    """An error that the user of the command line can act on. Its text says how."""
 
 
 class SourceError(ModelError):

@@ -1,6 +1,7 @@
-"""Files and folders that appear whole or not at all, and their checksums.
+"""Write files and folders atomically, and compute checksums.
 
-Each is written beside its place, flushed to the disk and renamed into it. Neither a reader nor a crash sees half of it.
+A file or folder is written under a temporary name on the same file system, flushed to the disk, and renamed. So it
+appears whole or not at all, to readers and after a crash.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ UNFINISHED = ".unfinished-"  # a killed process may leave files and folders with
 
 @contextmanager
 def atomic_folder(target: Path, scratch: Path) -> Iterator[Path]:
-    """Yield a new folder to fill, and rename it to `target` afterwards.
+    """Yield a new, empty folder, and rename it to `target` after the block.
 
-    `scratch` is where it is filled, on the file system of `target`. An error inside the block leaves nothing behind.
-    Raises `FileExistsError` if `target` exists.
+    The folder is made inside `scratch`, which must be on the file system of `target`. An error in the block leaves
+    nothing behind. Raises `FileExistsError` if `target` exists.
     """
     if target.exists():
         raise FileExistsError(target)
     for folder in (scratch, target.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    # a folder inside the temporary one, which is still there to be deleted after the rename
+    # Rename a folder inside the temporary one, so that the latter still exists when `TemporaryDirectory` deletes it.
     with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=scratch) as temporary:
         written = Path(temporary) / "written"
         written.mkdir()
         yield written
-        # first the content, then the name: after a crash a name must not stand for content that never came to the disk
+        # Flush the content before the rename: after a crash, the name must not exist without its content.
         for path in [*written.rglob("*"), written]:
             fsync(path)
         written.rename(target)
@@ -47,14 +48,14 @@ def write_atomically(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
         file.flush()
-        os.fchmod(file.fileno(), 0o644)  # mkstemp lets its owner alone read, but Triton runs as another user
+        os.fchmod(file.fileno(), 0o644)  # mkstemp's mode allows only the owner to read, but Triton is another user
         os.fsync(file.fileno())
     Path(name).replace(path)
     fsync(path.parent)
 
 
 def fsync(path: Path) -> None:
-    """Bring a file, or the list of names in a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -63,6 +64,6 @@ def fsync(path: Path) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file. The file is read in pieces."""
+    """Return the hexadecimal SHA-256 of a file, which may be larger than the memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""The `manifest.json` of a version: what it was made from, the checksum of every file, and how it passed its gate."""
+"""The `manifest.json` of a version: its source, the checksum of every file, and the result of its gate."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MANIFEST = "manifest.json"
 
 
 class Gate(BaseModel):
-    """The result of `verify`. It holds for the content with the digest `content`, and for no other.
+    """The result of `verify`. It is valid only for the version whose digest is `content`.
 
-    Word error rates are fractions over the clips with speech. `against` is the digest of the version that was in
+    Word error rates are fractions, over the clips with speech. `against` is the digest of the version that was in
     service, None if there was none.
     """
 
@@ -53,9 +53,9 @@ class Waiver(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The manifest of a version. Fields that only the engine reads are kept as they are."""
+    """The manifest of a version. Fields that only the engine reads are kept unchanged."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")  # without `extra` the engine's fields would be lost
+    model_config = ConfigDict(frozen=True, extra="allow")  # without `extra`, the engine's fields would be lost
 
     model: str
     precision: str
@@ -67,8 +67,8 @@ class Manifest(BaseModel):
 
     @property
     def content(self) -> str:
-        """The digest of all that makes the version: checksums of its files and every field but gate and waiver."""
-        # The order of keys must not matter: the manifest is read and written again by newer tools.
+        """The digest that identifies the version: of its files' checksums and every field but gate and waiver."""
+        # The order of keys must not matter, because newer tools may read and rewrite the manifest.
         fields = self.model_dump(mode="json", exclude={"gate", "waiver"}, exclude_none=True)
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -100,11 +100,11 @@ class Manifest(BaseModel):
 
 
 def file_checksums(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file of a version but its manifest, by the file's path in the folder."""
+    """Return the SHA-256 of every file of a version except its manifest, by the file's path in the folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): sha256_of_file(path) for path in files if path != folder / MANIFEST}
 
 
 def utc_now() -> str:
-    """Return the time in UTC, as manifests have it."""
+    """Return the current time in UTC, in the ISO 8601 format of manifests."""
     return datetime.now(UTC).isoformat(timespec="seconds")

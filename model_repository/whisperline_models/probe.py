@@ -1,10 +1,10 @@
-"""Tell whether the Triton of this container serves: `python -m whisperline_models.probe` exits with 0, or 1 and a line.
+"""Check the Triton server of this container: `python -m whisperline_models.probe` exits with 0, or prints why not.
 
-Triton is ready when both models are ready and the process of each version lives. The second is checked here because
-Triton goes on calling a version ready after its process has died, and does not start it again.
+A server is ready when both models are ready and the process of each version is alive. The probe looks at the processes
+itself, because Triton still reports a version as ready after its process has died, and does not restart it.
 
-`--live` asks for less: the server answers, and no version that it calls ready has lost its process. A server that is
-still loading is live. The probe runs often, so it imports the standard library alone.
+`--live` checks less: the server answers, and no version that it reports as ready has lost its process. A server that is
+still loading is live. The probe runs often, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pathlib import Path
 MODELS = ("whisper", "whisper_rollout")
 PORT = 8000
 TIMEOUT_S = 3.0
-STUB = b"triton_python_backend_stub"  # the program of a version's process
+STUB = b"triton_python_backend_stub"  # the program that Triton starts for each version
 
 
 def problem(*, live_only: bool, port: int = PORT, processes: Path = Path("/proc")) -> str | None:
-    """Return what is wrong, None if nothing is. Raises `OSError` if the server does not answer."""
+    """Return a description of the first problem, None if there is none. Raises `OSError` if the server is silent."""
     if _ask(port, "GET", "/v2/health/live")[0] != 200:
         return "the server is not live"
     if not live_only:
         unready = [model for model in MODELS if _ask(port, "GET", f"/v2/models/{model}/ready")[0] != 200]
         if unready:
             return f"not ready: {', '.join(unready)}"
-    # Triton reports a version whose process has died as READY, so the processes are looked at, too
+    # Triton reports a version as READY even after its process has died, so compare with the running processes.
     index = json.loads(_ask(port, "POST", "/v2/repository/index")[1])
     ready = {(entry["name"], entry["version"]) for entry in index if entry.get("state") == "READY"}
     dead = ready - running_versions(processes)
@@ -38,11 +38,11 @@ def problem(*, live_only: bool, port: int = PORT, processes: Path = Path("/proc"
 
 
 def running_versions(processes: Path) -> set[tuple[str, str]]:
-    """Return model and version of every process that Triton has started for one, read from a folder such as /proc."""
+    """Return model and version of every process that Triton runs for one. `processes` is a folder such as /proc."""
     found = set()
     for command in processes.glob("[0-9]*/cmdline"):
         try:
-            words = command.read_bytes().split(b"\0")  # empty for a process that has ended and is not yet waited for
+            words = command.read_bytes().split(b"\0")  # empty for a zombie process
         except OSError:
             continue
         if words[0].endswith(STUB) and len(words) > 1:
@@ -63,7 +63,7 @@ def _ask(port: int, method: str, path: str) -> tuple[int, bytes]:
 
 
 def main() -> None:
-    """Exit with status 1 and a line that says what is wrong, or with 0."""
+    """Exit with 0, or with 1 and a line that describes the problem."""
     try:
         found = problem(live_only="--live" in sys.argv[1:])
     except OSError as error:

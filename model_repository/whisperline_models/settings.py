@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class ModelSettings(BaseSettings):
-    """The defaults of options. Each command reads them when it is called."""
+    """The defaults of command line options. Each command reads them when it is called."""
 
     model_config = SettingsConfigDict(env_prefix="WHISPERLINE_MODEL_", frozen=True)
 

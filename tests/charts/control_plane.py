@@ -1,4 +1,4 @@
-"""Run Kubernetes' own API server and its store on loopback. What it accepts, a cluster accepts; no pod runs in it."""
+"""Run Kubernetes' own API server and its store on loopback. It accepts what a cluster accepts, but runs no pods."""
 
 import json
 import ssl
@@ -113,7 +113,7 @@ def schema_definition(api: str, kind: str, like: str | None = None) -> Object:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        # Without the approval the server takes no group of kubernetes' own names.
+        # Without this annotation, the server refuses groups under Kubernetes' own domains.
         "metadata": {
             "name": f"{plural}.{group}",
             "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},

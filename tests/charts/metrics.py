@@ -37,7 +37,7 @@ def of_process(name: str) -> dict[str, Metric]:
         if isinstance(metric, kinds.MetricWrapperBase):
             (family,) = metric.describe()
             full = f"{family.name}_total" if family.type == "counter" else family.name
-            # The client has no public way to a metric's labels; if this one goes, every test of queries fails.
+            # The client has no public access to a metric's labels; without this one, every test of queries fails.
             found[full] = Metric(full, family.type, frozenset(metric._labelnames))
     return found
 

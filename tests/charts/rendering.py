@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def merged_values(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge values as several --values files are merged: maps key by key; of everything else the last one counts."""
+    """Merge values as Helm merges several --values files: maps key by key; for everything else, the last one wins."""
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -82,7 +82,7 @@ def validate(objects: Iterable[Object]) -> None:
 
 
 def label(found: Object) -> str:
-    """Return how messages call an object."""
+    """Return the name of an object for messages."""
     return f"{found.get('kind')}/{found.get('metadata', {}).get('name')}"
 
 

@@ -19,7 +19,7 @@ pytestmark = [
 ]
 
 PROGRAMS = Path(os.environ.get("WHISPERLINE_CLUSTER", ""))
-# These projects publish no Go module that can be had: their definitions are made from the schemas.
+# No Go module with the definitions of these projects is available, so they are made from the schemas.
 WITHOUT_MODULE = [
     ("kafka.strimzi.io/v1", "Kafka"),
     ("kafka.strimzi.io/v1", "KafkaNodePool"),

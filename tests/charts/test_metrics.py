@@ -38,12 +38,12 @@ def documented(section: str) -> dict[str, Metric]:
 
 @pytest.mark.parametrize("process", metrics.PROCESSES)
 def test_the_table_of_a_process_is_its_registry(process: str) -> None:
-    """Every metric stands in it with its type and labels, and no other does."""
+    """The document lists every metric with its type and labels, and no other."""
     assert documented(process) == metrics.of_process(process)
 
 
 def test_the_table_of_the_model_is_its_code() -> None:
-    """Its two common labels stand above the table."""
+    """The document names the two common labels of the model's metrics above their table."""
     common = {"version", "model_instance"}
     wanted = {name: Metric(name, found.type, found.labels - common) for name, found in metrics.of_model().items()}
     assert documented("The model, in Triton") == wanted
@@ -71,7 +71,7 @@ def test_names_follow_the_scheme(section: str) -> None:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Yield each query that people are given outside the chart, with where it stands."""
+    """Yield each query in the dashboard and the documents, with its place."""
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", []):
             if panel["datasource"]["type"] == "prometheus":
@@ -90,7 +90,7 @@ QUERIES = dict(queries())
 
 @pytest.mark.parametrize("name", QUERIES)
 def test_a_query_names_series_and_labels_that_exist(name: str) -> None:
-    """A panel or a runbook with a name that was changed would show nothing, which looks like all is well."""
+    """Every metric and label in a panel or runbook exists; a wrong name would show nothing, as if all were well."""
     known = metrics.series()
     query = QUERIES[name]
     named = re.findall(r"(whisper(?:line)?_\w+)(?:{([^}]*)})?", query)
@@ -103,7 +103,7 @@ def test_a_query_names_series_and_labels_that_exist(name: str) -> None:
 
 
 def test_names_in_the_prose_exist() -> None:
-    """Runbooks and guides also speak of metrics outside of queries."""
+    """Metrics that runbooks and guides mention outside queries exist."""
     known = set(metrics.series()) | {name for process in metrics.PROCESSES for name in metrics.of_process(process)}
     known |= set(metrics.of_model())
     for path in REPOSITORY.glob("docs/**/*.md"):

@@ -19,7 +19,7 @@ VALUES = values_file("charts/whisperline/values.yaml")
 LOADED = helm_python.Chart.load(CHART)
 Path = tuple[str | int, ...]
 
-# What the chart gives by itself, so that `settings` must not.
+# Settings that the chart sets itself, so `settings` must not contain them.
 GIVEN: dict[str, tuple[type[ProcessSettings], set[str]]] = {
     "gateway": (
         Gateway,

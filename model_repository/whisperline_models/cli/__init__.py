@@ -1,4 +1,4 @@
-"""The command `whisperline-models`, which is also `whisperline models`."""
+"""The command `whisperline-models`, which is also available as `whisperline models`."""
 
 import typer
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Make versions of Whisper for Triton, and roll them out."""
 
 
-# in the order of `--help`, which is that of a version's life
+# The order in `--help` is the order in which a version goes through them.
 for command in (
     *(versions.export, versions.init, versions.assemble, versions.verify),
     *(rollout.publish, rollout.canary, rollout.promote, rollout.rollback, rollout.remove),

@@ -1,4 +1,4 @@
-"""The options that several commands have, and the printing of results and errors."""
+"""Options that several commands share, and functions that print results and errors."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ ShareOption = Annotated[str, typer.Option(help="of sessions for the canary, as 1
 
 
 def report(line: str) -> None:
-    """Print a line about what was done."""
+    """Print a line of progress."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-# An error that is not ours is a fault of this program, and shows its traceback.
+# Any other error is a bug in this program, and shows its traceback.
 @contextmanager
 def errors_of(step: str) -> Iterator[None]:
-    """Print an error that the user can act upon, and exit with 1."""
+    """Print an error that the user can act on, and exit with 1."""
     try:
         yield
     except ModelError as error:

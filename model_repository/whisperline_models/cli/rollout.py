@@ -1,4 +1,4 @@
-"""The commands that bring versions into service and out of it: `publish` to `remove`, and `list`."""
+"""The commands that bring versions into service and out of it, from `publish` to `remove`, and `list`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from whisperline_models.errors import ServerError
 if TYPE_CHECKING:
     from whisperline_models.rollout import Repository, Server
 
-# ruff: noqa: PLC0415 - what a command needs is imported when it is called: `whisperline` must start at once
+# ruff: noqa: PLC0415 - a command imports what it needs when it is called, so that `whisperline` starts at once
 # ruff: noqa: B006 - typer copies the empty list
 
 TritonOption = Annotated[
@@ -32,10 +32,10 @@ TritonOption = Annotated[
     typer.Option(
         "--triton",
         envvar="WHISPERLINE_MODEL_TRITON",
-        help="host:port of Triton's gRPC; repeatable, and every machine behind a name is meant",
+        help="host:port of Triton's gRPC; repeatable; stands for every machine behind a name",
     ),
 ]
-DRAIN_S = 30.0  # longer than a client remembers the routing and a request takes
+DRAIN_S = 30.0  # longer than a client caches the routing plus the time that a request takes
 
 
 def publish(
@@ -45,7 +45,7 @@ def publish(
     triton: TritonOption = [],
     without_gate: Annotated[str | None, typer.Option(help="publish without one, for this reason")] = None,
 ) -> None:
-    """Put a version into the repository as the next one and load it; only the first gets sessions at once."""
+    """Add a version to the repository under the next number and load it; only the first gets sessions at once."""
     from whisperline_models import rollout
 
     with errors_of("publish"), _opened(repository, triton) as (opened, servers):
@@ -93,7 +93,7 @@ def remove(
     triton: TritonOption = [],
     drain_s: Annotated[float, typer.Option(min=0, help="least seconds since the routing last changed")] = DRAIN_S,
 ) -> None:
-    """Unload a version that serves nobody, when its last requests are answered, and delete it."""
+    """Unload a version that serves no session, once its last requests are answered, and delete it."""
     from whisperline_models import rollout
 
     with errors_of("remove"), _opened(repository, triton) as (opened, servers):
@@ -101,7 +101,7 @@ def remove(
 
 
 def list_versions(*, repository: RepositoryOption, triton: TritonOption = []) -> None:
-    """Show the versions: gate, share of sessions, and where they are loaded."""
+    """Show the versions with their gates and shares of sessions, and where they are loaded."""
     from whisperline_models.manifest import Manifest
 
     with errors_of("list"), _opened(repository, triton) as (opened, servers):

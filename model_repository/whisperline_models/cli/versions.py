@@ -29,7 +29,7 @@ from whisperline_models.settings import ModelSettings
 if TYPE_CHECKING:
     from whisperline_models.gate import Verification
 
-# ruff: noqa: PLC0415 - what a command needs is imported when it is called: `whisperline` must start at once
+# ruff: noqa: PLC0415 - a command imports what it needs when it is called, so that `whisperline` starts at once
 
 _WAIVER = "made by `init`, for development"
 _EXPORTING = ".exporting-"  # the prefix of folders that a killed `init` may leave
@@ -68,20 +68,20 @@ def init(
     cache: CacheOption,
     keep: Annotated[bool, typer.Option("--keep", help="leave a repository that has versions as it is")] = False,
 ) -> None:
-    """Make a repository that serves a model, without a gate: for development."""
+    """Make a repository that serves one model without a gate, for development."""
     from whisperline_models.rollout import Repository, publish
 
     with errors_of("init"):
         if keep and Repository(repository).rollout() is not None:
             report(f"{repository} has versions already")
             return
-        with Repository(repository).changing():  # sweeps up what a killed command has left
+        with Repository(repository).changing():  # also removes what a killed command has left behind
             has_versions = bool(Repository(repository).versions())
         if has_versions:
             raise VersionError(f"{repository} has versions already: `export`, `verify` and `publish` another one")
         for left in repository.glob(f"{_EXPORTING}*"):
             rmtree(left)
-        # inside the repository: its volume has the room, and may be the only place that can be written to
+        # Export inside the repository: its volume has the space, and may be the only writable place.
         with TemporaryDirectory(prefix=_EXPORTING, dir=repository) as scratch:
             _export(source, Path(scratch) / "version", precision, None, cache)
             publish(Path(scratch) / "version", Repository(repository), (), _WAIVER, report)
@@ -109,7 +109,7 @@ def assemble(
     slots: Annotated[int | None, typer.Option(min=1, help="rows that decode together")] = None,
     max_requests: Annotated[int | None, typer.Option(min=1, help="requests of a lane at a time")] = None,
 ) -> None:
-    """Lay out the repository of a server that starts afresh, from versions in folders."""
+    """Make the repository of a server that is about to start, from versions in folders."""
     from whisperline_models import rollout
     from whisperline_models.rollout.repository import routing_errors
     from whisperline_models.routing.state import Rollout

@@ -1,4 +1,4 @@
-"""Runs the aligner's graph over a text, for the times of its tokens."""
+"""Run the aligner graph over a decoded text, to find when each of its tokens was spoken."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Aligner:
-    """Feeds a decoded text to the decoder once more, all of it at once, and times it by its cross-attention."""
+    """Times a decoded text by the decoder's cross-attention over the whole text, in one run of the graph."""
 
     def __init__(self, graphs: Graphs, spec: ModelSpec, device: Device, slots: Slots, tokenizer: Tokenizer) -> None:
         self._graph, self._device, self._slots, self._tokenizer = graphs.aligner, device, slots, tokenizer
@@ -35,9 +35,10 @@ class Aligner:
         n_samples: int,
         task: Task = "transcribe",
     ) -> NDArray[np.float64]:
-        """Return where each of these text tokens begins, and last where the text ends: seconds of the window.
+        """Return when each of these text tokens begins, and as the last element when the text ends.
 
-        `n_samples` is the length of the audio in the window. Attention behind it counts for nothing.
+        Times are in seconds from the start of the window. `n_samples` is the length of the audio in the window;
+        attention to frames after it is ignored.
         """
         tokenizer, device, graph = self._tokenizer, self._device, self._graph
         sot_sequence = tokenizer.sot_sequence(language, task)
@@ -46,7 +47,7 @@ class Aligner:
         for name, part in zip(self._names, self._slots.with_silence(window), strict=True):
             inputs[name] = part[None]
         binding = graph.io_binding()
-        for value in graph.get_inputs():  # layers behind the last alignment head are not in the graph
+        for value in graph.get_inputs():  # the graph stops at the layer of the last alignment head
             device.bind_input(binding, value.name, inputs[value.name])
         binding.bind_output("weights")
         device.run(graph, binding)

@@ -1,7 +1,7 @@
-"""Decodes windows row by row: greedy or sampled, each row at its own position and under its own filters.
+"""Decode a batch of windows, greedily or by sampling, each row at its own position and with its own filters.
 
-Source: `DecodingTask` of openai-whisper's `decoding.py`, whose greedy decoder and filters these are. There all rows of
-a batch begin and end together; here they come and go between any two steps.
+Source: `DecodingTask` of openai-whisper's `decoding.py`. There, all rows of a batch begin and end together; here, rows
+may join and leave the batch between any two steps.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodingTask:
-    """A window to decode after a prompt; `language` is the one in the prompt, unless that is to be detected.
+    """A window to decode after a prompt.
 
-    `temperature` 0 is greedy; above it tokens are drawn with `seed`.
+    `language` is the language in the prompt, a placeholder if the row is to detect it. `temperature` 0 decodes
+    greedily; above 0, tokens are sampled with `seed`.
     """
 
     window: Window
@@ -40,9 +41,9 @@ class DecodingTask:
 
 @dataclass(frozen=True)
 class DecodingResult:
-    """What came of a task: `tokens` without prompt and end, and a logarithmic probability for each.
+    """The result of a task: `tokens` without the prompt and <|endoftext|>, and the log probability of each.
 
-    `avg_logprob` counts the end, too. `ended` is False where the text was cut for its length.
+    `avg_logprob` includes that of <|endoftext|>. `ended` is False if the text reached the maximum length instead.
     """
 
     tokens: tuple[int, ...]
@@ -54,23 +55,23 @@ class DecodingResult:
 
 
 class Row:
-    """One task under way. It may leave its slot between any two steps, and go on later in any other."""
+    """One task in progress. It may leave its slot between any two steps and continue later in any other slot."""
 
     def __init__(self, task: DecodingTask, tokenizer: Tokenizer) -> None:
         self.task, self.prompt, self.language = task, task.prompt, task.language
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.no_speech_prob = 0.0
-        self.position = 0  # of the token that is fed next, in the prompt and the text after it
+        self.position = 0  # of the next input token, counted from the start of the prompt
         self.finished = False
-        self.kept: Kept | None = None  # the row's own keys and values, while it is in no slot
+        self.kept: Kept | None = None  # the row's self-attention keys and values, while it is in no slot
         self._tokenizer = tokenizer
         self._random = np.random.default_rng(task.seed)
-        # Where earlier text stands before the start, the language is detected in a step of its own (see `Prompt`).
+        # If earlier text precedes <|startoftranscript|>, the language is detected in a separate step (see `Prompt`).
         self._detects_first = task.prompt.language_index is not None and task.prompt.sot_index > 0
 
     def set_input(self, slots: Slots, slot: int) -> None:
-        """Write what the next step feeds this row, and what the row may choose after it."""
+        """Set this row's input token for the next step, and the filter on the token that the step chooses."""
         if self._detects_first:
             token = self.prompt.tokens[self.prompt.sot_index]
         elif self.position < len(self.prompt.tokens):
@@ -81,17 +82,17 @@ class Row:
         slots.set_input(slot, token, self.position, filtered)
 
     def take_output(self, slots: Slots, slot: int, masks: NDArray[np.float32]) -> None:
-        """Take what the step gave for this row, and go on by one position."""
+        """Read the step's output for this row and advance by one position."""
         if self._detects_first:
             self._detect_language(slots.logits(slot))
             self._detects_first = False
-            return  # the prompt begins at position 0, which the next step overwrites
+            return  # `position` stays 0: the next step overwrites the cache there with the prompt's first token
         if self.position == self.prompt.sot_index:
             logits = slots.logits(slot)
             self.no_speech_prob = float(np.exp(logits[self._tokenizer.no_speech] - log_sum_exp(logits)))
             if self.prompt.language_index is not None:
                 self._detect_language(logits)
-        if self.position >= len(self.prompt.tokens) - 1:  # the whole prompt was fed: this step chose a token
+        if self.position >= len(self.prompt.tokens) - 1:  # the whole prompt has been fed: this step chose a token
             token, logprob = slots.chosen(slot) if self.task.temperature == 0 else self._sample(slots, slot, masks)
             self.logprobs.append(logprob)
             if token == self._tokenizer.eot:
@@ -102,8 +103,8 @@ class Row:
         self.position += 1
 
     def result(self) -> DecodingResult:
-        """Return what came of a finished row."""
-        # `logprobs` has the end's too, and so the average is over one more than the tokens, as in the reference.
+        """Return the result of a finished row."""
+        # As in the reference, the average counts one more than the tokens: `logprobs` includes <|endoftext|>.
         average = sum(self.logprobs) / (len(self.tokens) + 1)
         ended = len(self.tokens) < self.prompt.sample_len
         logprobs = tuple(self.logprobs[: len(self.tokens)])
@@ -117,25 +118,25 @@ class Row:
     def _sample(self, slots: Slots, slot: int, masks: NDArray[np.float32]) -> tuple[int, float]:
         filtered = next_filter(self.tokens, timestamps=self.task.timestamps, tokenizer=self._tokenizer)
         logits = apply_filter(slots.logits(slot), filtered, masks, self._tokenizer)
-        # Gumbel-max: the largest of logits with Gumbel noise is a draw from their softmax.
+        # The Gumbel-max trick: the argmax of logits plus Gumbel noise is a sample from their softmax.
         noise = self._random.gumbel(size=logits.size)
         token = int(np.argmax(logits / self.task.temperature + noise))
         return token, float(logits[token]) - log_sum_exp(logits)
 
 
 class Decoder:
-    """The running rows of one batch. During a step they are in the first slots, without a gap."""
+    """The running rows of one batch. During a step they occupy the first slots, without gaps."""
 
     def __init__(self, slots: Slots, tokenizer: Tokenizer) -> None:
         self._slots = slots
         self._tokenizer = tokenizer
         self._masks = filter_masks(tokenizer)
-        self._running: list[Row | None] = []  # by slot; None is the gap of a row that has left
+        self._running: list[Row | None] = []  # by slot; None where a row has left
 
     def step(self, rows: Sequence[Row]) -> list[Row]:
-        """Choose the next token of exactly these rows; returns those that are finished.
+        """Run one step over exactly these rows, and return those that are finished.
 
-        Rows of the step before that are not among them leave their slots and may come back.
+        Rows of the previous step that are not among them leave their slots; a later call may bring them back.
         """
         for slot, row in enumerate(self._running):
             if row is not None and row not in rows:
@@ -162,7 +163,7 @@ class Decoder:
         return [row for row in running if row.finished]
 
     def _close_gaps(self) -> list[Row]:
-        """Move rows from the end into the gaps that no new row took: a step runs over the first slots only."""
+        """Move rows from the end into gaps that no new row filled, because a step runs over the first slots only."""
         while None in self._running:
             last = self._running.pop()
             if last is not None:

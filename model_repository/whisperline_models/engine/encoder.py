@@ -1,4 +1,4 @@
-"""From audio to windows: the spectrogram, and the encoder piece by piece."""
+"""Turn audio into encoded windows: the spectrogram, then the encoder, piece by piece."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from .graphs import Device, Graphs, ModelSpec
     from .slots import Window
 
-# What the encoder has made of one window so far: at first its spectrogram (n_mels, 2T), then the states (T, state)
-# between two pieces, an array of the device, and in the end a `Window`.
+# One window on its way through the encoder: before the first piece its spectrogram (n_mels, 2T) in host memory, between
+# two pieces the hidden states (T, n_audio_state) on the device, and after the last piece a `Window`.
 State = Any
 
 
 class Encoder:
-    """Encodes windows in `n_pieces`, so that the engine can do something else in between."""
+    """Encodes windows in `n_pieces` graph runs, so that the engine can do more urgent work in between."""
 
     def __init__(self, graphs: Graphs, spec: ModelSpec, device: Device) -> None:
         self._spectrogram, self._pieces = graphs.spectrogram, graphs.encoder
@@ -32,7 +32,7 @@ class Encoder:
 
     @property
     def n_pieces(self) -> int:
-        """How often `advance` must be called for a window."""
+        """The number of `advance` calls that encode a window."""
         return len(self._pieces)
 
     def mel(self, audio: NDArray[np.float32], window_s: float) -> NDArray[np.float32]:
@@ -43,12 +43,12 @@ class Encoder:
         return mel
 
     def advance(self, piece: int, states: Sequence[State]) -> list[State]:
-        """Run this piece over the states of windows of one length together, and return the next state of each.
+        """Run piece number `piece` over windows of equal length together, and return the next state of each.
 
-        For the first piece the states are spectrograms; the last piece returns the windows.
+        The first piece takes spectrograms; the last one returns `Window`s.
         """
         device, spec = self._device, self._spec
-        stack = np.stack if piece == 0 else device.arrays.stack  # spectrograms lie in the host's memory
+        stack = np.stack if piece == 0 else device.arrays.stack  # spectrograms are in host memory
         batch = device.mirror(states[0][None] if len(states) == 1 else stack(states))
         n_frames = batch.shape[1] if piece else batch.shape[2] // 2
         is_last = piece == self.n_pieces - 1
@@ -66,16 +66,16 @@ class Encoder:
             return list(output)
         if len(states) == 1:
             return [output[:, 0]]
-        # A view of one window would hold the memory of all of them, for as long as the last is decoded: so copy.
+        # Copy, because a view of one window would keep the memory of all of them until the last is decoded.
         return [output[:, index].copy() for index in range(len(states))]
 
     def encode(self, mels: Sequence[NDArray[np.float32]]) -> list[Window]:
-        """Return the windows of spectrograms (n_mels, 2T), by all pieces one after the other."""
+        """Encode spectrograms (n_mels, 2T) of equal length by running all pieces in turn."""
         states: list[State] = list(mels)
         for piece in range(self.n_pieces):
             states = self.advance(piece, states)
         return states
 
     def window(self, audio: NDArray[np.float32], window_s: float) -> Window:
-        """Encode audio (mono 16 kHz, -1..1) in a window of this length."""
+        """Encode audio (mono 16 kHz, -1..1) in a window of `window_s` seconds."""
         return self.encode([self.mel(audio, window_s)])[0]

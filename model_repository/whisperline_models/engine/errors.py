@@ -1,27 +1,27 @@
 """The errors that end a request without a result.
 
 EngineError
-├── RequestError            the request is wrong: its sender must change it
-├── OverloadedError         the lane is full, or the server is closing: the sender may ask again later
+├── RequestError            the request is invalid: its sender must change it
+├── OverloadedError         the lane is full, or the server is closing: the sender may try again later
 └── RequestCancelledError   the sender no longer waits for the answer
 
-Anything else that ends a request is a fault of ours, and is answered as an internal error.
+Any other exception is a bug in the engine, and the sender gets it as an internal error.
 """
 
 from __future__ import annotations
 
 
 class EngineError(Exception):
-    """An expected end of a request; its text is for the sender."""
+    """An expected way for a request to fail; its text is for the sender."""
 
 
 class RequestError(EngineError):
-    """The audio or an option is wrong; the text names it and says what is allowed."""
+    """The audio or an option is invalid; the text names it and says what is allowed."""
 
 
 class OverloadedError(EngineError):
-    """Nothing was queued, because the lane holds all the requests that it may."""
+    """The request was not queued, because its lane is full or the server is closing."""
 
 
 class RequestCancelledError(EngineError):
-    """The sender had gone before the request's turn came, so no work was done for it."""
+    """The sender cancelled before the request's first unit of work, so no work was done for it."""

@@ -1,15 +1,15 @@
-"""Temperature fallback: which result of decoding to trust, which to decode again, and when there was no speech.
+"""Temperature fallback: decide whether to keep a decoded text, decode again, or report silence.
 
 Source: `decode_with_fallback` of openai-whisper's `transcribe.py`, which raises the temperature while a text repeats
-itself or is improbable, and in the end keeps whatever came last. Three things differ here.
+itself or is improbable, and keeps the last attempt if none is good. Three things differ here.
 
-- The first attempt is over a window cut to the audio, which costs less; the others are over 30 s.
-- An improbable text is decoded once more over 30 s and then held to be no speech, unless the model is sure that
-  somebody speaks: then the most probable result stays, because indistinct speech is not silence. A higher temperature
-  would make it less probable still, and what noise and music gave at 1.0 was invented.
-- A text that merely repeats itself survives if it was probable and ended by itself, because people do repeat
-  themselves. But where any attempt hears no speech at all, nothing survives: on noise the model first says one
-  sentence over and over, and then nothing.
+- The first attempt uses a window cut to the audio, which costs less; the others use 30 s.
+- An improbable text is decoded once more over 30 s. If it is still improbable, the audio counts as silent, unless the
+  model is sure that somebody speaks: then the most probable text is kept, because indistinct speech is not silence.
+  Higher temperatures are not tried: they give less probable texts, and for noise and music invented ones.
+- A text that repeats itself is kept if it is probable and ended by itself, because people do repeat themselves. But if
+  any attempt is judged silent, the audio is silent: on noise, a model tends to repeat one sentence in the first
+  attempt and to find no speech in a later one.
 """
 
 from __future__ import annotations
@@ -31,31 +31,32 @@ COMPRESSION_RATIO_THRESHOLD = 2.4  # a text that compresses better repeats itsel
 LOGPROB_THRESHOLD = -1.0  # an average below it is improbable
 NO_SPEECH_THRESHOLD = 0.6
 
-# A run of up to MAX_REPEATED_TOKENS tokens that comes more than MAX_REPEATS times in a row is a loop, even where the
+# A sequence of up to MAX_REPEATED_TOKENS tokens that comes more than MAX_REPEATS times in a row is a loop, even if the
 # text around it keeps the compression ratio low.
 MAX_REPEATS = 8
 MAX_REPEATED_TOKENS = 8
 
-MAX_IMPROBABLE = 2  # improbable results over 30 s after which no other attempt is made
-REPEATED_LOGPROB_THRESHOLD = -0.5  # a repetition is believed above it
-INDISTINCT_LOGPROB_THRESHOLD = -1.5  # an improbable text is kept above it, if speech was heard
-INDISTINCT_NO_SPEECH_THRESHOLD = 0.2  # below it, speech was heard
+MAX_IMPROBABLE = 2  # stop after this many improbable results over 30 s
+REPEATED_LOGPROB_THRESHOLD = -0.5  # a repetition with a higher average is kept
+INDISTINCT_LOGPROB_THRESHOLD = -1.5  # an improbable text with a higher average is kept if there is speech
+INDISTINCT_NO_SPEECH_THRESHOLD = 0.2  # there is speech if the probability of no speech is lower
 
 # On silence and music a small model is fairly sure of "you" or "Thank you." (averages of -0.4 to -1). So the fewer
-# tokens a text has for its length, and the likelier no speech is, the more probable the text must be.
-SPARSE_S_PER_TOKEN = 1.5
-SPARSE_NO_SPEECH_THRESHOLD = 0.5
-SPARSE_LOGPROB_THRESHOLD = -0.7  # even where speech seems likely
-DOUBTFUL_LOGPROB_THRESHOLD = -0.9  # above NO_SPEECH_THRESHOLD
-VERY_DOUBTFUL_NO_SPEECH_THRESHOLD = 0.85  # digital silence has 0.88 to 0.95, depending on the processor
+# tokens a text has for its length, and the higher the probability of no speech, the more probable the text must be.
+SPARSE_S_PER_TOKEN = 1.5  # a text with more seconds of audio per token is sparse
+SPARSE_NO_SPEECH_THRESHOLD = 0.5  # a sparse text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD
+SPARSE_LOGPROB_THRESHOLD = -0.7  # every other sparse text must pass this one
+DOUBTFUL_LOGPROB_THRESHOLD = -0.9  # for texts that are not sparse, above NO_SPEECH_THRESHOLD
+# Any text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD. Digital silence has 0.88 to 0.95, depending on the processor.
+VERY_DOUBTFUL_NO_SPEECH_THRESHOLD = 0.85
 VERY_DOUBTFUL_LOGPROB_THRESHOLD = -0.3
 
-# A window holds at least this much after the audio: a timestamp at its very edge may make the decoder begin anew.
+# A window extends at least this far past the audio: with a timestamp at its very edge, the decoder may start over.
 MARGIN_S = 0.3
 
 
 class Verdict(Enum):
-    """What one result of decoding is worth."""
+    """The judgement on one result of decoding."""
 
     GOOD = "good"
     SILENT = "silent"
@@ -65,7 +66,7 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at decoding: over a window of this length, at this temperature."""
+    """One try at decoding: the length of its window and its temperature."""
 
     window_s: float
     temperature: float
@@ -73,35 +74,35 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Settled:
-    """The result that is kept; `silent` if it is held to be no speech."""
+    """The result that is kept; `silent` if the audio counts as having no speech."""
 
     result: DecodingResult
     silent: bool
 
 
 class Fallback:
-    """The attempts that are left for some audio, and the best that came of the others.
+    """The attempts that are left for a stretch of audio, and the best results so far.
 
-    Ask `next_attempt`, decode, and hand what came of it to `take`, until that settles.
+    Call `next_attempt`, decode, and pass the result to `take`, until it returns a `Settled`.
     """
 
     def __init__(self, n_samples: int, windows_s: Sequence[float], temperatures: Sequence[float]) -> None:
         self._attempts = plan_attempts(n_samples, windows_s, temperatures)
         self._n_improbable = 0
-        self._repeated: DecodingResult | None = None  # the first over 30 s that may be what was said
-        self._indistinct: DecodingResult | None = None  # the most probable of the improbable that may be
+        self._repeated: DecodingResult | None = None  # the first believable repetition over 30 s
+        self._indistinct: DecodingResult | None = None  # the most probable text of indistinct speech
 
     def next_attempt(self) -> Attempt:
-        """Take the next attempt."""
+        """Remove the next attempt from the plan and return it."""
         return self._attempts.pop(0)
 
     def take(self, attempt: Attempt, result: DecodingResult, verdict: Verdict) -> Settled | None:
-        """Settle on this result, on an earlier one or on silence; None where another attempt must be made."""
+        """Settle on this result, an earlier one or silence. Return None if another attempt must be made."""
         if verdict is Verdict.GOOD:
             return Settled(result, silent=False)
         if verdict is Verdict.SILENT:
             return Settled(result, silent=True)
-        if attempt.window_s == CHUNK_LENGTH_S:  # over a shorter window a text may fail for the window's sake alone
+        if attempt.window_s == CHUNK_LENGTH_S:  # a text may fail merely because its window is shorter than that
             self._n_improbable += verdict is Verdict.IMPROBABLE
             if verdict is Verdict.REPEATED and self._repeated is None and is_believable_repetition(result):
                 self._repeated = result
@@ -117,8 +118,8 @@ class Fallback:
 def plan_attempts(n_samples: int, windows_s: Sequence[float], temperatures: Sequence[float]) -> list[Attempt]:
     """Return every attempt that may be made, in order.
 
-    The first temperature comes in the smallest window that holds the audio and the margin, then in 30 s; the others
-    follow in 30 s.
+    The first temperature is tried in the smallest window that holds the audio and the margin, then in 30 s. The other
+    temperatures are tried in 30 s only.
     """
     needed_s = n_samples / SAMPLE_RATE + MARGIN_S
     window_s = next((w for w in sorted(windows_s) if w >= needed_s), CHUNK_LENGTH_S)
@@ -127,7 +128,7 @@ def plan_attempts(n_samples: int, windows_s: Sequence[float], temperatures: Sequ
 
 
 def judge(result: DecodingResult, text: str, text_tokens: Sequence[int], audio_s: float) -> Verdict:
-    """Judge a result by its probabilities, its text (with the tokens of it) and the length of the audio."""
+    """Judge a result by its probabilities, its text (as a string and as tokens) and the length of the audio."""
     s_per_token = audio_s / max(1, len(text_tokens))
     if is_silent(result, s_per_token) or not any(character.isalnum() for character in text):
         return Verdict.SILENT
@@ -139,7 +140,7 @@ def judge(result: DecodingResult, text: str, text_tokens: Sequence[int], audio_s
 
 
 def is_silent(result: DecodingResult, s_per_token: float) -> bool:
-    """True if a text is too improbable for how likely no speech is, and for how few tokens the text has."""
+    """Return True if a text is too improbable, given its probability of no speech and its seconds per token."""
     sparse = s_per_token > SPARSE_S_PER_TOKEN
     no_speech_prob = result.no_speech_prob
     if no_speech_prob > VERY_DOUBTFUL_NO_SPEECH_THRESHOLD or (sparse and no_speech_prob > SPARSE_NO_SPEECH_THRESHOLD):
@@ -150,24 +151,24 @@ def is_silent(result: DecodingResult, s_per_token: float) -> bool:
 
 
 def is_believable_repetition(result: DecodingResult) -> bool:
-    """True if a repeated text may be what was said: it is probable, and ended by itself."""
+    """Return True if a speaker may really have repeated themselves: the text is probable and ended by itself."""
     return result.ended and result.avg_logprob > REPEATED_LOGPROB_THRESHOLD
 
 
 def is_indistinct_speech(result: DecodingResult) -> bool:
-    """True if an improbable text may be what was said: speech was heard, and the text is no mere guess."""
+    """Return True if an improbable text is worth keeping: the audio has speech, and the text is more than a guess."""
     heard = result.no_speech_prob < INDISTINCT_NO_SPEECH_THRESHOLD
     return heard and result.ended and result.avg_logprob > INDISTINCT_LOGPROB_THRESHOLD
 
 
 def compression_ratio(text: str) -> float:
-    """Return how many times smaller zlib makes the text; 0 for none."""
+    """Return the ratio of the text's size to its size after zlib; 0 for empty text."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
 def has_loop(tokens: Sequence[int]) -> bool:
-    """True if up to `MAX_REPEATED_TOKENS` tokens come more than `MAX_REPEATS` times in a row.
+    """Return True if a sequence of up to `MAX_REPEATED_TOKENS` tokens comes more than `MAX_REPEATS` times in a row.
 
     >>> has_loop([7, 8] * 9), has_loop([7, 8] * 8)
     (True, False)

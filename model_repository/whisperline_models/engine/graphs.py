@@ -1,6 +1,7 @@
-"""The ONNX graphs of a version, what its manifest says of the model, and the device that runs it.
+"""The ONNX graphs of a version, the model's dimensions from its manifest, and the device that runs the graphs.
 
-ONNX Runtime calls a loaded graph a session. Here it is a graph, since a session is a stream of audio in this project.
+ONNX Runtime calls a loaded graph a session. Here it is called a graph, because a session is a stream of audio in this
+project.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Device:
-    """The processor or a GPU. `arrays` is NumPy, or CuPy for a GPU, whose interface is the same."""
+    """The CPU or a GPU. `arrays` is its array module: NumPy for the CPU; CuPy, with the same interface, for a GPU."""
 
     arrays: ModuleType
     on_gpu: bool
@@ -61,68 +62,72 @@ class Device:
 
     @classmethod
     def find(cls, gpu: int = 0) -> Device:
-        """Return the GPU of this index if this ONNX Runtime can use one, else the processor."""
+        """Return the GPU with this index if this build of ONNX Runtime supports CUDA, else the CPU."""
         if _CUDA not in onnxruntime.get_available_providers():
             return cls(np, on_gpu=False)
         onnxruntime.preload_dlls()
-        import cupy  # type: ignore[import-not-found]  # noqa: PLC0415 - only there where onnxruntime-gpu is
+        import cupy  # type: ignore[import-not-found]  # noqa: PLC0415 - installed only together with onnxruntime-gpu
 
         device = cls(cupy, on_gpu=True, index=gpu)
         device.use()
         return device
 
     def use(self) -> None:
-        """Make this the device of the arrays that this thread makes."""
+        """Let this thread allocate its arrays on this device."""
         if self.on_gpu:
             self.arrays.cuda.Device(self.index).use()
 
     @property
     def name(self) -> str:
-        """What ONNX Runtime calls the device."""
+        """ONNX Runtime's name for the device."""
         return "cuda" if self.on_gpu else "cpu"
 
     def providers(self, *, captured: bool) -> list[Any]:
-        """Return the execution providers for a graph; with `captured`, a GPU replays its runs as CUDA graphs."""
+        """Return the execution providers for a graph; with `captured`, a GPU records its runs as CUDA graphs."""
         cpu = ["CPUExecutionProvider"]
         options = {"device_id": str(self.index), "enable_cuda_graph": "1" if captured else "0", "use_tf32": "0"}
         return [(_CUDA, options), *cpu] if self.on_gpu else cpu
 
     def bucket(self, n_rows: int, n_slots: int) -> int:
-        """Return how many slots a step over `n_rows` rows runs over.
+        """Return the number of slots that a step for `n_rows` rows runs over.
 
-        On a GPU it is a power of two, because a CUDA graph is captured for each number, and captures take memory.
+        On a GPU it is `n_rows` rounded up to a power of two: each size needs a CUDA graph of its own, which takes
+        memory, so there must be few sizes.
         """
         return min(n_slots, 1 << (n_rows - 1).bit_length()) if self.on_gpu else n_rows
 
     def run(self, graph: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, graph_id: int = -1) -> None:
-        """Run a graph over bound arrays, to its end; with a `graph_id`, a GPU replays what it captured under that."""
+        """Run a graph over bound arrays and wait until it is done.
+
+        With a `graph_id`, a GPU captures the first run as a CUDA graph under that id, and replays it in later runs.
+        """
         options = onnxruntime.RunOptions()
         if self.on_gpu:
             options.add_run_config_entry("gpu_graph_id", str(graph_id))
-            # ONNX Runtime runs the graph in a stream of its own, which does not wait for CuPy's.
+            # ONNX Runtime runs the graph in its own CUDA stream, which does not wait for CuPy's.
             self.arrays.cuda.get_current_stream().synchronize()
         graph.run_with_iobinding(binding, options)
 
     def mirror(self, host: NDArray[Any]) -> Any:
-        """Return the device's copy of a host array; on the processor it is that array itself."""
+        """Return a copy of a host array on the device; on the CPU, the array itself."""
         return self.arrays.asarray(host)
 
     def upload(self, host: NDArray[Any], mirror: Any) -> None:
-        """Copy what was written in `host` to its mirror; on the processor there is nothing to do."""
+        """Copy `host` to its mirror on the device; on the CPU they are the same array, and this does nothing."""
         if self.on_gpu:
             mirror.set(host)
 
     def download(self, array: Any) -> NDArray[Any]:
-        """Return an array in the host's memory; on the processor it is the array itself."""
+        """Return a copy of a device array in host memory; on the CPU, the array itself."""
         host: NDArray[Any] = array.get() if self.on_gpu else array
         return host
 
     def bind_input(self, binding: onnxruntime.IOBinding, name: str, array: Any) -> None:
-        """Let a graph read an array where it lies. The array must outlive the binding."""
+        """Let a graph read an array in place. The array must outlive the binding."""
         binding.bind_input(name, self.name, self.index, array.dtype, array.shape, _pointer(array))
 
     def bind_output(self, binding: onnxruntime.IOBinding, name: str, array: Any) -> None:
-        """Let a graph write an array where it lies. The array must outlive the binding."""
+        """Let a graph write to an array in place. The array must outlive the binding."""
         binding.bind_output(name, self.name, self.index, array.dtype, array.shape, _pointer(array))
 
 
@@ -132,7 +137,7 @@ def _pointer(array: Any) -> int:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The loaded graphs of a version; the encoder's pieces are in their order."""
+    """The loaded graphs of a version, with the encoder's pieces in the order in which they run."""
 
     spectrogram: onnxruntime.InferenceSession
     encoder: tuple[onnxruntime.InferenceSession, ...]
@@ -141,7 +146,7 @@ class Graphs:
 
     @classmethod
     def open(cls, folder: Path, spec: ModelSpec, device: Device, threads: int) -> Graphs:
-        """Load the graphs of a version folder; `threads` 0 means one thread for each core."""
+        """Load the graphs of a version folder; `threads` 0 means one thread per core."""
         pieces = [f"encoder_{number}" for number in range(spec.encoder_pieces)]
         spectrogram, *encoder, decoder, aligner = (
             open_graph(folder / f"{name}.onnx", device, threads)
@@ -151,34 +156,34 @@ class Graphs:
 
 
 def open_graph(path: Path, device: Device, threads: int) -> onnxruntime.InferenceSession:
-    """Load one graph. Raises `RuntimeError` where the device is a GPU and ONNX Runtime cannot use it."""
+    """Load one graph. Raises `RuntimeError` if the device is a GPU that ONNX Runtime cannot use."""
     _share_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # A thread of the pool spins between two operators of a run, since the next one comes within microseconds. Between
-    # two runs it must not: other processes on this machine want the core.
+    # Pool threads spin between two operators of a run, because the next one comes within microseconds. They must not
+    # spin between two runs, because other processes on this machine need the cores.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
     providers = device.providers(captured=path.stem == "decoder")
     graph = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    if device.on_gpu and _CUDA not in graph.get_providers():  # ONNX Runtime falls back to the processor by itself
+    if device.on_gpu and _CUDA not in graph.get_providers():  # ONNX Runtime falls back to the CPU without an error
         raise RuntimeError(
-            f"{path.name}: CUDA cannot be used, see the log above: is cuDNN installed, and the driver new?"
+            f"{path.name}: ONNX Runtime cannot use CUDA, see the log above: check cuDNN and the version of the driver"
         )
     return graph
 
 
 @cache
 def _share_memory() -> None:
-    """Let all graphs of this process take their scratch memory from one arena: only one of them runs at a time."""
-    place = onnxruntime.OrtMemoryInfo(
+    """Let all graphs of this process share one arena for scratch memory, because only one of them runs at a time."""
+    arena = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
-    onnxruntime.create_and_register_allocator(place, None)
+    onnxruntime.create_and_register_allocator(arena, None)
 
 
 def dtype_of(graph: onnxruntime.InferenceSession, name: str) -> type[np.generic]:
-    """Return the type of a graph's input."""
+    """Return the NumPy type of a graph's input."""
     return _DTYPES[next(value.type for value in graph.get_inputs() if value.name == name)]

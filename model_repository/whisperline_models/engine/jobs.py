@@ -1,4 +1,4 @@
-"""The state of one request under way, and of the parts that it is decoded in."""
+"""The state of one request in progress, and of the parts in which its audio is decoded."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
     from .timeline import Timeline
     from .tokenizer import Tokenizer
 
-LEAST_STEP_S = 1.0  # a part that covers less than this is not cut: the next one would hear nearly the same
-LEAST_REST_S = 0.5  # nor one that leaves less than this
+# No cut is made closer than this to the start of a part (the next part would have nearly the same audio) or to its end.
+LEAST_STEP_S = 1.0
+LEAST_REST_S = 0.5
 
 
 @dataclass
 class Part:
-    """A stretch of a request's audio that was decoded in one window, from `seek` samples on."""
+    """The result of decoding one window of a request's audio, which begins `seek` samples into it."""
 
     seek: int
-    n_samples: int  # from `seek` to the end of the audio; the text may end before
+    n_samples: int  # from `seek` to the end of the audio; if the text was cut, it covers less than that
     window: Window
     window_s: float
     result: DecodingResult
@@ -43,10 +44,11 @@ class Part:
 
 
 class Job:
-    """A request under way. `Stages` moves it from stage to stage; the scheduler reads `rank`, `stage` and `batch_key`.
+    """A request in progress. `Stages` moves it between stages; the scheduler reads `rank`, `stage` and `batch_key`.
 
-    What is valid in which stage: in ENCODE, the encoder has done `pieces_done` pieces for the window of `attempt`, and
-    `state` is what the last of them gave. In DECODE, `row` decodes `window`. In ALIGN and DONE, `parts` has everything.
+    Some fields are valid only in certain stages. In ENCODE, the encoder has run `pieces_done` pieces for the window of
+    `attempt`, and `state` is the output of the last one. In DECODE, `row` decodes `window`. In ALIGN and DONE, `parts`
+    is complete.
     """
 
     def __init__(
@@ -62,20 +64,20 @@ class Job:
         self.request, self.finish, self.is_cancelled, self.arrived_s = request, finish, is_cancelled, arrived_s
         self.timeline = timeline
         self.rank = LANES.index(request.lane)
-        self.started = False  # True from the first unit of work on
+        self.started = False  # True once the first unit of work begins
         self.parts: list[Part] = []
         self._windows_s = windows_s
         self.begin_part(seek=0)
 
     def begin_part(self, seek: int) -> None:
-        """Go on to decode the audio from `seek` samples on, with attempts of its own."""
+        """Begin a new part with the audio after the first `seek` samples; it has its own attempts."""
         self.seek = seek
         self.audio = self.request.audio[seek:]
         self.fallback = Fallback(self.audio.size, self._windows_s, self.request.temperatures)
         self.begin_encoding(self.fallback.next_attempt())
 
     def begin_encoding(self, attempt: Attempt) -> None:
-        """Go on to encode the window of an attempt."""
+        """Enter stage ENCODE with the window of an attempt."""
         self.stage = Stage.ENCODE
         self.attempt = attempt
         self.pieces_done = 0
@@ -85,16 +87,19 @@ class Job:
 
     @property
     def batch_key(self) -> tuple[float, int]:
-        """Windows of one length that need the same piece of the encoder are encoded together."""
+        """The window's length and the encoder's next piece. Windows with equal keys can be encoded together."""
         return self.attempt.window_s, self.pieces_done
 
     @property
     def parts_with_speech(self) -> list[Part]:
-        """The parts that are not held to be silent."""
+        """The parts that were not judged silent."""
         return [part for part in self.parts if not part.silent]
 
     def decoding_task(self, tokenizer: Tokenizer) -> DecodingTask:
-        """Return what the attempt decodes. Its seed comes from the audio, so that a retry draws the same tokens."""
+        """Return the decoding task of the current attempt.
+
+        Its seed is derived from the audio, so that a client that sends a request again gets the same tokens.
+        """
         request, temperature = self.request, self.attempt.temperature
         seed = zlib.crc32(self.audio.tobytes()) + round(temperature * 10) if temperature else 0
         prompt = build_prompt(request, tokenizer)
@@ -103,22 +108,22 @@ class Job:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a text breaks off: its first `n_tokens` are of the first `n_samples`, and the rest is decoded anew."""
+    """A place to cut a text: its first `n_tokens` cover the first `n_samples`; later audio is decoded again."""
 
     n_tokens: int
     n_samples: int
 
     def apply(self, result: DecodingResult) -> DecodingResult:
-        """Return the result without the tokens behind the cut; its average stays that of the whole text."""
+        """Return the result without the tokens after the cut; `avg_logprob` remains that of the whole text."""
         return replace(result, tokens=result.tokens[: self.n_tokens], logprobs=result.logprobs[: self.n_tokens])
 
 
 def find_cut(result: DecodingResult, n_samples: int, tokenizer: Tokenizer) -> Cut | None:
-    """Return where to cut a text that breaks off before the end of its audio; None if it does not.
+    """Return the place to cut a text that stops before the end of its audio; None if it covers all of it.
 
-    As in the reference, which moves its `seek` there: two timestamps in a row end one stretch of text and begin the
-    next. A text that ends with such a pair breaks off there. One that was cut for its length breaks off at its last
-    pair, and what stands behind that is decoded again.
+    Two timestamps in a row end one segment and begin the next. A text that ends with such a pair is cut there: the
+    model announced another segment and did not write it. A text that reached its maximum length is cut at its last
+    pair, because the segment after that is incomplete. The reference moves `seek` to the same places.
     """
     tokens, begin = result.tokens, tokenizer.timestamp_begin
     for last in range(len(tokens) - 1, 0, -1):

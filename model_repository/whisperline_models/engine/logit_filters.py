@@ -1,9 +1,9 @@
-"""Which token may come next: `SuppressBlank`, `SuppressTokens` and `ApplyTimestampRules` of openai-whisper.
+"""Restrict the next token as `SuppressBlank`, `SuppressTokens` and `ApplyTimestampRules` of openai-whisper do.
 
-Source: the `LogitFilter`s of its `decoding.py`. They are split into two parts here, because the exported decoder
-applies them inside its graph, to every row of a batch at once: masks over the whole vocabulary, of which there are
-only five, and a range of timestamps, which differs from row to row. The graph takes both as inputs. `apply_filter` is
-the same in NumPy; it serves sampling, and the tests hold the graph against it.
+Source: the `LogitFilter`s of its `decoding.py`. The exported decoder applies them inside its graph, to all rows of a
+batch at once. For that, a filter has two parts, which the graph takes as inputs: the number of a mask over the whole
+vocabulary (there are only five), and a range of timestamps, which differs from row to row. `apply_filter` does the same
+in NumPy: sampling uses it, and tests compare the graph with it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_INITIAL_TIMESTAMP = 50  # in steps of 20 ms: a text begins within the first 
 
 
 class Mask(IntEnum):
-    """The masks over the vocabulary, by what a row may choose under them."""
+    """The masks over the vocabulary. Each is named for the token that comes next."""
 
     TEXT_FIRST = 0  # without timestamps: the first token, which may not be blank
     TEXT = 1
@@ -37,7 +37,7 @@ class Mask(IntEnum):
 
 @dataclass(frozen=True)
 class LogitFilter:
-    """What one row may choose at one step: by its mask, and of timestamps those in a range, both ends included."""
+    """The tokens that one row may choose at one step: a mask, and an inclusive range of timestamps."""
 
     mask: Mask
     timestamp_from: int
@@ -50,10 +50,10 @@ class LogitFilter:
 
 
 def next_filter(sampled: Sequence[int], *, timestamps: bool, tokenizer: Tokenizer) -> LogitFilter:
-    """Return what may follow `sampled`, the tokens since the prompt.
+    """Return the filter for the token after `sampled`, the tokens since the prompt.
 
-    Timestamps come in pairs around text, and never go back. Without `timestamps`, the model itself forbids none: it has
-    learnt not to choose any.
+    Timestamps come in pairs around text and never decrease. Without `timestamps`, none is forbidden: after
+    <|notimestamps|> in the prompt, the model does not choose any.
     """
     begin, end = tokenizer.timestamp_begin, tokenizer.n_vocab - 1
     if not timestamps:
@@ -64,14 +64,14 @@ def next_filter(sampled: Sequence[int], *, timestamps: bool, tokenizer: Tokenize
     penultimate_was_timestamp = len(sampled) < 2 or sampled[-2] >= begin
     newest = next((token for token in reversed(sampled) if token >= begin), begin - 1)
     if not last_was_timestamp:
-        return LogitFilter(Mask.TIMESTAMP, newest + 1, end)  # a timestamp may end the text, later than the one before
+        return LogitFilter(Mask.TIMESTAMP, newest + 1, end)  # text, or a timestamp that ends it, later than its begin
     if penultimate_was_timestamp:
-        return LogitFilter(Mask.TIMESTAMP, begin, begin - 1)  # the pair is complete: text must come, no timestamp
-    return LogitFilter(Mask.TIMESTAMP_CLOSING, newest, end)  # the next text may begin where this one has ended
+        return LogitFilter(Mask.TIMESTAMP, begin, begin - 1)  # the pair is complete: the range is empty, text follows
+    return LogitFilter(Mask.TIMESTAMP_CLOSING, newest, end)  # the next segment may begin when this one ends
 
 
 def filter_masks(tokenizer: Tokenizer) -> NDArray[np.float32]:
-    """Return what each mask adds to the logits: (masks, V), 0 or `NEVER`."""
+    """Return the masks as terms to add to the logits: (masks, V), each 0 or `NEVER`."""
     masks = np.zeros((len(Mask), tokenizer.n_vocab), np.float32)
     masks[:, list(tokenizer.suppress_tokens)] = NEVER
     masks[Mask.TEXT_FIRST, list(tokenizer.suppress_blank)] = NEVER
@@ -84,12 +84,12 @@ def filter_masks(tokenizer: Tokenizer) -> NDArray[np.float32]:
 def apply_filter(
     logits: NDArray[np.float32], filtered: LogitFilter, masks: NDArray[np.float32], tokenizer: Tokenizer
 ) -> NDArray[np.float32]:
-    """Return one row's logits (V) with those of forbidden tokens near `NEVER`; `masks` are from `filter_masks`."""
+    """Return one row's logits (V), with forbidden tokens near `NEVER`; `masks` come from `filter_masks`."""
     begin = tokenizer.timestamp_begin
     masked: NDArray[np.float32] = logits + masks[filtered.mask]
     masked[begin : max(begin, filtered.timestamp_from)] = NEVER
     masked[max(begin, filtered.timestamp_to + 1) :] = NEVER
-    # Where all timestamps together are more probable than the best text token, one of them must come.
+    # If all timestamps together are more probable than the best text token, the next token must be a timestamp.
     if filtered.timestamps and log_sum_exp(masked[begin:]) > masked[:begin].max():
         masked[:begin] = NEVER
     return masked
@@ -97,5 +97,5 @@ def apply_filter(
 
 def log_sum_exp(values: NDArray[np.float32]) -> float:
     """Return the logarithm of the sum of the exponentials of a vector."""
-    top = float(values.max())  # taken out of the sum, so that no exponential overflows
+    top = float(values.max())  # factored out of the sum, so that no exponential overflows
     return top + float(np.log(np.exp(values - top).sum()))

@@ -1,7 +1,7 @@
-"""What the decoder is fed before it may choose: earlier text, then start, language and task.
+"""Build the decoder's prompt: earlier text, then <|startoftranscript|>, language and task.
 
-Source: `_get_initial_tokens` and `_detect_language` of openai-whisper's `decoding.py`; hotwords are placed as
-faster-whisper's `get_prompt` places them.
+Source: `_get_initial_tokens` and `_detect_language` of openai-whisper's `decoding.py`; hotwords are placed as in
+`get_prompt` of faster-whisper.
 """
 
 from __future__ import annotations
@@ -13,21 +13,20 @@ if TYPE_CHECKING:
     from .requests import Request
     from .tokenizer import Tokenizer
 
-N_TEXT_CTX = 448  # tokens that the decoder of every official size can hold
-SAMPLE_LEN = N_TEXT_CTX // 2  # tokens at most in the text of one window
-MAX_PREVIOUS = N_TEXT_CTX // 2 - 1  # tokens of hotwords and earlier text together
+N_TEXT_CTX = 448  # the decoder's context in tokens, the same in every official size
+SAMPLE_LEN = N_TEXT_CTX // 2  # the most tokens in the text of one window
+MAX_PREVIOUS = N_TEXT_CTX // 2 - 1  # the most tokens of hotwords and earlier text together
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The tokens that a row is fed from position 0 on.
+    """The tokens that the decoder is fed from position 0.
 
-    `sot_index` is where `tokens` holds <|startoftranscript|>: the probability of no speech is read there.
-    `language_index` is where a detected language goes, or None where the request names its language.
+    `sot_index` is the index of <|startoftranscript|> in `tokens`: the step over that token gives the probability of no
+    speech. `language_index` is the index of the language to be detected, or None if the language is known.
 
-    The reference detects the language with <|startoftranscript|> as the only token. So where earlier text stands before
-    it, a row must first feed that token alone at position 0, read the language, and then begin again at position 0 with
-    the whole prompt.
+    The reference detects the language from <|startoftranscript|> alone. So if earlier text precedes that token, a row
+    first feeds that token at position 0, reads the language, and then starts over at position 0 with the whole prompt.
     """
 
     tokens: tuple[int, ...]
@@ -36,8 +35,8 @@ class Prompt:
 
     @property
     def sample_len(self) -> int:
-        """Return how many tokens may follow: half of the context, or what the prompt leaves of it."""
-        return min(SAMPLE_LEN, N_TEXT_CTX + 1 - len(self.tokens))  # the last token is chosen, but never fed
+        """The most tokens that may follow: half of the context, or as many as the prompt leaves room for."""
+        return min(SAMPLE_LEN, N_TEXT_CTX + 1 - len(self.tokens))  # + 1: the last token is chosen, but never fed
 
     def with_language(self, token: int) -> Prompt:
         """Return this prompt with the language that was detected."""
@@ -50,14 +49,14 @@ class Prompt:
 def build_prompt(request: Request, tokenizer: Tokenizer) -> Prompt:
     """Return the prompt for a request.
 
-    Hotwords keep their beginning, and earlier text keeps its end, of which the last words matter most.
+    If they are too long, hotwords lose their end, and earlier text loses its beginning: its last words matter most.
     """
     hotwords = tokenizer.encode_prompt(request.hotwords)[:MAX_PREVIOUS]
     earlier = tokenizer.encode_prompt(request.prompt)
     previous = [*hotwords, *earlier[max(0, len(earlier) + len(hotwords) - MAX_PREVIOUS) :]]
     if previous:
         previous = [tokenizer.sot_prev, *previous]
-    # English holds the place of a language that is yet to be detected.
+    # English is a placeholder for a language that is still to be detected.
     sot_sequence = tokenizer.sot_sequence(request.language or "en", request.task)
     ending = () if request.timestamps else (tokenizer.no_timestamps,)
     detects = tokenizer.is_multilingual and request.language is None

@@ -1,4 +1,4 @@
-"""What a request asks for: the shapes of `audio` and `options` on Triton's interface."""
+"""Parse and check a request: the inputs `audio` and `options` of Triton's interface."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Task = Literal["transcribe", "translate"]
-Lane = Literal["final", "partial", "file"]  # who waits for the answer; the first is served first
+Lane = Literal["final", "partial", "file"]  # the kind of result that is waited for, the most urgent first
 LANES: tuple[Lane, ...] = get_args(Lane)
 
 MAX_SAMPLES = N_SAMPLES
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # the reference's temperature fallback
 MAX_TEMPERATURES = 8
 MAX_OPTIONS_BYTES = 65_536
-MAX_PROMPT_CHARACTERS = 8_192  # of prompt and of hotwords: ten times what their 223 tokens can hold in English
+MAX_PROMPT_CHARACTERS = 8_192  # in each of prompt and hotwords: about ten times what 223 tokens of English hold
 
 
 @dataclass(frozen=True)
 class Request:
-    """Mono 16 kHz audio in -1..1 and how to decode it.
+    """Mono 16 kHz audio in -1..1 and the options for decoding it.
 
-    `language` None means detect it. `prompt` is text that came before the audio, `hotwords` are words to expect in it.
-    `temperatures` are those of the temperature fallback (`fallback.py`).
+    If `language` is None, it is detected. `prompt` is the text before the audio; `hotwords` are words to expect in the
+    audio. `temperatures` are tried in order by the temperature fallback (`fallback.py`).
     """
 
     audio: NDArray[np.float32]
@@ -47,7 +47,7 @@ class Request:
 
     @classmethod
     def parse(cls, audio: NDArray[np.int16], options: bytes, languages: Collection[str]) -> Request:
-        """Check one row of the interface, for a model that knows these languages. Raises `RequestError`."""
+        """Parse one row of the interface, for a model that knows these languages. Raises `RequestError`."""
         if not 1 <= audio.size <= MAX_SAMPLES:
             raise RequestError(f"audio has {audio.size} samples: send 1 to {MAX_SAMPLES} (30 s at 16 kHz)")
         if len(options) > MAX_OPTIONS_BYTES:
@@ -68,7 +68,7 @@ class Request:
 
 
 def read_option(name: str, value: object) -> tuple[str, Any]:
-    """Return the request's field that an option sets, and its value. Raises `RequestError`."""
+    """Return the name and the value of the `Request` field that an option sets. Raises `RequestError`."""
     if name not in _OPTIONS:
         raise RequestError(f"options.{_show(name)[1:-1]} is not known, only {_show_some(_OPTIONS)}")
     field, read, allowed = _OPTIONS[name]
@@ -78,25 +78,25 @@ def read_option(name: str, value: object) -> tuple[str, Any]:
         raise RequestError(f"options.{name}: {_show(value)} {str(error) or 'will not do'}, send {allowed}") from error
 
 
-# What reads each kind of option: it returns the field's value, or raises `ValueError` with what is wrong.
+# The readers of each kind of option. Each returns the field's value, or raises `ValueError` with the reason.
 
 
 def read_boolean(value: object) -> bool:
-    """Take true or false, and nothing that could stand for them."""
+    """Accept only the JSON values true and false."""
     if not isinstance(value, bool):
         raise ValueError("has the wrong type")
     return value
 
 
 def read_language(value: object) -> str | None:
-    """Take a code or null; which codes there are depends on the model."""
+    """Accept any text or null; `Request.parse` checks the code, because the languages depend on the model."""
     if not isinstance(value, str | None):
         raise ValueError("has the wrong type")
     return value
 
 
 def read_name(names: tuple[str, ...]) -> Callable[[object], str]:
-    """Return a reader that takes one of these names."""
+    """Return a reader that accepts one of these names."""
 
     def read(value: object) -> str:
         if value not in names:
@@ -107,7 +107,7 @@ def read_name(names: tuple[str, ...]) -> Callable[[object], str]:
 
 
 def read_text(value: object) -> str:
-    """Take text for the prompt; no part of it may be taken for one of Whisper's special tokens."""
+    """Accept text for the prompt that cannot be mistaken for one of Whisper's special tokens."""
     if not isinstance(value, str | None):
         raise ValueError("has the wrong type")
     text = (value or "").strip()
@@ -115,21 +115,21 @@ def read_text(value: object) -> str:
         raise ValueError(f"has {len(text)} characters")
     if "<|" in text:
         raise ValueError("holds <|, with which special tokens begin")
-    text.encode()  # raises `UnicodeEncodeError`, a `ValueError`, for half of a surrogate pair: JSON can hold one
+    text.encode()  # raises `UnicodeEncodeError`, a `ValueError`, for half of a surrogate pair, which JSON allows
     return text
 
 
 def read_hotwords(value: object) -> str:
-    """Take text or a list of words."""
+    """Accept text or a list of words."""
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         return read_text(", ".join(word.strip() for word in value))
     return read_text(value)
 
 
 def read_temperatures(value: object) -> tuple[float, ...]:
-    """Take one temperature, or a list of them for the fallback."""
+    """Accept one temperature, or a list of them for the fallback."""
     values = value if isinstance(value, list) else [value]
-    # True and False are integers to Python.
+    # `bool` is excluded because it is a subclass of `int`.
     numbers = [number for number in values if isinstance(number, int | float) and not isinstance(number, bool)]
     if not 1 <= len(values) <= MAX_TEMPERATURES or numbers != values or not all(0 <= n <= 1 for n in numbers):
         raise ValueError
@@ -137,7 +137,7 @@ def read_temperatures(value: object) -> tuple[float, ...]:
 
 
 _PROMPT_TEXT = f"text of up to {MAX_PROMPT_CHARACTERS} characters without <|"
-# By the option's name: the request's field, what reads it, and what is allowed, for the sender of something else.
+# By the option's name: the field of `Request`, its reader, and the allowed values as an error message lists them.
 _OPTIONS: dict[str, tuple[str, Callable[[object], Any], str]] = {
     "language": ("language", read_language, "a language code, or null to detect it"),
     "task": ("task", read_name(get_args(Task)), " or ".join(get_args(Task))),

@@ -1,4 +1,4 @@
-"""The answer to a request: text, tokens and words of all its parts, counted from the start of its audio."""
+"""Build the answer to a request: text, tokens and words of all its parts, timed from the start of its audio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Word:
-    """A word without the space before it; times are in ms from the start of the request's audio."""
+    """A word without its leading space; times are in ms from the start of the request's audio."""
 
     word: str
     start_ms: int
@@ -32,7 +32,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to one request; `text` is "" without speech. The fields are those of the interface."""
+    """The answer to one request, with the fields of the interface. `text` is "" if there is no speech."""
 
     text: str
     language: str
@@ -46,18 +46,18 @@ class Result:
     version: str
 
     def to_json(self) -> str:
-        """Return the answer as the interface carries it."""
+        """Return the answer as the JSON text of the interface."""
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
 
 
 def build_result(job: Job, tokenizer: Tokenizer, model: str, version: str) -> Result:
-    """Return the answer to a job whose parts are all there.
+    """Return the answer to a job whose parts are complete.
 
-    Parts without speech have no say in it, unless there are no others.
+    Parts without speech do not count for the average probability, unless no part has speech.
     """
     first, spoken = job.parts[0], job.parts_with_speech
     text = "".join(tokenizer.decode(part.result.tokens) for part in spoken).strip()
-    # Timestamps are counted from the start of each part; the answer's from the start of the request's audio.
+    # A part's timestamps count from the start of the part, the answer's from the start of the request's audio.
     begin, last = tokenizer.timestamp_begin, tokenizer.n_vocab - 1
     tokens: list[int] = []
     for part in spoken:
@@ -79,7 +79,7 @@ def build_result(job: Job, tokenizer: Tokenizer, model: str, version: str) -> Re
 
 
 def word_times(part: Part, task: Task, aligner: Aligner, tokenizer: Tokenizer) -> tuple[Word, ...]:
-    """Return the words of a part with their times; a word's confidence is the mean probability of its tokens."""
+    """Return the words of a part with their times. A word's confidence is the mean probability of its tokens."""
     result = part.result
     text = [pair for pair in zip(result.tokens, result.logprobs, strict=True) if pair[0] < tokenizer.eot]
     if not text:

@@ -1,4 +1,4 @@
-"""The parameters of `config.pbtxt` that serving reads, once at load."""
+"""The settings of a version: parameters of its `config.pbtxt`, read once when Triton loads it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ServingSettings:
-    """Rows that decode together, threads of ONNX Runtime, and requests that a lane may hold at once."""
+    """The settings of one version, named as in `config.pbtxt`."""
 
-    slots: int = 16
-    threads: int = 0  # one for each core
-    max_requests: int = 256
+    slots: int = 16  # rows that decode together
+    threads: int = 0  # of ONNX Runtime; 0 means one per core
+    max_requests: int = 256  # that a lane may hold at once, waiting or in progress
 
     @classmethod
     def from_triton(cls, args: Mapping[str, str]) -> ServingSettings:
-        """Read the parameters in Triton's `model_config`. Raises `ValueError` that names the wrong one."""
+        """Read the parameters in Triton's `model_config`. Raises `ValueError` that names an invalid one."""
         parameters = json.loads(args["model_config"])["parameters"]
         values: dict[str, int] = {}
         for field in fields(cls):

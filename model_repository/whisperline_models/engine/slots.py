@@ -1,4 +1,4 @@
-"""The decoder's buffers: one slot for each running row, the running rows always in front, written in place."""
+"""The decoder's buffers, which the decoder graph updates in place: one slot for each running row, from slot 0 on."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from .graphs import Device, ModelSpec
     from .logit_filters import LogitFilter
 
-MAX_FRAMES = 1500  # encoder frames in 30 s: Whisper has not learnt a longer cross-attention
+MAX_FRAMES = 1500  # encoder frames in 30 s, the longest window that Whisper was trained with
 
-# Whisper has learnt windows of 30 s, most of which end in silence, and its decoder attends to that silence to end a
-# text. Where a window is cut right behind the audio, the decoder repeats itself or invents text instead. So this many
-# frames of silence follow a shorter window, as the encoder gives them at the end of 30 s of silence (docs/adr/0005).
+# Whisper was trained with windows of 30 s, most of which end in silence, and its decoder attends to that silence to end
+# a text. If a window ends right after the audio, the decoder repeats itself or invents text instead. So a shorter
+# window is followed by this many frames of silence, taken from the end of 30 s of encoded silence (docs/adr/0005).
 SILENCE_FRAMES = 100
 
-# A window as the encoder gives it: keys and values of the cross-attention (2L, H, T, D), an array of the device.
+# An encoded window: the keys and values of the cross-attention, an array (2L, H, T, D) on the device.
 Window = Any
-Kept = list[Any]  # the used part of a row's own keys and values, while the row is in no slot
+Kept = list[Any]  # the used part of a row's self-attention keys and values, while the row is in no slot
 
-# What a step reads for each row, beside its caches; the names are those of the graph.
+# The inputs of a step for each row, except its caches, under the names of the graph.
 _ROW_INPUTS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "token": (np.int64, ()),
     "position": (np.int32, ()),
@@ -40,11 +40,12 @@ _OUTPUTS: dict[str, type[np.generic]] = {"logits": np.float32, "chosen": np.int6
 
 
 class Slots:
-    """Buffers on the device for `n_slots` rows, allocated once; a step runs over the first rows of each.
+    """Buffers on the device for `n_slots` rows, allocated once; a step runs over the first slots.
 
-    Each cache is bound as an input and as an output of the graph, which writes it where it lies. Three kinds of them:
-    `_own` are the keys and values of the row's text, `_cross` those of its window, and `_last` are the window's last
-    frame once more, which the graph's cross-attention wants apart (see `build_decoder` in `export/graphs.py`).
+    There are three kinds of caches. `_own` holds the self-attention keys and values of a row's text, and `_cross` the
+    cross-attention keys and values of its window. Both are bound as inputs and as outputs of the graph, which updates
+    them in place. `_last` holds a copy of the window's last frame, which the graph takes as a separate input (see
+    `build_decoder` in `export/graphs.py`).
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Slots:
         self.n_slots = n_slots
         self._decoder, self._device, self._silence = decoder, device, silence
         self._host = {name: np.zeros((n_slots, *shape), dtype) for name, (dtype, shape) in _ROW_INPUTS.items()}
-        # A GPU's step may run over more slots than there are rows: those that are unused need at least one frame.
+        # On a GPU, a step may run over more slots than there are rows. Unused slots need at least one frame, too.
         self._host["n_frames"][:] = 1
         self._inputs = {name: device.mirror(array) for name, array in self._host.items()}
 
@@ -67,11 +68,11 @@ class Slots:
         self._last = caches("last_", (1, spec.n_text_state))
         widths = {"logits": (spec.n_vocab,), "chosen": (), "logprob": ()}
         self._outputs = {name: device.arrays.zeros((n_slots, *widths[name]), dtype) for name, dtype in _OUTPUTS.items()}
-        self._chosen: dict[str, NDArray[np.generic]] = {}  # of the last step, in the host's memory
+        self._chosen: dict[str, NDArray[np.generic]] = {}  # outputs of the last step, in host memory
         self._bindings: dict[int, onnxruntime.IOBinding] = {}  # by the number of slots that a step runs over
 
     def load(self, slot: int, window: Window, kept: Kept | None = None) -> None:
-        """Give a slot a window with silence behind it, and what a row kept when it left another slot."""
+        """Write a window and the silence after it into a slot, and the keys and values that a returning row kept."""
         silence = self._silence_after(window)
         n_window, n_frames = window.shape[2], window.shape[2] + silence.shape[2]
         caches = zip(window, silence, self._cross.values(), self._last.values(), strict=True)
@@ -83,18 +84,18 @@ class Slots:
             own[slot, :, : array.shape[1]] = array
 
     def with_silence(self, window: Window) -> Window:
-        """Return a window with the silence behind it."""
+        """Return a window with the silence after it."""
         return self._device.arrays.concatenate([window, self._silence_after(window)], axis=2)
 
     def _silence_after(self, window: Window) -> Window:
-        return self._silence[:, :, : MAX_FRAMES - window.shape[2]]  # none after 30 s
+        return self._silence[:, :, : MAX_FRAMES - window.shape[2]]  # empty for a window of 30 s
 
     def keep(self, slot: int, n_tokens: int) -> Kept:
-        """Copy the keys and values of a row that leaves its slot after `n_tokens`, for its return."""
+        """Return a copy of a row's self-attention keys and values of its first `n_tokens`, for when it returns."""
         return [own[slot, :, :n_tokens].copy() for own in self._own.values()]
 
     def move(self, source: int, target: int, n_tokens: int) -> None:
-        """Copy a row's caches, as far as they are used, to the slot of one that has left."""
+        """Copy the used part of a row's caches to another slot."""
         n_frames = self._host["n_frames"][source]
         for caches, n_used in ((self._own, n_tokens), (self._cross, n_frames)):
             for cache in caches.values():
@@ -104,7 +105,7 @@ class Slots:
         self._host["n_frames"][target] = n_frames
 
     def set_input(self, slot: int, token: int, position: int, filtered: LogitFilter) -> None:
-        """Set the token that the next step feeds a row, and what the row may choose after it."""
+        """Set a row's input token for the next step, and the filter on the token that the step chooses."""
         host = self._host
         host["token"][slot], host["position"][slot] = token, position
         host["mask"][slot], host["timestamps"][slot] = filtered.mask, filtered.timestamps
@@ -114,7 +115,7 @@ class Slots:
         """Run the decoder over the first `n_rows` slots."""
         device, n_bound = self._device, self._device.bucket(n_rows, self.n_slots)
         if n_bound not in self._bindings:
-            # Bound once for each number, to the same buffers: on a GPU the captured graph depends on their addresses.
+            # Bind once for each number of slots. On a GPU, the captured graph depends on the addresses of the buffers.
             binding = self._bindings[n_bound] = self._decoder.io_binding()
             for name, array in (self._inputs | self._last).items():
                 device.bind_input(binding, name, array[:n_bound])
@@ -129,10 +130,10 @@ class Slots:
         self._chosen = {name: device.download(self._outputs[name]) for name in ("chosen", "logprob")}
 
     def chosen(self, slot: int) -> tuple[int, float]:
-        """Return the best token that the filters of a row allow, and its logarithmic probability."""
+        """Return the best token that a row's filter allows, and its log probability."""
         return int(self._chosen["chosen"][slot]), float(self._chosen["logprob"][slot])
 
     def logits(self, slot: int) -> NDArray[np.float32]:
-        """Return the logits (V) of a row before any filter."""
+        """Return the unfiltered logits (V) of a row."""
         logits: NDArray[np.float32] = self._device.download(self._outputs["logits"][slot])
         return logits

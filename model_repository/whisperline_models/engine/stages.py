@@ -1,11 +1,11 @@
-"""The three stages of a request, encode, decode and align: what one unit of work does to its jobs.
+"""Do a unit of work for its jobs and move them on through the stages: encode, decode and align.
 
-    ENCODE ──window──▶ DECODE ──settled, words asked for──▶ ALIGN ──▶ DONE
-      ▲                 │  ▲└─settled, no words─────────────────────────▲
+    ENCODE ──window──▶ DECODE ──settled, with words───▶ ALIGN ──▶ DONE
+      ▲                 │  ▲└───settled, no words───────────────────▲
       │                 └──┘ another temperature
-      └─────────────────┘    a window of another length, or the audio behind a cut
+      └─────────────────┘    a window of another length, or the audio after a cut
 
-Every change of a job's stage after its first is made here or in the method of `Job` that is called from here.
+A job begins in stage ENCODE. Every later change of its stage is made here, or in a method of `Job` called from here.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 
 class Stages:
-    """What runs the graphs of each stage."""
+    """Runs the graphs of each stage for jobs."""
 
     def __init__(self, encoder: Encoder, decoder: Decoder, aligner: Aligner, tokenizer: Tokenizer) -> None:
         self._encoder, self._decoder, self._aligner, self._tokenizer = encoder, decoder, aligner, tokenizer
 
     def run(self, stage: Stage, jobs: Sequence[Job]) -> None:
-        """Do one unit of work for these jobs, all of which are in this stage."""
+        """Do one unit of work for jobs that are all in this stage."""
         if stage is Stage.ENCODE:
             self.encode(jobs)
         elif stage is Stage.DECODE:
@@ -61,7 +61,7 @@ class Stages:
                 self._begin_decoding(job)
 
     def decode(self, jobs: Sequence[Job]) -> None:
-        """Choose the next token of every row, and settle the parts of those that are finished."""
+        """Choose the next token of every row, and process the results of rows that are finished."""
         by_row = {id(job.row): job for job in jobs}
         for row in self._decoder.step([job.row for job in jobs if job.row is not None]):
             self._take_result(by_row[id(row)], row.result())
@@ -78,7 +78,7 @@ class Stages:
         job.stage = Stage.DECODE
 
     def _take_result(self, job: Job, result: DecodingResult) -> None:
-        """Judge what a row gave, and move its job on."""
+        """Judge a row's result and move its job on: to another attempt, to its next part, or towards its end."""
         tokenizer, attempt = self._tokenizer, job.attempt
         text_tokens = [token for token in result.tokens if token < tokenizer.eot]
         verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, job.audio.size / SAMPLE_RATE)
@@ -97,7 +97,7 @@ class Stages:
             kept = cut.apply(kept)
         job.parts.append(Part(job.seek, job.audio.size, job.window, attempt.window_s, kept, settled.silent))
         if cut:
-            # A request is in one language: what was detected in its first part holds for the others.
+            # A request is in one language: the one detected in its first part applies to the others.
             job.request = replace(job.request, language=kept.language)
             job.begin_part(job.seek + cut.n_samples)
         elif job.request.words and job.parts_with_speech:

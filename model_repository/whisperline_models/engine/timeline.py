@@ -1,7 +1,7 @@
-"""When each stage of a request was worked on: what tracing is made of, without knowing of tracing.
+"""Record when the engine worked on each stage of a request, as the basis of traces.
 
-Whoever submits a request may hand over a `Timeline`. The engine writes into it, and the sender reads it once the
-request has ended. A request without one costs nothing here.
+The caller may submit a request with a `Timeline`. The engine fills it in, and the caller reads it once the request has
+ended. The engine itself knows nothing of tracing, and records nothing for a request without a timeline.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from .fallback import Attempt
     from .schedule import Stage
 
-MAX_PEERS = 32  # labels of other requests that are kept for one request
+MAX_PEERS = 32  # the most labels of other requests that one timeline keeps
 
 
 @dataclass
 class StageTime:
-    """One stage of one attempt, from the beginning of its first unit of work to the end of its last.
+    """One stage of one attempt, from the start of its first unit of work to the end of its last.
 
-    Units of other requests may lie in between. `rows` is the most that shared a unit.
+    The engine may do units of other requests in between. `rows` is the largest number of jobs in one of its units.
     """
 
     stage: Stage
@@ -33,7 +33,10 @@ class StageTime:
 
 @dataclass
 class Timeline:
-    """The times of one request, of `time.monotonic`. `label` is the sender's; the engine passes it on, unread."""
+    """The times of one request, from `time.monotonic`.
+
+    `label` identifies the request to the caller. The engine does not read it, and copies it to the `peers` of others.
+    """
 
     label: object
     queued_s: float = 0.0
@@ -42,9 +45,9 @@ class Timeline:
     peers: dict[int, object] = field(default_factory=dict)  # labels of requests that shared a unit, by their id()
 
     def add_unit(self, stage: Stage, attempt: Attempt, began_s: float, ended_s: float, rows: int) -> None:
-        """Add a unit of work to the stage under way, or begin a new one."""
+        """Add a unit of work to the current stage, or begin a new one."""
         last = self.stages[-1] if self.stages else None
-        # Each attempt is an object of its own, so two that are equal are told apart.
+        # Compare by identity: two parts of a request can have equal attempts.
         if last is None or last.stage is not stage or last.attempt is not attempt:
             self.stages.append(StageTime(stage, attempt, began_s, ended_s, 1, rows))
         else:
@@ -53,7 +56,7 @@ class Timeline:
             last.rows = max(last.rows, rows)
 
     def add_peers(self, timelines: list[Timeline]) -> None:
-        """Keep the labels of the requests that share a unit with this one."""
+        """Add the labels of the requests that share a unit with this one."""
         for other in timelines:
             if other is not self and len(self.peers) < MAX_PEERS:
                 self.peers[id(other.label)] = other.label

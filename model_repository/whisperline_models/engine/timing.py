@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 - the punctuation of Chinese and Japanese is meant
-"""Word times from cross-attention, by a median filter and dynamic time warping.
+"""Find word times from cross-attention, with a median filter and dynamic time warping.
 
 Source: `find_alignment`, `dtw`, `merge_punctuations` and `add_word_timestamps` of openai-whisper's `timing.py`.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FRAME_S = 0.02  # seconds in one encoder frame
-_LONGEST_MEDIAN_S = 0.7
+_LONGEST_MEDIAN_S = 0.7  # cap on the median word duration, from which the longest plausible word is derived
 _SENTENCE_END = ".。!！?？"
 _OPENING = "\"'“¿([{-"
 _CLOSING = "\"'.。,，!！?？:：”)]}、"
@@ -26,7 +26,7 @@ _CLOSING = "\"'.。,，!！?？:：”)]}、"
 
 @dataclass(frozen=True)
 class WordTiming:
-    """A word as it stands in the text, its leading space included; times in seconds of the window."""
+    """A word as in the text, with its leading space. Times are in seconds from the start of the window."""
 
     word: str
     start_s: float
@@ -35,18 +35,20 @@ class WordTiming:
 
 
 def median_filter(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the running median of width 7 over the last axis, the ends reflected; short input comes back as it is.
+    """Return the running median of width 7 over the last axis, with reflected ends.
 
-    The reference sorts every window of seven. Here every triple of neighbours is sorted once, and serves the two
-    windows in which it is the left or the right third: x0 x1 x2 | x3 | x4 x5 x6. Let those triples be sorted, a <= b
-    <= c and d <= e <= f. Then the median follows in two steps.
+    Input of up to three values is returned unchanged.
 
-    1. The third smallest of the six. Take i values from the low end of one triple and 3 - i from that of the other: the
-       largest of three values is never below the third smallest of all, and for the right i it is that. So it is the
-       least of c, max(b, d), max(a, e) and f. By the same argument from the high ends, the fourth smallest is the
-       greatest of a, min(b, f), min(c, e) and d.
-    2. The fourth smallest of all seven. If x3 lies between the third and the fourth of the six it is x3; if x3 is
-       less, it is the third of the six; if it is more, their fourth. So it is max(third, min(fourth, x3)).
+    The reference sorts every window of seven values. Here, every three neighbours are sorted only once, and used in two
+    windows: in one they are the first three values, in the other the last three: x0 x1 x2 | x3 | x4 x5 x6. Call the
+    sorted triples a <= b <= c and d <= e <= f. The median then takes two steps.
+
+    1. Find the third smallest of these six. Take the i smallest of one triple and the 3 - i smallest of the other: the
+       largest of those three values is never below the third smallest of all six, and for one i it is equal to it. So
+       the third smallest is the least of c, max(b, d), max(a, e) and f. By the same argument from the high ends, the
+       fourth smallest is the greatest of a, min(b, f), min(c, e) and d.
+    2. Find the fourth smallest of all seven. It is x3 if x3 lies between the third and the fourth of the six, the third
+       if x3 is smaller, and the fourth if x3 is larger. So it is max(third, min(fourth, x3)).
     """
     width = values.shape[-1]
     if width <= 3:
@@ -56,7 +58,7 @@ def median_filter(values: NDArray[np.float32]) -> NDArray[np.float32]:
     first, second, third = padded[..., :-2], padded[..., 1:-1], padded[..., 2:]
     low, high = least(first, second), most(first, second)
     middle = least(high, third)
-    ordered = (least(low, middle), most(low, middle), most(high, third))  # the sorted triple that begins at each place
+    ordered = (least(low, middle), most(low, middle), most(high, third))  # the sorted triple that begins at each index
     a, b, c = (triples[..., :width] for triples in ordered)
     d, e, f = (triples[..., 4:] for triples in ordered)
     third_of_six = least(least(c, f), least(most(b, d), most(a, e)))
@@ -65,16 +67,16 @@ def median_filter(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def find_alignment(weights: NDArray[np.float32], n_prompt: int) -> NDArray[np.float64]:
-    """Return where each token after the prompt begins, in seconds.
+    """Return when each token after the prompt begins, in seconds.
 
-    `weights` (heads, tokens, frames) is the attention of the alignment heads over the frames that hold audio, for
-    prompt, no-timestamps, text and end. The attention at a token tells where the next one is heard: so the rows from
-    no-timestamps to the last of the text stand for the text and its end.
+    `weights` (heads, tokens, frames) is the attention of the alignment heads to the frames of the audio, for the tokens
+    of the prompt, <|notimestamps|>, the text and <|endoftext|>. The decoder attends to the audio of the token that it
+    is about to choose. So the rows from <|notimestamps|> to the last text token belong to the text and its end.
     """
     matrix = np.zeros((weights.shape[1] - n_prompt - 1, weights.shape[2]), np.float32)
-    for head in weights:  # one by one, so that what is worked on stays in the processor's cache
-        # The graph's softmax is over the whole window; the reference's is over the frames that hold audio. Where all of
-        # a token's attention lies behind the audio, its row is 0.
+    for head in weights:  # one head at a time, so that its data stays in the CPU's cache
+        # The graph's softmax is over the whole window, but the reference's is over the frames of the audio only. If all
+        # of a token's attention is on frames after the audio, its row is 0.
         shares = head / np.maximum(head.sum(axis=1, keepdims=True), 1e-12)
         deviation = shares.std(axis=0)
         standardized = (shares - shares.mean(axis=0)) / np.maximum(deviation, 1e-12)
@@ -92,25 +94,25 @@ def dtw(cost: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
         total[i, j] = cost[i, j] + min(total[i-1, j-1], total[i-1, j], total[i, j-1])
 
-    Here a row is filled at once. A path to cell (i, j) enters row i at some column k <= j, from above or from above
-    left, for which it has paid entry[k] = min(total[i-1, k-1], total[i-1, k]). From there it goes right and pays for
-    columns k to j of the row, which is sums[j] - sums[k-1] with the running sums of the row's costs. So
+    Here a whole row is filled at once. A path to cell (i, j) enters row i at some column k <= j, from above or from
+    above left. Up to there it has cost entry[k] = min(total[i-1, k-1], total[i-1, k]). From there it goes right over
+    columns k to j, which costs sums[j] - sums[k-1], where `sums` are the running sums of the row's costs. So
 
         total[i, j] = min over k <= j of (entry[k] + sums[j] - sums[k-1])
                     = sums[j] + min over k <= j of (entry[k] - sums[k-1])
 
-    and the last minimum is a running one, for all columns in one call.
+    and the last minimum is a running minimum, which one NumPy call computes for all columns.
     """
     n, m = cost.shape
-    # A row and a column more than the costs: those before the first, where only the corner can be a beginning.
+    # `total` has a row and a column before the first ones of `cost`. A path can only begin at their corner.
     total = np.full((n + 1, m + 1), np.inf)
     total[0, 0] = 0.0
     for row, (costs, sums) in enumerate(zip(cost, np.cumsum(cost, axis=1), strict=True)):
         entry = np.minimum(total[row, :-1], total[row, 1:])
         sums_before = sums - costs
         total[row + 1, 1:] = sums + np.minimum.accumulate(entry - sums_before)
-    # Back from the last corner. `entered` is the column at which the best path to a cell came into the cell's row: the
-    # newest column so far that is cheaper to reach from above than from the left.
+    # Trace the path back from the last cell. `entered` is the column at which the best path to a cell enters its row:
+    # the rightmost column up to the cell that is cheaper to reach from the row above than from the left.
     diagonal, above, left = total[:-1, :-1], total[:-1, 1:], total[1:, :-1]
     from_left = left <= np.minimum(diagonal, above)
     entered = np.maximum.accumulate(np.where(from_left, 0, np.arange(m)), axis=1)
@@ -131,10 +133,10 @@ def time_words(
     *,
     spaced: bool = True,
 ) -> list[WordTiming]:
-    """Return words with times from the starts of their tokens (one more than tokens), punctuation merged into them.
+    """Return words with their times and with punctuation merged into them.
 
-    In a language written with spaces the words come back as spaces divide them, "d'accord" as one. A word's probability
-    is the mean of its tokens'.
+    `starts_s` has the start of each token and, as one element more, the end of the last. With `spaced`, words are
+    divided at spaces only, so "d'accord" is one word. A word's probability is the mean over its tokens.
     """
     bounds = np.cumsum([0, *(len(tokens) for _, tokens in words)])
     timings = [
@@ -145,13 +147,13 @@ def time_words(
     longest_s = 2 * min(_LONGEST_MEDIAN_S, float(np.median(durations))) if durations else 0.0
     timings = merge_punctuations(shorten_at_sentences(timings, longest_s))
     if timings and timings[0].end_s - timings[0].start_s > longest_s:
-        # The silence before speech is no part of the first word.
+        # The silence before the speech is not part of the first word.
         timings[0] = replace(timings[0], start_s=timings[0].end_s - longest_s)
     return join_unspaced(timings) if spaced else timings
 
 
 def shorten_at_sentences(timings: list[WordTiming], longest_s: float) -> list[WordTiming]:
-    """Cut words that are too long beside the end of a sentence: the pause between sentences belongs to no word."""
+    """Shorten overlong words next to the end of a sentence, because they include the pause between sentences."""
     shortened = timings[:1]
     for previous, timing in pairwise(timings):
         if timing.end_s - timing.start_s <= longest_s:
@@ -166,7 +168,7 @@ def shorten_at_sentences(timings: list[WordTiming], longest_s: float) -> list[Wo
 
 
 def merge_punctuations(timings: list[WordTiming]) -> list[WordTiming]:
-    """Join opening marks to the word after them and closing marks to the word before; times are the word's."""
+    """Join opening marks to the next word and closing marks to the previous one, without changing the word's times."""
     merged: list[WordTiming] = []
     for timing in timings:
         if merged and timing.word in _CLOSING and not merged[-1].word.endswith(" "):
@@ -179,7 +181,7 @@ def merge_punctuations(timings: list[WordTiming]) -> list[WordTiming]:
 
 
 def join_unspaced(timings: list[WordTiming]) -> list[WordTiming]:
-    """Join each piece without a leading space to the word before it; probabilities are weighed by length."""
+    """Join each piece without a leading space to the previous word; probabilities are weighted by length."""
     joined: list[WordTiming] = []
     for timing in timings:
         if joined and not timing.word.startswith(" "):

@@ -1,4 +1,4 @@
-"""From audio to text: an engine that does one unit of work at a time, for many requests at once."""
+"""The engine, which turns audio into text for many requests at once, one unit of work at a time."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODED_TOGETHER = 8  # windows in one unit on a GPU; a processor is full with one
+ENCODED_TOGETHER = 8  # the most windows in one unit on a GPU; on a CPU, a single window uses all cores
 
 
 class Observer(Protocol):
-    """Is told of the work, for metrics."""
+    """Receives the engine's measurements, for metrics."""
 
     def started(self, lane: str, waited_s: float) -> None:
-        """A request had its first unit of work."""
+        """Record that a request's first unit of work begins, `waited_s` after the request arrived."""
 
     def worked(self, stage: str, n_rows: int, took_s: float) -> None:
-        """A unit of work is done."""
+        """Record that a unit of work with `n_rows` jobs is done."""
 
     def counted(self, lane: str, waiting: int, active: int) -> None:
-        """So many requests of a lane wait, and so many are under way."""
+        """Record how many requests of a lane are waiting, and how many are active."""
 
 
 class Engine:
-    """A loaded version. Not thread-safe: one thread submits and works.
+    """A loaded version. It is not thread-safe: the same thread must call `submit` and `work`.
 
-    `graphs`, `encoder`, `decoder`, `slots` and `aligner` are public for the tools that compare them with the reference,
-    while no request is under way.
+    `graphs`, `encoder`, `decoder`, `slots` and `aligner` are public for the tools that compare them with the reference.
+    The tools may use them only while the engine has no requests.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Engine:
         self._device = Device.find(gpu)
         self.graphs = Graphs.open(folder, self.spec, self._device, threads)
         self.encoder = Encoder(self.graphs, self.spec, self._device)
-        # What the encoder hears at the end of 30 s of silence stands behind every shorter window (see `slots.py`).
+        # The last frames of 30 s of encoded silence, which follow every shorter window (see `slots.py`).
         silence = self.encoder.window(np.zeros(SAMPLE_RATE, np.float32), CHUNK_LENGTH_S)[:, :, -SILENCE_FRAMES:].copy()
         self.slots = Slots(self.graphs.decoder, self.spec, self._device, max_batch, silence)
         self.decoder = Decoder(self.slots, self.tokenizer)
@@ -80,7 +80,7 @@ class Engine:
         on_gpu = self._device.on_gpu
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)
         self._observer = observer
-        self._last_batch: list[Job] = []  # of the unit before, to see when a batch changes
+        self._last_batch: list[Job] = []  # the jobs of the previous unit, to detect that a batch changed
 
     def submit(
         self,
@@ -90,10 +90,10 @@ class Engine:
         arrived_s: float | None = None,
         timeline: Timeline | None = None,
     ) -> None:
-        """Queue a request; `work` calls `finish` with its result, or with the error that ended it.
+        """Queue a request. Later, `work` calls `finish` with its result, or with the error that ended it.
 
-        `finish` must not raise. `arrived_s` (of `time.monotonic`) is when the request came, if that was before now. The
-        times of its stages go into `timeline`.
+        `finish` must not raise. `arrived_s` (from `time.monotonic`) is when the request arrived, now by default. The
+        engine records the times of its stages in `timeline`.
         """
         came_s = time.monotonic() if arrived_s is None else arrived_s
         if timeline is not None:
@@ -109,9 +109,9 @@ class Engine:
         self._schedule.add(job, came_s)
 
     def work(self) -> bool:
-        """Do one unit of work: a piece of an encoding, a step or an alignment. Returns False when there is none to do.
+        """Do one unit of work: a piece of an encoding, a step or an alignment. Return False if there was none to do.
 
-        What goes wrong in a unit ends the requests that it was for, and no others.
+        An exception in a unit ends the requests in that unit, and no others.
         """
         began_s = time.monotonic()
         self._device.use()
@@ -120,14 +120,14 @@ class Engine:
             return False
         jobs = [job for job in unit.jobs if job.started or self._start(job, began_s)]
         if jobs:
-            attempts = [job.attempt for job in jobs]  # of this unit: the stage may move a job on to another
+            attempts = [job.attempt for job in jobs]  # remembered, because a unit may move a job on to its next attempt
             outcomes: list[tuple[Job, Result | Exception]] = []
             try:
                 self._stages.run(unit.stage, jobs)
                 for job in jobs:
                     if job.stage is Stage.DONE:
                         outcomes.append((job, build_result(job, self.tokenizer, self.spec.name, self.version)))
-            except Exception as error:  # whatever it is, the other requests go on
+            except Exception as error:  # of any kind: the other requests go on
                 log.exception("a unit of work failed: %s", unit.stage.value)
                 outcomes = [(job, error) for job in jobs]
             self._note_times(unit.stage, jobs, attempts, began_s)
@@ -141,7 +141,7 @@ class Engine:
         return True
 
     def _start(self, job: Job, now_s: float) -> bool:
-        """Begin a job with its first unit of work, or end it where its sender has gone; returns True if it began."""
+        """Mark a job as started, or end it if its sender has cancelled it. Return True if it started."""
         if job.is_cancelled():
             self._schedule.remove(job)
             job.finish(RequestCancelledError("cancelled before its turn"))
@@ -154,7 +154,7 @@ class Engine:
         return True
 
     def _note_times(self, stage: Stage, jobs: list[Job], attempts: list[Attempt], began_s: float) -> None:
-        """Tell the observer of a unit that is done, and the timelines of the requests that were in it."""
+        """Report a finished unit to the observer, and to the timelines of the requests in it."""
         ended_s = time.monotonic()
         if self._observer:
             self._observer.worked(stage.value, len(jobs), ended_s - began_s)
@@ -163,16 +163,16 @@ class Engine:
             for job, attempt in zip(jobs, attempts, strict=True):
                 if job.timeline is not None:
                     job.timeline.add_unit(stage, attempt, began_s, ended_s, len(jobs))
-            # Most steps are over the rows of the step before: only a change is worth a look at every pair of them.
+            # Most steps have the same rows as the previous one. Every pair of rows is visited only after a change.
             if jobs != self._last_batch:
                 for timeline in timelines:
                     timeline.add_peers(timelines)
         self._last_batch = jobs
 
     def transcribe(self, requests: Sequence[Request]) -> list[Result]:
-        """Serve requests and return their results in order; a result does not depend on the other requests.
+        """Transcribe requests together and return their results in order. No result depends on the other requests.
 
-        Raises what ended a request.
+        Raises the error of the first request that failed.
         """
         outcomes: list[Result | Exception | None] = [None] * len(requests)
 
@@ -195,15 +195,14 @@ class Engine:
         return results
 
     def warm_up(self) -> None:
-        """Run all graphs over silence in every shape that is prepared for, so that no request waits for it.
+        """Run all graphs over silence in the expected shapes, so that no request has to wait for a first run.
 
-        To be called by the thread that will work: ONNX Runtime keeps what a GPU has captured by thread.
+        The thread that calls `work` must call this, because ONNX Runtime keeps captured CUDA graphs by thread.
         """
         self._device.use()
         silence = Request(np.zeros(SAMPLE_RATE, np.float32))
-        for (
-            window_s
-        ) in self.spec.windows_s:  # the windows one at a time: all of them together are as large as the slots
+        # Only one window is kept at a time: all of them together would need as much memory as the slots.
+        for window_s in self.spec.windows_s:
             window = self.encoder.window(silence.audio, window_s)
             for together in range(2, self._schedule.encoded_together + 1):
                 self.encoder.encode([self.encoder.mel(silence.audio, window_s)] * together)
@@ -216,4 +215,4 @@ class Engine:
             sizes = {1, n_slots}
         for size in sorted(sizes):
             self.decoder.step([Row(task, self.tokenizer) for _ in range(size)])
-        self.decoder.step([Row(task, self.tokenizer)])  # the rows of the step before leave their slots
+        self.decoder.step([Row(task, self.tokenizer)])  # also makes the rows of the previous step leave their slots

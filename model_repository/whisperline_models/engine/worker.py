@@ -1,4 +1,4 @@
-"""The thread that owns an engine, and the bound on what may be asked of it at once."""
+"""The thread that owns an engine, and the limit on the requests that it holds at once."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ class Submission:
 
 
 class Worker:
-    """Warms an engine up and runs it until it is closed. At most `max_requests` of each lane wait or are under way.
+    """Warms up an engine and runs it in a thread of its own until `close`.
 
-    The engine is warmed up by the thread that works it, since ONNX Runtime keeps captured CUDA graphs by thread. The
-    constructor returns when that is done, and raises what went wrong.
+    It holds at most `max_requests` of each lane, waiting or in progress. The engine's thread also warms it up, because
+    ONNX Runtime keeps captured CUDA graphs by thread. The constructor returns once the engine is warm, and raises the
+    error if that fails.
     """
 
     def __init__(self, engine: Engine, max_requests: int) -> None:
@@ -59,9 +60,10 @@ class Worker:
         is_cancelled: Callable[[], bool] = lambda: False,
         timeline: Timeline | None = None,
     ) -> None:
-        """Queue a request, whose `finish` is called from the engine's thread.
+        """Queue a request. `finish` is called with its outcome, from the engine's thread.
 
-        A request that is cancelled before its turn ends with `RequestCancelledError`. Raises `OverloadedError`.
+        A request that is cancelled before its first unit of work ends with `RequestCancelledError`. Raises
+        `OverloadedError` if the lane is full or the worker is closing.
         """
         lane, arrived_s = request.lane, time.monotonic()
 
@@ -70,7 +72,7 @@ class Worker:
                 self._held[lane] -= 1
             try:
                 finish(outcome)
-            except Exception:  # an answer that cannot be delivered must not end the requests in the same batch
+            except Exception:  # an answer that cannot be delivered must not end the other requests in the batch
                 log.exception("an answer was not delivered")
 
         with self._changed:
@@ -82,7 +84,7 @@ class Worker:
             self._changed.notify()
 
     def close(self) -> None:
-        """Finish what was queued, then stop the thread."""
+        """Finish the queued requests, then stop the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -103,7 +105,7 @@ class Worker:
                 submissions = list(self._inbox)
                 self._inbox.clear()
                 if idle and not submissions:
-                    return  # closing, and everything is answered
+                    return  # closing, and every request is answered
             for each in submissions:
                 self._engine.submit(
                     each.request, each.finish, each.is_cancelled, arrived_s=each.arrived_s, timeline=each.timeline

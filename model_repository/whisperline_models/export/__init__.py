@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a version that Triton can serve."""
+"""Write a checkpoint as a version that Triton can serve."""
 
 from whisperline_models.export.version import export_version
 

@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 
 _MAX_LAYER_PIECES = 8  # each piece of the encoder is an ONNX Runtime session of its own
 
-# The encoder's products have as many rows as a window has frames, the decoder's as many as there are requests. The
-# second are cheap to scale row by row, and must be: a text may not depend on the requests beside it.
+# An encoder product has one row per frame of a window, a decoder product one row per request. The decoder scales row by
+# row, which is cheap there, and necessary: a text must not depend on the other requests in the batch.
 _ENCODER_ARITHMETIC = {"float32": Arithmetic.FLOAT32, "float16": Arithmetic.FLOAT16, "int8": Arithmetic.INT8}
 _DECODER_ARITHMETIC = {**_ENCODER_ARITHMETIC, "int8": Arithmetic.INT8_ROWS}
 
 
 def build(checkpoint: Checkpoint, tokenizer: Tokenizer, precision: Precision) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Yield every graph of a version with its name. One at a time, because a large model's would fill the memory."""
+    """Yield each graph of a version with its name, one at a time, because a large model's graphs fill the memory."""
     encoder, decoder = _ENCODER_ARITHMETIC[precision], _DECODER_ARITHMETIC[precision]
     yield "spectrogram", build_spectrogram(checkpoint.dimensions.n_mels)
     for number, piece in enumerate(build_encoder(checkpoint, encoder, encoder_pieces(checkpoint, precision))):
@@ -53,10 +53,10 @@ def build(checkpoint: Checkpoint, tokenizer: Tokenizer, precision: Precision) ->
 
 
 def encoder_pieces(checkpoint: Checkpoint, precision: Precision) -> int:
-    """Return into how many graphs the encoder is cut.
+    """Return the number of graphs into which the encoder is cut.
 
-    Between two of them the engine can serve somebody who has waited longer. A processor takes long over a window; a GPU
-    does not, and would be slower with more graphs.
+    Between two of them, the engine can do more urgent work. This matters on a CPU, which takes long to encode a window.
+    A GPU is fast, and would be slower with more graphs.
     """
     return 1 if precision == "float16" else min(checkpoint.dimensions.n_audio_layer, _MAX_LAYER_PIECES) + 1
 
@@ -64,21 +64,21 @@ def encoder_pieces(checkpoint: Checkpoint, precision: Precision) -> int:
 def build_encoder(
     checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32, n_pieces: int = 1
 ) -> Iterator[onnx.ModelProto]:
-    """Yield the encoder in pieces. The last also makes the keys and values of the decoder's cross-attention.
+    """Yield the encoder in pieces. The last also computes the keys and values of the decoder's cross-attention.
 
-    In: `mel` (B, n_mels, 2T) float32 for the first piece, `state` (B, T, state) for the others. Out: `next_state`; from
-    the last piece `cross` (2L, B, H, T, D), the key and the value of each of L decoder layers in turn, and `hidden`
-    (B, T, state). T may be any length up to the 30 s of the positional embedding.
+    Inputs: `mel` (B, n_mels, 2T) float32 for the first piece, `state` (B, T, state) for the others. Outputs:
+    `next_state`; from the last piece instead `cross` (2L, B, H, T, D), which alternates the keys and the values of the
+    L decoder layers, and `hidden` (B, T, state). T may be any length up to the 30 s of the positional embedding.
     """
     dims = checkpoint.dimensions
     layers = np.arange(dims.n_audio_layer)
-    # the keys and values are as much work as several layers, so they have a piece of their own
+    # The keys and values take as long as several layers, so they have a piece of their own.
     shares = [*np.array_split(layers, n_pieces - 1), []] if n_pieces > 1 else [layers]
     for number, share in enumerate(shares):
         graph = GraphBuilder(f"encoder_{number}", arithmetic)
         whisper = _Whisper(graph, checkpoint)
         shape: list[int | str] = ["B", "T", dims.n_audio_state]
-        # only the first piece hears the spectrogram; the others go on from the state of the piece before
+        # Only the first piece takes the spectrogram; the others continue from the state of the previous piece.
         x = graph.input("state", graph.float, shape) if number else whisper.stem()
         for layer in share:
             block = f"encoder.blocks.{layer}"
@@ -104,14 +104,19 @@ def build_encoder(
 def build_decoder(
     checkpoint: Checkpoint, tokenizer: Tokenizer, arithmetic: Arithmetic = Arithmetic.FLOAT32
 ) -> onnx.ModelProto:
-    """Return one step of the decoder for B rows, each at its own position, with suppression and rules inside.
+    """Return one step of the decoder for B rows, each at its own position and with its own logit filter.
 
-    In: `token` (B) int64, `position` (B) int32; the caches `key_i`, `value_i` (B, H, S, D), written in place
-    where the output `present_..._i` is bound to the same buffer; the windows `cross_key_i`, `cross_value_i`
-    (B, H, capacity, D) of which each row uses its first `n_frames` (B) int32, and their last frames
-    `last_key_i`, `last_value_i` (B, 1, state); the row's filter as `engine.logit_filters` has it.
-    Out: `logits` (B, V) before any rule; `chosen` (B) int64, the best token that the rules allow, and
-    `logprob` (B), its logarithmic probability among those.
+    Inputs:
+
+    - `token` (B) int64 and `position` (B) int32
+    - `key_i` and `value_i` (B, H, S, D), the caches of the text, updated in place if the output `present_key_i` or
+      `present_value_i` is bound to the same buffer
+    - `cross_key_i` and `cross_value_i` (B, H, capacity, D), the windows, of which each row uses the first `n_frames`
+      (B) int32, and their last frames `last_key_i` and `last_value_i` (B, 1, state)
+    - each row's filter: `mask`, `timestamps`, `timestamp_from` and `timestamp_to` (see `engine.logit_filters`)
+
+    Outputs: the unfiltered `logits` (B, V); `chosen` (B) int64, the best token that the filter allows, and `logprob`
+    (B), its log probability among the allowed tokens.
     """
     graph = GraphBuilder("decoder", arithmetic)
     whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
@@ -124,12 +129,11 @@ def build_decoder(
     embedded = [graph.op("Gather", table, index) for table, index in zip(tables, (token, position), strict=True)]
     x = graph.op("Unsqueeze", graph.op("Add", *embedded), graph.integers(1))  # (B, 1, state)
 
-    # GroupQueryAttention wants to know how much each row may see (less one), and the most that any row may see.
+    # GroupQueryAttention takes the number of positions that each row may see, minus one, and the maximum over all rows.
     one = graph.scalar(np.int32(1))
     last_frame = graph.op("Sub", n_frames, one)
     if graph.float == FLOAT16:
-        # A GPU replays a captured graph, and a value that the step computes cannot be captured: so the second number is
-        # the most that there can be.
+        # A GPU replays a captured graph, in which a computed maximum cannot be captured: so use the largest possible.
         most_tokens, most_frames = graph.scalar(np.int32(dims.n_text_ctx)), graph.scalar(np.int32(dims.n_audio_ctx))
     else:
         most_tokens = graph.op("Add", graph.op("ReduceMax", position, keepdims=0), one)
@@ -143,15 +147,15 @@ def build_decoder(
         query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
         names = [f"last_{part}_{layer}" for part in ("key", "value")]
         last = [graph.input(name, graph.float, ["B", 1, dims.n_text_state]) for name in names]
-        # The operator rewrites the window's last frame with its own value. So it sees exactly the frames of the row,
-        # whatever the capacity of the buffer.
+        # The operator always appends one position to its cache. Given the window's last frame again, it overwrites that
+        # frame with the same value, and sees exactly the frames of the row, whatever the capacity of the buffer.
         attended = whisper.cached_attention([query, *last], f"cross_{layer}", last_frame, most_frames)
         x = graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))
         x = whisper.mlp(x, block)
 
     x = graph.op("Squeeze", whisper.layer_norm(x, "decoder.ln"), graph.integers(1))
     logits = graph.output("logits", FLOAT, ["B", dims.n_vocab])
-    projection = whisper.tensor("decoder.token_embedding.weight")  # Whisper ties the two
+    projection = whisper.tensor("decoder.token_embedding.weight")  # tied to the token embedding
     if graph.float == FLOAT:
         graph.linear(x, "decoder.projection", projection, None, output=logits)
     else:
@@ -161,10 +165,10 @@ def build_decoder(
 
 
 def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) -> None:
-    """Add the greedy choice under the rules of openai-whisper's `decoding.py`. `engine.logit_filters` has the same.
+    """Add the greedy choice under the logit filters, as `engine.logit_filters.apply_filter` does it in NumPy.
 
-    Text and timestamps are compared as two parts: where the timestamps together are more probable than any text token,
-    one of them must be chosen.
+    Text and timestamps are compared as two parts: if all timestamps together are more probable than any text token, a
+    timestamp must be chosen.
     """
     mask, timestamps = graph.input("mask", INT64, ["B"]), graph.input("timestamps", BOOL, ["B"])
     masks = graph.weight("filter_masks", filter_masks(tokenizer))
@@ -172,7 +176,7 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
     begin, end, axis = graph.integers(tokenizer.timestamp_begin), graph.integers(tokenizer.n_vocab), graph.integers(1)
     text = graph.op("Slice", masked, graph.integers(0), begin, axis)
 
-    # forbid the timestamps before the earliest and after the latest that are allowed
+    # forbid timestamps outside the allowed range
     time = graph.op("Slice", masked, begin, end, axis)
     earliest, latest = (graph.input(name, INT64, ["B", 1]) for name in ("timestamp_from", "timestamp_to"))
     ids = graph.weight("time_ids", np.arange(tokenizer.timestamp_begin, tokenizer.n_vocab)[None])
@@ -195,8 +199,8 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
 
 
 def _best_and_log_sum_exp(graph: GraphBuilder, logits: str) -> tuple[str, str]:
-    """Add the largest of each row, and the logarithm of the sum of its exponentials: both (B)."""
-    # the largest is taken out of the sum, so that no exponential overflows
+    """Add the maximum of each row and the log of the sum of its exponentials. Returns the names of both, each (B)."""
+    # the maximum is factored out of the sum, so that no exponential overflows
     best = graph.op("ReduceMax", logits, axes=[1], keepdims=1)
     exponentials = graph.op("Exp", graph.op("Sub", logits, best))
     total = graph.op("ReduceSum", exponentials, graph.integers(1), keepdims=1)
@@ -205,11 +209,10 @@ def _best_and_log_sum_exp(graph: GraphBuilder, logits: str) -> tuple[str, str]:
 
 
 def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:
-    """Return the decoder over a whole text at once, for the attention of its alignment heads.
+    """Return the decoder over a whole text at once, which computes the attention of its alignment heads.
 
-    In: `tokens` (1, N) int64 and the windows `cross_key_i`, `cross_value_i` (1, H, T, D), as far as the last
-    layer with an alignment head; from that layer the keys alone. Out: `weights` (heads, N, T), the softmax of the
-    cross-attention.
+    Inputs: `tokens` (1, N) int64, and `cross_key_i`, `cross_value_i` (1, H, T, D) for each layer up to the last one
+    with an alignment head, which takes only keys. Output: `weights` (heads, N, T), the softmax of the cross-attention.
     """
     graph = GraphBuilder("aligner", arithmetic)
     whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
@@ -224,7 +227,7 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
 
     # The cross-attention is spelled out, because no fused operator returns its weights.
     n_head, n_channel = dims.n_text_head, dims.n_text_state // dims.n_text_head
-    # layers behind the last alignment head cannot change the result
+    # layers after that of the last alignment head cannot change the result
     last_layer = max(layer for layer, _ in checkpoint.alignment_heads)
     collected: list[str] = []
     for layer in range(last_layer + 1):
@@ -253,7 +256,7 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
 
 
 class _Whisper:
-    """The layers that encoder, decoder and aligner are made of, over one builder. Each returns its output's name."""
+    """Adds Whisper's layers to one graph. Each method returns the name of its output."""
 
     def __init__(self, graph: GraphBuilder, checkpoint: Checkpoint) -> None:
         self.graph = graph
@@ -293,10 +296,10 @@ class _Whisper:
         return self.graph.op("Add", x, self.linear(attended, f"{block}.attn.out"))
 
     def cached_attention(self, query_key_value: list[str], cache: str, last: str, most: str) -> str:
-        """Add attention over a cache, named `0` or `cross_0`, say.
+        """Add attention over a cache, named for example `0` or `cross_0`.
 
         `last` (B) is the index of the last position that a row may see, where its new key and value are written. `most`
-        is a scalar, the most positions that any row may see.
+        is a scalar, the largest number of positions that any row may see.
         """
         dims = self.checkpoint.dimensions
         kind, _, layer = cache.rpartition("_")
@@ -316,9 +319,9 @@ class _Whisper:
         )
 
     def stem(self) -> str:
-        """Add the way from the spectrogram to the first state: two convolutions and the positional embedding.
+        """Add the layers from the spectrogram to the first state: two convolutions and the positional embedding.
 
-        A convolution over three frames, padded by one, is a product with their channels, so that it can be in int8.
+        Each convolution over three frames is expressed as a matrix product, so that it can run in int8.
         """
         graph = self.graph
         mel = graph.cast(graph.input("mel", FLOAT, ["B", self.checkpoint.dimensions.n_mels, "2T"]), graph.float)
@@ -334,7 +337,7 @@ class _Whisper:
             joined = graph.op("Concat", *taps, axis=2)
             x = graph.fused("Gelu", graph.linear(joined, name, product, self.tensor(f"{name}.bias")))
 
-        # the first T rows of the positional embedding, T read off `x` (B, T, state)
+        # Add the first T rows of the positional embedding; T is the length of `x` (B, T, state).
         name = "encoder.positional_embedding"
         n_frames = graph.op("Shape", x, start=1, end=2)
         table = graph.parameter(name, self.tensor(name))

@@ -1,4 +1,4 @@
-"""A small builder of ONNX graphs: operators in order, weights by name, matrix products in any precision."""
+"""A small builder of ONNX graphs, with named weights and with matrix products in several precisions."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MICROSOFT = "com.microsoft"
 FLOAT, FLOAT16, INT32, INT64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT32, TensorProto.INT64
 BOOL = TensorProto.BOOL
 INT64_MAX = np.iinfo(np.int64).max  # as the end of a slice: the last element
-_MAX_CODE = 63  # of weights in int8: see `quantize_columns`
+_MAX_CODE = 63  # the largest int8 code of a weight: see `quantize_columns`
 
 
 class Arithmetic(Enum):
-    """The way in which matrix products are computed. Weights in int8 have a scale for each output."""
+    """The arithmetic of matrix products. Weights in int8 have one scale per output channel."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"  # for GPUs
-    INT8 = "int8"  # one scale for all activations
-    INT8_ROWS = "int8_rows"  # a scale for each row of activations, so that a row does not depend on the others
+    INT8 = "int8"  # one scale for all activations of a product
+    INT8_ROWS = "int8_rows"  # one scale per row of activations, so that no row depends on the others
 
 
 class GraphBuilder:
@@ -61,7 +61,7 @@ class GraphBuilder:
         return name
 
     def weight(self, name: str, value: NDArray[np.generic]) -> str:
-        """Add a constant as it is. A second call with the same name adds nothing."""
+        """Add a constant with its own type. A second call with the same name adds nothing."""
         if name not in self.weights:
             self.weights[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
@@ -120,8 +120,8 @@ class GraphBuilder:
         biases = [] if bias is None else [self.weight(f"{name}.bias", bias)]
         if self.arithmetic is Arithmetic.INT8:
             return self.fused("DynamicQuantizeMatMul", x, *inputs, "", *biases)
-        # ONNX Runtime has no operator with a scale for each row. So a row is divided by its largest value, quantised
-        # with a fixed step, and multiplied by its largest value again.
+        # ONNX Runtime has no operator with a scale per row. So divide each row by its largest magnitude, quantise it
+        # with a fixed step, and multiply the product by that magnitude.
         zero, step = self.weight("uint8_128", np.array(128, np.uint8)), self.scalar(1 / 127)
         largest = self.op("ReduceMax", self.op("Abs", x), axes=[-1], keepdims=1)
         quantized = self.op("QuantizeLinear", self.op("Div", x, largest), step, zero)
@@ -132,24 +132,24 @@ class GraphBuilder:
     def layer_norm(
         self, x: str, name: str, weight: NDArray[np.float32], bias: NDArray[np.float32], *, output: str | None = None
     ) -> str:
-        """Add a normalisation of the last axis, with the epsilon of torch."""
+        """Add a layer normalisation over the last axis, with the default epsilon of torch."""
         inputs = [x, self.parameter(f"{name}.weight", weight), self.parameter(f"{name}.bias", bias)]
         outputs = [output] if output else []
         return self.op("LayerNormalization", *inputs, outputs=outputs, axis=-1, epsilon=1e-5)
 
     def model(self) -> onnx.ModelProto:
-        """Return the graph as a model that ONNX Runtime loads. The builder has no weights afterwards."""
+        """Return the graph as a model that ONNX Runtime can load. This moves the weights out of the builder."""
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, [])
-        while self.weights:  # appending copies: all of them at once would hold a large model twice
+        while self.weights:  # appending copies, so move one at a time, or a large model would be in memory twice
             graph.initializer.append(self.weights.pop(next(iter(self.weights))))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="whisperline")
 
 
 def quantize_columns(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Quantise weights (inputs, outputs) symmetrically. Returns the codes, and the scales (outputs).
+    """Quantise weights (inputs, outputs) symmetrically. Returns the codes and the scales (outputs).
 
-    The codes have 7 bits: without VNNI, x86 adds two products of 8 bits in 16 bits, which more would overflow.
+    The codes have only 7 bits: without VNNI, x86 adds pairs of products in 16 bits, which 8-bit codes would overflow.
     """
     scales = (np.maximum(np.abs(weight).max(axis=0), 1e-8) / _MAX_CODE).astype(np.float32)
     return np.rint(weight / scales).astype(np.int8), scales

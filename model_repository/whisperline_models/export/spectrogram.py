@@ -1,4 +1,4 @@
-"""Whisper's log-mel spectrogram as an ONNX graph: one product with the Fourier basis, another with the mel filters."""
+"""Whisper's log-mel spectrogram as an ONNX graph: a product with the Fourier basis, then one with the mel filters."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FLOOR = -10.0  # log10 of the smallest mel energy
-_DYNAMIC_RANGE = 8.0  # decades below the loudest that are kept
+_DYNAMIC_RANGE = 8.0  # decades below the maximum that are kept
 
 
 def build_spectrogram(n_mels: int) -> onnx.ModelProto:
     """Return the graph of the spectrogram of F frames, always in float32.
 
-    In: `hops` (B, F + HOPS_AFTER, HOP_LENGTH) float32 and `padding` (1) int64, as `engine.audio.cut_hops` returns them.
-    Out: `mel` (B, n_mels, F + padding). Source: `log_mel_spectrogram` of openai-whisper's `audio.py`.
+    Inputs: `hops` (B, F + HOPS_AFTER, HOP_LENGTH) float32 and `padding` (1) int64, as `engine.audio.cut_hops` returns
+    them. Output: `mel` (B, n_mels, F + padding). Source: `log_mel_spectrogram` of openai-whisper's `audio.py`.
     """
     graph = GraphBuilder("spectrogram")
     hops, padding = graph.input("hops", FLOAT, ["B", "n_hops", HOP_LENGTH]), graph.input("padding", INT64, [1])
 
-    # Frames overlap: each of the (B, F, N_FFT) is two hops and half of the next.
+    # Frames overlap: each frame of (B, F, N_FFT) is two hops and half of the next one.
     axes = graph.integers(1, 2)
     ends = [(-2, HOP_LENGTH), (-1, HOP_LENGTH), (INT64_MAX, N_FFT - HOPS_AFTER * HOP_LENGTH)]
     parts = [
@@ -34,8 +34,8 @@ def build_spectrogram(n_mels: int) -> onnx.ModelProto:
     ]
     frames = graph.op("Concat", *parts, axis=2)
 
-    # Real and imaginary parts alternate in the basis (N_FFT, 2 * (N_FFT // 2 + 1)), which has the Hann window inside.
-    # Their squares add up to the energy, so each filter stands twice.
+    # Real and imaginary parts alternate in the basis (N_FFT, 2 * (N_FFT // 2 + 1)), which includes the Hann window.
+    # Their squares add up to the energy, so the filter of each frequency is repeated.
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
     basis = np.fft.rfft(np.eye(N_FFT) * hann[:, None], axis=1)
     fourier = np.stack([basis.real, basis.imag], axis=2).reshape(N_FFT, -1).astype(np.float32)
@@ -43,14 +43,14 @@ def build_spectrogram(n_mels: int) -> onnx.ModelProto:
     squares = graph.op("Mul", spectrum, spectrum)
     energy = graph.op("MatMul", squares, graph.weight("filters", np.repeat(mel_filters(n_mels), 2, axis=0)))
 
-    # ONNX has the natural logarithm alone
+    # ONNX has only the natural logarithm
     bounded = graph.op("Max", energy, graph.scalar(10.0**_FLOOR))
     decades = graph.op("Mul", graph.op("Log", bounded), graph.scalar(float(1 / np.log(10))))
     heard = graph.op("Transpose", decades, perm=[0, 2, 1])
-    # frames that hear nothing but padding are not computed, they are the floor
+    # frames that cover only padding are not computed: they are the floor
     pads = graph.op("Concat", graph.integers(0, 0, 0, 0, 0), padding, axis=0)
     spectrogram = graph.op("Pad", heard, pads, graph.scalar(_FLOOR))
-    # relative to the loudest of the whole window, then scaled to about -1..1
+    # limit the range below the maximum of the whole window, then scale to about -1..1
     loudest = graph.op("ReduceMax", spectrogram, axes=[1, 2], keepdims=1)
     kept = graph.op("Max", spectrogram, graph.op("Sub", loudest, graph.scalar(_DYNAMIC_RANGE)))
     shifted = graph.op("Add", kept, graph.scalar(4.0))

@@ -1,4 +1,4 @@
-"""Write a checkpoint as a version: graphs, tokenizer, the code that serves it, and a manifest of it all."""
+"""Write a checkpoint as a version: graphs, tokenizer, the code that serves it, and a manifest of all files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from whisperline_models.export.graphs import Precision
     from whisperline_models.weights import Checkpoint
 
-# The lengths that a window may have. On a processor every half second less saves time; above 28 s there would be no
-# room for the silence behind the audio. On a GPU windows of one length are encoded together, so there are few lengths.
+# The possible lengths of a window. On a CPU, every half second less saves time; above 28 s there is no room for the
+# silence after the audio. On a GPU, windows of equal length are encoded together, so there are few lengths.
 _WINDOWS_S = (*(half / 2 for half in range(6, 57)), 30.0)
 _WINDOWS_ON_GPU_S = (3.0, 6.0, 10.0, 15.0, 20.0, 30.0)
 _PACKAGE = Path(__file__).parents[1]
@@ -34,8 +34,7 @@ _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -> Path:
     """Write a version of Triton's model `whisper` as `folder`, ready to be verified and published. Returns `folder`.
 
-    It is written beside its place and renamed into it: nobody sees half of a version. Raises `ExportError` if `folder`
-    exists.
+    The version appears whole or not at all. Raises `ExportError` if `folder` exists.
     """
     try:
         with atomic_folder(folder, folder.parent) as written:
@@ -44,9 +43,9 @@ def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
             for name in ("model.py", "tracing.py", "config.pbtxt"):
                 shutil.copyfile(_PACKAGE / "serving" / name, written / name)
             shutil.copytree(_PACKAGE / "engine", written / "engine", ignore=shutil.ignore_patterns("__pycache__"))
-            # Python would write compiled modules when the version is first served. Triton takes a version whose files
-            # have changed for a new one and loads it again, with its weights in memory twice for a while. So they are
-            # part of the version, checked by the hash of their source, which a copy leaves as it is.
+            # Python would write compiled modules when the version is first served. Triton would then see changed files,
+            # and reload the version, with its weights in memory twice for a while. So the version includes compiled
+            # modules. Python validates them by the hash of their source, because a copy changes modification times.
             checked_hash = py_compile.PycInvalidationMode.CHECKED_HASH
             compileall.compile_dir(written, quiet=2, ddir="", invalidation_mode=checked_hash)
             source = checkpoint.source
@@ -70,7 +69,7 @@ def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
 def _write_graphs(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
     tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     for name, graph in graphs.build(checkpoint, tokenizer, precision):
-        # The weights lie beside the graph: protobuf holds no more than 2 GB, and a file of its own is mapped, not read.
+        # The weights go into a separate file: protobuf holds at most 2 GB, and a separate file is mapped, not read.
         onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
-        # onnx lets its owner alone read it, but a version travels to other users
+        # onnx lets only the owner read the file, but other users serve the version
         (folder / f"{name}.weights").chmod(0o644)

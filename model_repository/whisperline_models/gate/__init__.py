@@ -1,4 +1,4 @@
-"""The gate of a version: word error rate and silence on recorded speech, beside the version in service."""
+"""The gate of a version: its word error rate and silence on recorded speech, compared with the version in service."""
 
 from whisperline_models.gate.clips import Clip, ClipSet, read_manifest
 from whisperline_models.gate.scoring import Score, word_error_rate

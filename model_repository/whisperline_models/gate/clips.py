@@ -1,4 +1,4 @@
-"""Clips of recorded speech, listed in a `manifest.jsonl`, and the sets of them that a gate takes."""
+"""Clips of recorded speech, listed in a `manifest.jsonl`, and the sets of clips that a gate uses."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NO_SPEECH = "zxx"  # ISO 639-2: no linguistic content
-LONGEST_S = 30.0  # of clips with speech, and of what is taken of those without
-LONGEST_NON_SPEECH_S = 600.0
+LONGEST_S = 30.0  # longer clips with speech are left out; longer ones without are cut
+LONGEST_NON_SPEECH_S = 600.0  # longer clips without speech are left out
 CLIPS_MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording. `text` is what is said, `language` an ISO 639-1 code; "" and "zxx" without speech."""
+    """One recording: `text` is the transcript, `language` an ISO 639-1 code. Without speech, they are "" and "zxx"."""
 
     id: str
     path: Path
@@ -40,7 +40,7 @@ class Clip:
         samples, rate = soundfile.read(self.path, dtype="float64", always_2d=True)
         mono: NDArray[np.float64] = samples.mean(axis=1)
         if rate != SAMPLE_RATE:
-            # band-limited resampling of the whole clip: its spectrum is cut, or continued with zeros
+            # band-limited resampling of the whole clip: cut its spectrum, or extend it with zeros
             n_samples = round(mono.size * SAMPLE_RATE / rate)
             spectrum = np.zeros(n_samples // 2 + 1, np.complex128)
             source = np.fft.rfft(mono)
@@ -87,7 +87,7 @@ class ClipSet:
         `languages` None means every language of the set. Raises `SourceError` if one kind is missing.
         """
         folder = path.parent if path.is_file() else path
-        # the set's own name and checksum go into the gate, whatever part of it is taken
+        # the gate records the name and the checksum of the whole set, even if only some clips are taken
         spoken = take_spread(read_manifest(folder, languages), most)
         if not spoken:
             raise SourceError(
@@ -106,12 +106,12 @@ class ClipSet:
 
     @property
     def audio_s(self) -> float:
-        """The length of the audio that is taken of all clips."""
+        """The length of the audio that the gate runs: all clips, each up to 30 s."""
         return sum(min(clip.duration_s, LONGEST_S) for clip in (*self.spoken, *self.unspoken))
 
 
 def languages_of(version: Path) -> set[str] | None:
-    """Return the languages of a version to choose clips by, None for a multilingual one. Raises `VersionError`."""
+    """Return the languages of the clips to choose for a version, None for a multilingual one. Raises `VersionError`."""
     n_vocab = Manifest.read(version).dimensions["n_vocab"]
     tokenizer = Tokenizer.from_json((version / "tokenizer.json").read_bytes(), n_vocab)
     return None if tokenizer.is_multilingual else set(tokenizer.languages)

@@ -1,4 +1,4 @@
-"""Word error rates, after the normalisation with which Whisper's authors report theirs."""
+"""Compute word error rates, with the text normalisation that Whisper's authors use for theirs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NORMALIZE_ENGLISH = EnglishTextNormalizer()
 _NORMALIZE_OTHERS = BasicTextNormalizer()
-_NORMALIZE_UNSPACED = BasicTextNormalizer(split_letters=True)  # where words are not spaced, letters count as words
+_NORMALIZE_UNSPACED = BasicTextNormalizer(split_letters=True)  # without spaces, each letter counts as a word
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Answer:
 class Score:
     """A version's result on a set of clips. The word error rate is over the words of all clips together.
 
-    `heard_in_non_speech` are texts after the clip's id. `tokens` are by the clip's id.
+    `heard_in_non_speech` lists the texts given for clips without speech, each as "id: text". `tokens` are by clip id.
     """
 
     word_error_rate: float
@@ -47,7 +47,7 @@ class Score:
 
 
 def score(spoken: Sequence[Clip], unspoken: Sequence[Clip], answers: Mapping[str, Answer]) -> Score:
-    """Score answers, by the clip's id, against what is said in the clips."""
+    """Score answers against the transcripts of the clips. `answers` are by clip id."""
     texts = {clip: answer.text for clip, answer in answers.items()}
     by_language = {clip.language: [c for c in spoken if c.language == clip.language] for clip in spoken}
     return Score(
@@ -59,14 +59,14 @@ def score(spoken: Sequence[Clip], unspoken: Sequence[Clip], answers: Mapping[str
 
 
 def word_error_rate(clips: Sequence[Clip], texts: Mapping[str, str]) -> float:
-    """Return substitutions, deletions and insertions over the words that were said. `texts` are by the clip's id."""
+    """Return the sum of substitutions, deletions and insertions per word that was said. `texts` are by clip id."""
     said = [normalize(clip.text, clip.language) for clip in clips]
     heard = [normalize(texts[clip.id], clip.language) for clip in clips]
     return float(jiwer.wer(said, heard))
 
 
 def normalize(text: str, language: str) -> str:
-    """Return a text as it is compared: English by its own rules, other languages by the basic ones."""
+    """Normalise a text for comparison: English by its own rules, other languages by the basic ones."""
     if language == "en":
         return str(_NORMALIZE_ENGLISH(text)).strip()
     return str((_NORMALIZE_UNSPACED if language in UNSPACED else _NORMALIZE_OTHERS)(text)).strip()

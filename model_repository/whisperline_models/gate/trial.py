@@ -1,7 +1,7 @@
-"""Run one version on clips, with the code in its own folder: a script that has a process for each version.
+"""Run one version on clips with the code in its own folder. The gate runs this script in one process per version.
 
 `python trial.py FOLDER JOB`: JOB is a file of JSON lines {"id", "audio": an .npy file of 16 kHz PCM, "options"}.
-It writes a JSON line for each clip, in order: {"id", "text", "tokens"}.
+The script prints a JSON line for each clip, in order: {"id", "text", "tokens"}.
 """
 
 import json
@@ -20,7 +20,7 @@ def main(folder: Path, job: Path) -> None:
     from engine.transcription import Engine  # type: ignore[import-not-found]  # noqa: PLC0415
 
     engine = Engine(folder)
-    # older versions call their tokenizer a vocabulary
+    # in older versions, the tokenizer is called `vocabulary`
     languages = (engine.tokenizer if hasattr(engine, "tokenizer") else engine.vocabulary).languages
     lines = [json.loads(line) for line in job.read_text().splitlines()]
     for at in range(0, len(lines), BATCH):

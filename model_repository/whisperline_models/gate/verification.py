@@ -1,6 +1,6 @@
-"""Run a version and the one in service over the same clips, and judge the first by what it heard.
+"""Run a candidate and the version in service on the same clips, and judge the candidate by its transcripts.
 
-Each version runs with its own code in a process of its own, so that an older one is compared as it serves.
+Each version runs with its own code, in a process of its own, so that it behaves as it does in service.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str, int, int], None]  # the version that runs, clips done, clips in all
 
-MAX_ADDED_ERROR_RATE = 0.003  # to the word error rate of the version in service
-MAX_FIRST_ERROR_RATE = 0.5  # where nothing is in service: above it any model's export is broken
-MIN_SPEECH_S = 60.0  # less speech cannot tell a difference of 0.3 points
+MAX_ADDED_ERROR_RATE = 0.003  # above the word error rate of the version in service
+MAX_FIRST_ERROR_RATE = 0.5  # if nothing is in service: the export of any model with more errors must be broken
+MIN_SPEECH_S = 60.0  # with less speech, a difference of 0.3 points is not measurable
 CANDIDATE, IN_SERVICE = "the candidate", "the version in service"
 _TRIAL = Path(__file__).with_name("trial.py")
 
 
 @dataclass(frozen=True)
 class Verification:
-    """The scores of the candidate and the version in service on the same clips, and the gate that follows from them."""
+    """The scores of the candidate and of the version in service on the same clips, and the resulting gate."""
 
     gate: Gate
     candidate: Score
@@ -45,15 +45,15 @@ class Verification:
 
 
 def verify(folder: Path, clips: ClipSet, serving: Path | None, progress: Progress) -> Verification:
-    """Run a version, and the one in service, over the clips. Writes the gate into the version's manifest.
+    """Run a version and the one in service on the clips, and write the gate into the version's manifest.
 
-    Raises `VersionError` if the folder is not as it was exported, `GateError` if a version does not run.
+    Raises `VersionError` if the folder has changed since its export, and `GateError` if a version does not run.
     """
     manifest = Manifest.read_checked(folder)
     with TemporaryDirectory() as scratch:
         job = Path(scratch) / "job.jsonl"
         lines = []
-        # sorted by length, so that the clips of a batch are alike
+        # sorted by length, so that the clips in a batch are about equally long
         for number, clip in enumerate(sorted([*clips.spoken, *clips.unspoken], key=lambda clip: clip.duration_s)):
             audio = Path(scratch) / f"{number}.npy"
             np.save(audio, clip.read()[:MAX_SAMPLES])
@@ -61,7 +61,7 @@ def verify(folder: Path, clips: ClipSet, serving: Path | None, progress: Progres
             lines.append(json.dumps({"id": clip.id, "audio": str(audio), "options": options}))
         job.write_text("\n".join(lines))
 
-        # one after the other: side by side they would share the processor and the memory
+        # one after the other: in parallel, they would share the CPU and the memory
         candidate = score(clips.spoken, clips.unspoken, _run(folder, job, CANDIDATE, progress))
         served: tuple[Manifest, Score] | None = None
         if serving is not None:
@@ -73,10 +73,10 @@ def verify(folder: Path, clips: ClipSet, serving: Path | None, progress: Progres
 
 
 def judge(manifest: Manifest, clips: ClipSet, candidate: Score, served: tuple[Manifest, Score] | None) -> Gate:
-    """Judge a version by its score, and by that of the version in service if there is one.
+    """Judge a version by its score, and by the score of the version in service if there is one.
 
-    It passes if its word error rate is at most 0.3 points above that in service (below 50 % if there is none), over a
-    minute of speech or more, and if it hears nothing in clips without speech.
+    It passes if its word error rate, over at least a minute of speech, is at most 0.3 points above that of the version
+    in service (at most 50 % if there is none), and if it transcribes nothing in clips without speech.
     """
     most = MAX_FIRST_ERROR_RATE if served is None else served[1].word_error_rate + MAX_ADDED_ERROR_RATE
     accurate = candidate.word_error_rate <= most and clips.speech_s >= MIN_SPEECH_S
@@ -109,9 +109,9 @@ def _run(folder: Path, job: Path, name: str, progress: Progress) -> dict[str, An
     """Run a version over a job of `trial.py`. Raises `GateError` if it does not run."""
     n_clips = len(job.read_text().splitlines())
     answers: dict[str, Answer] = {}
-    # -B: a compiled module in the version's folder would make it another version
+    # -B, because a compiled module written to the folder would make it another version
     command = [sys.executable, "-B", "-P", str(_TRIAL), str(folder.resolve()), str(job)]
-    # a file and not a pipe: a version that writes much to a pipe that nobody reads would wait for ever
+    # stderr goes to a file: a version that fills a pipe, which nothing reads meanwhile, would block for ever
     with (job.parent / "stderr").open("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
             assert process.stdout is not None  # noqa: S101 - for mypy: it is a pipe

@@ -1,4 +1,4 @@
-"""Versions in a Triton model repository, and the operations that bring them into service and out of it."""
+"""Manage the versions in a Triton model repository: bring them into service and out of it."""
 
 from whisperline_models.rollout.assembly import assemble
 from whisperline_models.rollout.lifecycle import promote, publish, remove, roll_back, start_canary

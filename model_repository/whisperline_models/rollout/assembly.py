@@ -1,8 +1,8 @@
-"""Lay out the repository of a Triton server that starts afresh, from versions in folders.
+"""Make the repository of a Triton server that is about to start, from versions in folders.
 
-No command runs against such a repository later. The versions come as images, and which of them serves is said by
-arguments, or by a file that is replaced while the server runs. Each assembly makes everything anew, but it leaves a
-repository alone that commands have published to.
+This is for servers whose versions come as images: no other command changes such a repository later. The routing comes
+from arguments, or from a file that may be replaced while the server runs. Each assembly replaces the previous one, but
+refuses to touch a repository that `publish` has written to.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from whisperline_models.routing.state import Rollout
 
-_NOTE = ".assembled"  # a file in every repository that an assembly made
+_NOTE = ".assembled"  # marks a repository that was made by an assembly
 
 
 def assemble(
@@ -34,15 +34,15 @@ def assemble(
     parameters: Mapping[str, int],
     report: Callable[[str], None],
 ) -> None:
-    """Copy the versions in under their numbers, every file compared with its manifest. The folders may be read-only.
+    """Copy the versions to the repository under their numbers, and check every file. The folders may be read-only.
 
-    `routing` is the routing of sessions, or a `rollout.json` that is linked, so that replacing it changes the routing.
-    `parameters` replace those in `config.pbtxt`. Raises `VersionError` if a version is not what was exported, if its
-    interface differs from the others', if the routing names a version that is not there, or if the repository was not
+    `routing` is the routing of sessions, or the path of a `rollout.json` to link to: replacing that file changes the
+    routing. `parameters` replace those in `config.pbtxt`. Raises `VersionError` if a version has changed since its
+    export, if the versions' interfaces differ, if the routing names a missing version, or if the repository was not
     made by an assembly.
     """
     if isinstance(routing, Path):
-        # It may name a version that this server gets later: the routing's model then keeps to those that are there.
+        # It may name a version that this server does not have yet; `routing/model.py` then uses the newest it has.
         try:
             rollout = read_rollout(routing)
         except (OSError, RolloutError) as error:
@@ -58,7 +58,7 @@ def assemble(
         note = repository.path / _NOTE
         if repository.versions() and not note.exists():
             raise VersionError(f"{repository.path} was published to: assemble into another folder")
-        note.touch()  # before anything is made: half of an assembly must be known as one, too
+        note.touch()  # first, so that an unfinished assembly is recognised as one
         for name in (MODEL, ROLLOUT_MODEL):
             shutil.rmtree(repository.path / name, ignore_errors=True)
         for number, folder in sorted(versions.items()):

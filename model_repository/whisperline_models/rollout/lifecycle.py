@@ -1,11 +1,11 @@
 """Bring versions into service and out of it, under load, without a failed request.
 
-This rests on what Triton 2.51 was seen to do in explicit control mode. Loading a model again leaves versions whose
-files are unchanged in their processes, starts new ones, and lets those whose folder has gone answer what they had
-taken. A version that cannot be loaded leaves the others as they are.
+This relies on the observed behaviour of Triton 2.51 in explicit control mode. When a model is loaded again, versions
+whose files are unchanged keep their processes, new versions start, and versions whose folder is gone answer the
+requests that they have accepted, then stop. If a version cannot be loaded, the others go on.
 
-A version that is neither the default nor the canary gets no new sessions. A client may remember the routing for a
-while, so such a version is removed only when the routing has not changed for `drain_s`.
+A version that is neither the default nor the canary gets no new sessions. But a client may cache the routing for a
+while, so `remove` waits until the routing has been unchanged for `drain_s`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 def publish(folder: Path, repository: Repository, servers: Sequence[Server], waiver: str | None, report: Report) -> int:
-    """Copy a version into the repository as the next one and load it. Returns its number.
+    """Copy a version to the repository under the next number and load it. Returns the number.
 
-    It gets no sessions, unless it is the first. `waiver` is the reason to publish without a gate. Raises `GateError`
-    without a passed gate for exactly this content against the version now in service, and `ServerError` if it does not
-    load or answer: then it is out again and the servers are as before.
+    The version gets no sessions, unless it is the first. `waiver` is the reason for publishing without a gate. Raises
+    `GateError` unless exactly this content passed its gate against the version now in service, and `ServerError` if the
+    version does not load or answer. After an error, the version is removed again and the servers are as before.
     """
     manifest = Manifest.read_checked(folder)
     with repository.changing():
@@ -54,7 +54,7 @@ def publish(folder: Path, repository: Repository, servers: Sequence[Server], wai
                 report(f"{server.address} has loaded version {number}; it answers in {seconds:.2f} s")
             if not servers:
                 report("no server was named: servers load it when they start, or when asked")
-        except BaseException as error:  # Ctrl-C, too: nobody has said that the version serves
+        except BaseException as error:  # including Ctrl-C: the version has not been confirmed to serve
             if first:
                 repository.stop_routing(number)
             with repository.set_aside(number):
@@ -66,7 +66,7 @@ def publish(folder: Path, repository: Repository, servers: Sequence[Server], wai
 
 
 def start_canary(repository: Repository, servers: Sequence[Server], number: int, share: float, report: Report) -> None:
-    """Give a share of sessions to a version, which must answer on every server."""
+    """Give a share of sessions to a version, after checking that it answers on every server."""
     with repository.changing():
         repository.folder(number)
         rollout = repository.routing().with_canary(number, share)
@@ -76,7 +76,7 @@ def start_canary(repository: Repository, servers: Sequence[Server], number: int,
 
 
 def promote(repository: Repository, servers: Sequence[Server], report: Report) -> None:
-    """Make the canary the default of all sessions."""
+    """Make the canary the default, for all sessions."""
     with repository.changing():
         before = repository.routing()
         after = before.promoted()
@@ -87,12 +87,12 @@ def promote(repository: Repository, servers: Sequence[Server], report: Report) -
 
 
 def roll_back(repository: Repository, servers: Sequence[Server], report: Report) -> None:
-    """Drop the canary. Without one, return to the default before."""
+    """Drop the canary. Without a canary, return to the previous default."""
     with repository.changing():
         before = repository.routing()
         after = before.rolled_back()
         repository.folder(after.default)
-        if before.canary is None:  # without a canary, sessions go to a version that has had none for a while
+        if before.canary is None:  # sessions return to a version that has had none for a while
             _check_answers(servers, after.default, report)
         repository.route(after)
     left = before.canary.version if before.canary else before.default
@@ -100,7 +100,7 @@ def roll_back(repository: Repository, servers: Sequence[Server], report: Report)
 
 
 def remove(repository: Repository, servers: Sequence[Server], number: int, drain_s: float, report: Report) -> None:
-    """Unload a version that serves nobody, when it has answered what it had taken, and delete it."""
+    """Unload a version that serves no session, once it has answered the requests it accepted, and delete it."""
     with repository.changing():
         repository.folder(number)
         if repository.versions() == [number]:
@@ -113,7 +113,7 @@ def remove(repository: Repository, servers: Sequence[Server], number: int, drain
             time.sleep(min(left_s, drain_s))
         try:
             with repository.set_aside(number):
-                # first all are told, then all are waited for: they unload at the same time
+                # tell all servers before waiting for any, so that they unload at the same time
                 for server in servers:
                     server.load(MODEL)
                 for server in servers:
@@ -148,7 +148,7 @@ def _check_answers(servers: Sequence[Server], number: int, report: Report) -> No
 
 
 def _reload(servers: Sequence[Server], report: Report) -> None:
-    """Bring every server that can be reached in line with the folder again."""
+    """Let every reachable server load what is in the repository now."""
     for server in servers:
         try:
             server.load(MODEL)

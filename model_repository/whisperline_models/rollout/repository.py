@@ -1,7 +1,7 @@
-"""A Triton model repository on a disk: Whisper's versions, and the routing of sessions to them.
+"""A Triton model repository on disk: Whisper's versions, and the routing of sessions to them.
 
-<repository>/whisper/config.pbtxt, whisper/<number>/     what is served; each number is used once
-<repository>/whisper_rollout/rollout.json                the routing; Triton's model beside it answers from it
+<repository>/whisper/config.pbtxt, whisper/<number>/     the versions; each number is used once
+<repository>/whisper_rollout/rollout.json                the routing, which the Triton model `whisper_rollout` reads
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ CONFIG = "config.pbtxt"
 _ROUTING = Path(__file__).parents[1] / "routing"
 _LOCK = ".lock"
 _LAST_NUMBER = ".last-version"  # the highest number that was ever used
-_ASIDE = ".removed-"  # the prefix of versions that are being removed
-_FIRST = ".first"  # the number of a first version whose routing is not there yet
+_ASIDE = ".removed-"  # the prefix of folders that are being removed
+_FIRST = ".first"  # a file with the number of a first version that has no routing yet
 
 
 class Repository:
-    """The versions in a folder. Every change happens inside `changing`, in one process at a time."""
+    """The versions in a folder. Every change must be made inside `changing`, which admits one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,10 +46,10 @@ class Repository:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Keep other changes out, and remove first what a killed one has left.
+        """Lock the repository for a change, and first remove the remains of a change that was killed.
 
-        Raises `VersionError` if another change is under way, `RolloutError` if the change inside is one that the
-        routing does not allow.
+        Raises `VersionError` if another change is in progress, and `RolloutError` if the routing does not allow the
+        change in the block.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK).open("a") as lock:
@@ -62,7 +62,7 @@ class Repository:
                 yield
 
     def _sweep(self) -> None:
-        # all of these are hidden from Triton: it looks for models by their names and for versions by numbers
+        # Triton ignores all of these names: it looks for known models and for numbered versions.
         for pattern in (f"{UNFINISHED}*", f"*/{UNFINISHED}*", f"{_ASIDE}*"):
             for left in self.path.glob(pattern):
                 if left.is_dir():
@@ -72,7 +72,7 @@ class Repository:
         first = self.path / _FIRST
         if first.exists():
             number = int(first.read_text())
-            if self.rollout() is None and number in self.versions():  # without a routing no session was on it
+            if self.rollout() is None and number in self.versions():  # without a routing, it had no sessions
                 self._note_number(number)
                 shutil.rmtree(self.folder(number))
             first.unlink()
@@ -106,17 +106,17 @@ class Repository:
         return None if rollout is None else (rollout.default, Manifest.read(self.folder(rollout.default)))
 
     def route(self, rollout: Rollout) -> None:
-        """Put a routing in force, now: Triton's model reads it with the next request."""
+        """Put a routing in force. The routing model reads it with its next request."""
         write_atomically(self.rollout_file, replace(rollout, changed_unix_s=time.time()).to_json())
 
     def add(self, source: Path, manifest: Manifest, number: int | None = None) -> int:
-        """Copy a version in with this manifest, as the next number or as this one. Returns the number.
+        """Copy a version to the repository, under `number` or else the next one, and return the number.
 
-        `source` may be read-only. Raises `VersionError` if its interface differs from the repository's, or if the copy
-        has other checksums than the manifest.
+        The copy gets the given manifest. `source` may be read-only. Raises `VersionError` if its interface differs from
+        the repository's, or if the checksums of the copy differ from the manifest.
         """
         served = self.model / CONFIG
-        # one config.pbtxt serves every version, so what it says of tensors and responses must be true of this one
+        # all versions share one config.pbtxt, so this version must have the tensors and responses that it declares
         if served.exists() and _interface(served) != _interface(source / CONFIG):
             raise VersionError(
                 f"{source} has another interface than {served}: publish it into a new repository and move clients there"
@@ -127,15 +127,15 @@ class Repository:
             write_atomically(served, (source / CONFIG).read_text())
         with atomic_folder(self.model / str(number), self.path) as written:
             for name in manifest.files:
-                # the files of the manifest alone: whatever else lies there is not part of the version
+                # copy only the files in the manifest: any others are not part of the version
                 (written / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, written / name)
             manifest.write(written)
-            Manifest.read_checked(written)  # of the copy: a disk or a network may have changed it
+            Manifest.read_checked(written)  # a disk or a network may have corrupted the copy
         return number
 
     def add_first(self, source: Path, manifest: Manifest) -> int:
-        """`add` a version and route every session to it. A crash in between leaves a version that is swept up."""
+        """Add the first version and route every session to it. After a crash in between, `_sweep` removes it."""
         number = self._next_number()
         write_atomically(self.path / _FIRST, f"{number}\n")
         self.add(source, manifest, number)
@@ -152,7 +152,10 @@ class Repository:
             (written / "rollout.json").write_text(Rollout(number, changed_unix_s=time.time()).to_json())
 
     def stop_routing(self, number: int) -> None:
-        """Take the routing model out again, after a first version that did not load. A crash here leaves neither."""
+        """Remove the routing model, because the first version did not load.
+
+        After a crash, `_sweep` removes that version, which then has no routing.
+        """
         write_atomically(self.path / _FIRST, f"{number}\n")
         aside = self.path / f"{_ASIDE}{ROLLOUT_MODEL}"
         (self.path / ROLLOUT_MODEL).rename(aside)
@@ -160,9 +163,9 @@ class Repository:
 
     @contextmanager
     def set_aside(self, number: int) -> Iterator[None]:
-        """Hide a version from Triton and delete it afterwards. After an error inside it is back in its place."""
+        """Hide a version from Triton during the block, and delete it afterwards. An error in the block restores it."""
         folder, aside = self.folder(number), self.path / f"{_ASIDE}{number}"
-        self._note_number(number)  # first, so that a crash cannot give it to another version
+        self._note_number(number)  # first, so that the number is not used again even after a crash
         folder.rename(aside)
         fsync(self.model)
         try:
@@ -174,7 +177,7 @@ class Repository:
         shutil.rmtree(aside)
 
     def _next_number(self) -> int:
-        """Return one more than any number before, of removed versions too: in answers and logs it means one content."""
+        """Return the next number. Numbers of removed versions are never reused, so each means one content in logs."""
         noted = self.path / _LAST_NUMBER
         last = int(noted.read_text()) if noted.exists() else 0
         return max([last, *self.versions()]) + 1
@@ -184,14 +187,14 @@ class Repository:
 
 
 def read_rollout(path: Path) -> Rollout:
-    """Read a `rollout.json`. Raises `RolloutError` if it is none."""
+    """Read a `rollout.json`. Raises `RolloutError` if it is invalid."""
     with routing_errors():
         return Rollout.from_json(path.read_text())
 
 
 @contextmanager
 def routing_errors() -> Iterator[None]:
-    """Raise the errors of `routing.state`, which may not know this package, as `RolloutError`."""
+    """Convert errors of `routing.state`, which must not import this package, to this package's `RolloutError`."""
     try:
         yield
     except state.RolloutError as error:

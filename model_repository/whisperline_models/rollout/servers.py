@@ -1,4 +1,4 @@
-"""Triton servers as a rollout needs them: load a model, see what is loaded, and ask one version for an answer."""
+"""A client for a Triton server during a rollout: load a model, list loaded versions, let one version transcribe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-LOAD_LIMIT_S = 600.0  # a large model with its warm-up
+LOAD_LIMIT_S = 600.0  # enough for a large model with its warm-up
 ANSWER_LIMIT_S = 60.0
 UNLOAD_LIMIT_S = 90.0  # longer than any request may take
 POLL_S = 0.2
@@ -28,7 +28,7 @@ _FAILURES = (InferenceServerException, grpc.RpcError)
 
 
 class Server:
-    """One Triton server by its gRPC address, "host:port". Every method raises `ServerError` when the server fails."""
+    """One Triton server at a gRPC address, "host:port". Every method raises `ServerError` if the server fails."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -43,18 +43,18 @@ class Server:
         self._client.close()
 
     def load(self, model: str) -> None:
-        """Load a model, or bring it in line with its folder: new versions are loaded, missing ones go when idle."""
+        """Load a model, or update it from its folder: new versions load, and deleted ones stop once they are idle."""
         try:
             self._client.load_model(model, client_timeout=LOAD_LIMIT_S)
         except _FAILURES as error:
             raise ServerError(f"{self.address} cannot load {model}: {_message(error)}") from error
 
     def loaded(self) -> list[int]:
-        """Return the versions of Whisper that are ready, ascending."""
+        """Return the numbers of Whisper's versions that are ready, ascending."""
         return sorted(number for number, state in self._states().items() if state == "READY")
 
     def wait_unloaded(self, number: int) -> bool:
-        """Wait until a version has answered what it had taken and its process has ended. False if it does not end."""
+        """Wait until a version has answered its requests and its process has ended. Return False if it does not end."""
         deadline_s = time.monotonic() + UNLOAD_LIMIT_S
         while self._states().get(number, "UNAVAILABLE") != "UNAVAILABLE":
             if time.monotonic() > deadline_s:
@@ -70,7 +70,7 @@ class Server:
         return {int(entry.version): entry.state for entry in index.models if entry.name == MODEL and entry.version}
 
     def check(self, number: int) -> float:
-        """Let a version transcribe a second of silence. Returns how many seconds it took.
+        """Let a version transcribe a second of silence, and return the seconds that it took.
 
         Raises `ServerError` also if another version answers.
         """
@@ -94,7 +94,7 @@ class Server:
         return time.monotonic() - began_s
 
     def _infer_in_stream(self, inputs: list[triton.InferInput], version: str) -> triton.InferResult:
-        # the client calls back from a thread of its own
+        # the client calls back from another thread
         answers: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
         self._client.start_stream(lambda result, error: answers.put((result, error)), stream_timeout=ANSWER_LIMIT_S)
         try:
@@ -103,7 +103,7 @@ class Server:
         except queue.Empty:
             raise ServerError(f"{self.address}: no answer in {ANSWER_LIMIT_S:.0f} s") from None
         finally:
-            # without cancelling the request: this server then may keep the version from ever ending
+            # Do not cancel the request: after a cancelled one, Triton may never end the version's process.
             self._client.stop_stream()
         if error is not None:
             raise error
@@ -111,7 +111,7 @@ class Server:
 
 
 def resolve(addresses: Iterable[str]) -> list[str]:
-    """Return each "host:port" as "ip:port" of every machine behind the name, without doubles. Raises `ServerError`."""
+    """Return the "ip:port" of every machine behind each "host:port", without duplicates. Raises `ServerError`."""
     resolved: list[str] = []
     for address in addresses:
         host, _, port = address.rpartition(":")
@@ -121,7 +121,7 @@ def resolve(addresses: Iterable[str]) -> list[str]:
             found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
         except OSError as error:
             raise ServerError(f"{address}: {error.strerror or error}") from error
-        # a headless service has an address for each replica, and every one must load the version
+        # a headless service has one address per replica, and every replica must load the version
         for ip in sorted({str(entry[4][0]) for entry in found}):
             resolved.append(f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}")
     return list(dict.fromkeys(resolved))

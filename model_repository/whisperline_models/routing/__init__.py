@@ -1,1 +1,1 @@
-"""The Triton model `whisper_rollout`: which version serves a session."""
+"""The Triton model `whisper_rollout`, which returns the version that serves a session."""

@@ -1,8 +1,8 @@
 """Triton's Python backend of `whisper_rollout`: session ids in, versions out.
 
-The model reads `rollout.json` again when the file was replaced: so a change of the routing needs no reload, and
-outlives a restart. Where the new file cannot be read, or names a version that is not in this repository, the model
-logs an error and keeps what it read last. (The second can happen while a version is copied from server to server.)
+The model reads `rollout.json` again when the file has been replaced. So a change of the routing needs no reload, and
+survives a restart. If the new file cannot be read, or names a version that is not in this repository, the model logs
+an error and keeps the previous state. (The latter can happen while a version is being copied to the servers.)
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ Stamp = tuple[int, int]
 
 
 class VersionAbsentError(RolloutError):  # type: ignore[misc]
-    """The state names a version that this server cannot have loaded."""
+    """The state names a version that is not in this server's repository."""
 
 
 class TritonPythonModel:
-    """Answers from the newest state that could be read."""
+    """Returns the version for each session, from the newest state that could be read."""
 
     def initialize(self, args: dict[str, str]) -> None:  # noqa: ARG002 - the interface of Triton
-        """Read the state; raises where there is none, so that Triton does not load the model."""
+        """Read the state. An error here, if it cannot be read, keeps Triton from loading the model.
+
+        If the state names a missing version, the newest version in the repository serves every session.
+        """
         self.path = Path(__file__).parents[1] / "rollout.json"
         self.versions = Path(__file__).parents[2] / "whisper"
         self.stamp = self.read_stamp()
@@ -41,7 +44,7 @@ class TritonPythonModel:
             pb_utils.Logger.log_error(f"{self.path}: {error}; version {newest} is the default")
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request's rows, by the state that is in the file now."""
+        """Answer each row of the requests from the current state of the file."""
         stamp = self.read_stamp()
         if stamp != self.stamp:
             self.stamp = stamp
@@ -58,7 +61,7 @@ class TritonPythonModel:
         return responses
 
     def read_rollout(self) -> Rollout:
-        """Read the state. Raises `RolloutError`, or `VersionAbsentError` where a version is not in this repository."""
+        """Read the state. Raises `RolloutError`, or `VersionAbsentError` if a version is not in this repository."""
         rollout = Rollout.from_json(self.path.read_text())
         named = {rollout.default, rollout.canary.version if rollout.canary else rollout.default}
         absent = [version for version in named if not (self.versions / str(version)).is_dir()]
@@ -67,7 +70,7 @@ class TritonPythonModel:
         return rollout
 
     def read_stamp(self) -> Stamp | None:
-        """Return what changes when the file is replaced; None while there is none."""
+        """Return a value that changes when the file is replaced; None while there is no file."""
         try:
             status = self.path.stat()
         except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Which version serves which session: the state in `rollout.json`, and how it may change.
+"""The routing of sessions to versions: the state in `rollout.json`, and the changes that are allowed.
 
-This file is copied into the Triton model that answers from it, so it uses the standard library alone. That is also why
-`RolloutError` stands here and not in the package's tree of errors (`whisperline_models.errors`).
+This file is copied into a Triton model, so it imports only the standard library. For the same reason it defines its own
+`RolloutError` and does not use the one in `whisperline_models.errors`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Canary:
 
 @dataclass(frozen=True)
 class Rollout:
-    """The default version, the canary beside it, and the defaults before it, the newest last."""
+    """The default version, the canary beside it if any, and the previous defaults, oldest first."""
 
     default: int
     canary: Canary | None = None
@@ -37,9 +37,9 @@ class Rollout:
     def version_of(self, session: str) -> int:
         """Return the version that serves a session.
 
-        Each session has a place on the scale from 0 to 1, and the canary serves those below its share. The place
-        depends on the session's id and the canary's number alone: so as the share grows, sessions only join the canary
-        and never leave it, and the next canary tries other sessions first.
+        A hash places each session on a scale from 0 to 1, and the canary serves the sessions below its share. The place
+        depends only on the session's id and the canary's number. So sessions only join the canary as its share grows,
+        and the next canary starts with other sessions.
         """
         if self.canary is None:
             return self.default
@@ -62,7 +62,7 @@ class Rollout:
         return Rollout(self.canary.version, None, (*self.previous, self.default)[-KEPT:])
 
     def rolled_back(self) -> Rollout:
-        """Return the state without the canary, or else with the default before. Raises `RolloutError`."""
+        """Return the state without the canary, or without one, with the previous default. Raises `RolloutError`."""
         if self.canary is not None:
             return replace(self, canary=None)
         if not self.previous:
@@ -70,7 +70,7 @@ class Rollout:
         return Rollout(self.previous[-1], None, self.previous[:-1])
 
     def without(self, version: int) -> Rollout:
-        """Return the state without a version that serves nobody. Raises `RolloutError`."""
+        """Return the state without a version that serves no session. Raises `RolloutError`."""
         if version == self.default:
             raise RolloutError(f"version {version} is the default: promote another first, or roll back")
         if self.canary is not None and version == self.canary.version:
@@ -98,14 +98,14 @@ class Rollout:
 
 
 def read_version(value: object) -> int:
-    """Take a version's number; raises `ValueError` for anything else."""
+    """Return the value if it is a version's number. Raises `ValueError`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{value!r} is no version")
     return value
 
 
 def read_share(value: object) -> float:
-    """Take a share from 0 to 1; raises `ValueError` for anything else."""
+    """Return the value if it is a share from 0 to 1. Raises `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{value!r} is no share from 0 to 1")
     return float(value)

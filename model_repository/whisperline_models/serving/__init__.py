@@ -1,1 +1,1 @@
-"""What the exporter copies into each version for Triton: `config.pbtxt`, the Python backend's `model.py`, tracing."""
+"""The files that an export copies into each version for Triton: `config.pbtxt`, `model.py` and `tracing.py`."""

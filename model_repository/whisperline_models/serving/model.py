@@ -1,7 +1,7 @@
-"""Triton's Python backend over the engine that lies beside this file.
+"""Triton's Python backend, which runs the engine in the folder beside this file.
 
-The model is decoupled: `execute` returns at once, and answers are sent when they are ready, so that rows of later
-requests join those that are under way. The interface is in `config.pbtxt`; an error in one row is that row's alone.
+The model is decoupled: `execute` returns at once, and each answer is sent when it is ready, so that new requests can
+join a running batch. `config.pbtxt` has the interface. An error in one request does not affect the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]  # exists inside Triton only
 
-sys.path.insert(0, str(Path(__file__).parent))  # the engine is this version's own, not the installed package's
+sys.path.insert(0, str(Path(__file__).parent))  # import this version's own engine, not that of an installed package
 
 from engine.errors import (  # type: ignore[import-not-found]
     OverloadedError,
@@ -32,14 +32,14 @@ from engine.worker import Worker  # type: ignore[import-not-found]
 if TYPE_CHECKING:
     from whisperline_models.serving.tracing import RequestSpan, Tracing
 
-SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
-ROWS = [1.0, 2, 4, 8, 12, 16, 24, 32, 64]
+SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]  # buckets of durations
+ROWS = [1.0, 2, 4, 8, 12, 16, 24, 32, 64]  # buckets of batch sizes
 CODES = {RequestError: "INVALID_ARG", OverloadedError: "UNAVAILABLE", RequestCancelledError: "CANCELLED"}
 TRACES_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 class TritonPythonModel:
-    """One instance: one engine, and the thread that works it."""
+    """One model instance: an engine, and the thread that runs it."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version that Triton names in `args`."""
@@ -59,7 +59,7 @@ class TritonPythonModel:
         self._worker = Worker(engine, settings.max_requests)
 
     def execute(self, requests: list[Any]) -> None:
-        """Queue requests; each is answered once, in any order."""
+        """Queue requests. Each gets one answer, in any order."""
         for request in requests:
             sender = request.get_response_sender()
             span = self._tracing.begin(request.parameters()) if self._tracing else None
@@ -74,18 +74,18 @@ class TritonPythonModel:
                 if span:
                     span.describe(parsed)
                 self._worker.submit(parsed, finish, sender.is_cancelled, timeline)
-            except Exception as error:  # whatever it is, it is this row's alone
+            except Exception as error:  # of any kind: it must end this request only
                 finish(error)
 
     def finalize(self) -> None:
-        """Answer what was queued, then stop."""
+        """Answer the queued requests, then stop."""
         self._worker.close()
         if self._tracing:
             self._tracing.close()
 
 
 def open_tracing(version: str) -> Tracing | None:
-    """Return what traces requests, or None where the environment names no endpoint: then nothing of it is loaded."""
+    """Return the tracing of requests, or None, without loading OpenTelemetry, if the environment names no endpoint."""
     if not any(os.environ.get(name) for name in TRACES_ENDPOINTS):
         return None
     try:
@@ -98,7 +98,7 @@ def open_tracing(version: str) -> Tracing | None:
 
 
 def answer(sender: Any, span: RequestSpan | None, timeline: Any, outcome: Any) -> None:
-    """Send a result, or an error under the code that tells its sender what to do, and end the request's span."""
+    """Send a result, or an error with the code for its kind, and end the request's span."""
     if isinstance(outcome, Exception):
         code = getattr(pb_utils.TritonError, CODES.get(type(outcome), "INTERNAL"))
         response = pb_utils.InferenceResponse(error=pb_utils.TritonError(str(outcome), code))
@@ -111,13 +111,13 @@ def answer(sender: Any, span: RequestSpan | None, timeline: Any, outcome: Any) -
 
 
 def end_process(args: threading.ExceptHookArgs) -> None:
-    """End the process when the engine's thread has ended: otherwise it would take requests and never answer them."""
+    """End the process after the engine's thread has died: it would accept requests and never answer them."""
     threading.__excepthook__(args)
     os._exit(1)
 
 
 class Metrics:
-    """What the engine tells of its work, in Triton's own `/metrics`."""
+    """The engine's observer, which records its work in Triton's own `/metrics`."""
 
     def __init__(self, version: str, instance: str) -> None:
         self._labels = {"version": version, "model_instance": instance}
@@ -135,23 +135,23 @@ class Metrics:
         self._metrics: dict[tuple[str, ...], Any] = {}
 
     def started(self, lane: str, waited_s: float) -> None:
-        """A request left the queue."""
+        """Record the time that a request waited in the queue."""
         self.metric("queue_seconds", SECONDS, lane=lane).observe(waited_s)
 
     def worked(self, stage: str, n_rows: int, took_s: float) -> None:
-        """A unit of work is done."""
+        """Record a finished unit of work."""
         self.metric("unit_seconds", SECONDS, stage=stage).observe(took_s)
         self.metric("batch_rows", ROWS, stage=stage).observe(n_rows)
 
     def counted(self, lane: str, waiting: int, active: int) -> None:
-        """So many requests of a lane wait, and so many are under way."""
+        """Record how many requests of a lane are waiting, and how many are active."""
         for state, count in (("waiting", waiting), ("active", active)):
-            if self._counts.get((lane, state)) != count:  # each call is a message to the server and back
+            if self._counts.get((lane, state)) != count:  # each call to a metric is a round trip to the server
                 self._counts[lane, state] = count
                 self.metric("requests", lane=lane, state=state).set(count)
 
     def metric(self, name: str, buckets: list[float] | None = None, **labels: str) -> Any:
-        """Return the metric of a family with these labels, made when it is first asked for."""
+        """Return the metric of a family with these labels, and create it on first use."""
         key = (name, *labels.values())
         if key not in self._metrics:
             options = {} if buckets is None else {"buckets": buckets}

@@ -1,14 +1,14 @@
-"""Spans of requests, made from the times that the engine noted. It is copied into each version, beside `model.py`.
+"""Make the spans of requests from the times that the engine recorded. Each version has a copy beside `model.py`.
 
     whisper            SERVER, child of the sender's `traceparent`; from the request's arrival to its answer
     ├── queue          until its first unit of work
     ├── encode         from the first piece of a window's encoding to the last
-    ├── decode         from the first step over a window to the last; encode and decode come again with each attempt
+    ├── decode         from the first step over a window to the last; each attempt has its own encode and decode
     └── align          the times of words
 
-Units of other requests lie in between, so a span of `encode` is longer than the work for it: `whisperline.units` and
-`whisperline.batch.rows` tell how many units there were, and how many requests shared them at most. Links lead to those
-requests. Nothing of what was said, words or tokens, is in a span; nor is the text of an error, which may quote options.
+The engine does units of other requests in between, so a span of `encode` is longer than the work for it. The attributes
+`whisperline.units` and `whisperline.batch.rows` say how many units there were, and the most requests that shared one.
+Links lead to those requests. No span contains words or tokens, nor the text of an error, which may quote options.
 
 OpenTelemetry's own variables configure it: `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`
 and the others. `model.py` imports this module only where an endpoint is set.
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SERVICE_NAME = "whisperline-triton"
-MAX_ENDED = 1_024  # requests that have ended and have no spans yet
-FLUSH_LIMIT_MS = 2_000  # that the end of the process may wait for a collector
+MAX_ENDED = 1_024  # the most requests that have ended and have no spans yet
+FLUSH_LIMIT_MS = 2_000  # the longest that the end of the process waits for a collector
 RPC = {
     "rpc.system": "grpc",
     "rpc.service": "inference.GRPCInferenceService",
@@ -51,8 +51,8 @@ RPC = {
 
 
 def provider_from_environment(version: str) -> TracerProvider:
-    """Return a provider that exports to the endpoint in the environment, in batches and from a thread of its own."""
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES are read here; attributes given to `create` would stand above them.
+    """Return a provider that exports to the endpoint in the environment, in batches, from a thread of its own."""
+    # `create` reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES; attributes passed to it would override those.
     resource = Resource.create()
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": SERVICE_NAME, "service.version": version}))
@@ -62,10 +62,10 @@ def provider_from_environment(version: str) -> TracerProvider:
 
 
 class Tracing:
-    """Begins a span for each request, and makes its children in a thread of its own once the request has ended.
+    """Begins a span for each request, and makes its child spans in a separate thread once the request has ended.
 
-    Spans cost a fraction of a millisecond for each request: the engine's thread, which every request waits for, must
-    not spend it. Where more than `MAX_ENDED` requests wait for their spans, those of the next are lost.
+    Spans cost a fraction of a millisecond per request. The engine's thread, for which every request waits, must not
+    spend it. If `MAX_ENDED` requests are waiting for their spans, those of further requests are lost.
     """
 
     def __init__(self, provider: TracerProvider, version: str) -> None:
@@ -77,10 +77,10 @@ class Tracing:
         self._thread.start()
 
     def begin(self, parameters: str) -> RequestSpan | None:
-        """Begin the span of a request that has just come; None where it is not sampled.
+        """Begin the span of a request that has just arrived. Return None if it is not sampled.
 
-        `parameters` are Triton's, as JSON: a server with `--grpc-header-forward-pattern=traceparent` puts that header
-        of the gRPC metadata there.
+        `parameters` are the request parameters from Triton, as JSON. With `--grpc-header-forward-pattern=traceparent`,
+        Triton adds that header of the gRPC metadata to them.
         """
         carrier = {name: value for name, value in json.loads(parameters or "{}").items() if isinstance(value, str)}
         attributes = {**RPC, "whisperline.model.version": self._version}
@@ -88,11 +88,11 @@ class Tracing:
         return RequestSpan(span, self._ended) if span.is_recording() else None
 
     def flush(self) -> None:
-        """Wait until all requests that have ended have their spans."""
+        """Wait until the spans of all ended requests have been made."""
         self._ended.join()
 
     def close(self) -> None:
-        """Export what has ended, for as long as `FLUSH_LIMIT_MS`."""
+        """Export the spans of ended requests, for up to `FLUSH_LIMIT_MS`."""
         self._ended.put(None)
         self._thread.join()
         self._provider.force_flush(FLUSH_LIMIT_MS)
@@ -102,29 +102,29 @@ class Tracing:
         while (ended := self._ended.get()) is not None:
             try:
                 ended.make_spans(self._tracer)
-            except Exception:  # the next request's spans are none the worse for it
+            except Exception:  # of any kind: go on with the next request
                 log.exception("the spans of a request were not made")
             self._ended.task_done()
 
 
 class RequestSpan:
-    """The span of one request under way."""
+    """The span of one request in progress."""
 
     def __init__(self, span: trace.Span, ended: queue.Queue[EndedRequest | None]) -> None:
         self._span, self._ended = span, ended
 
     @property
     def context(self) -> trace.SpanContext:
-        """What spans of other requests link to."""
+        """The span's context, to which spans of other requests link."""
         return self._span.get_span_context()
 
     def describe(self, request: Request) -> None:
-        """Add what the request asks for, text left out."""
+        """Add the request's lane and length as attributes; its text is left out."""
         self._span.set_attribute("whisperline.lane", request.lane)
         self._span.set_attribute("whisperline.audio.duration_ms", request.audio.size * 1000 // 16000)
 
     def end(self, outcome: Result | Exception, timeline: Timeline) -> None:
-        """End the span with what came of the request; its timeline's peers are labelled with their contexts."""
+        """End the span with the request's outcome. The labels in the timeline's `peers` are span contexts."""
         if isinstance(outcome, Exception):
             self._span.set_attribute("error.type", type(outcome).__name__)
             self._span.set_status(Status(StatusCode.ERROR))
@@ -137,15 +137,15 @@ class RequestSpan:
 
 @dataclass(frozen=True)
 class EndedRequest:
-    """What the spans of a request are made from, once it has ended."""
+    """A request that has ended, with all that is needed to make its spans."""
 
     span: trace.Span
     timeline: Timeline
     ended_s: float
 
     def make_spans(self, tracer: trace.Tracer) -> None:
-        """Make the children of the request's span, and end it."""
-        # The engine's clock never goes back, a span's is the time of day: so much lies between them.
+        """Make the child spans of the request's span, and end it."""
+        # The engine uses the monotonic clock, spans the time of day. This is the difference between the two.
         offset_ns = time.time_ns() - time.monotonic_ns()
         parent, timeline = trace.set_span_in_context(self.span), self.timeline
 

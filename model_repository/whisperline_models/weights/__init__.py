@@ -1,4 +1,4 @@
-"""Weights of Whisper, read from a package, a folder or the Hugging Face hub into one form."""
+"""Read Whisper's weights from a package, a folder or the Hugging Face hub into one common form."""
 
 from whisperline_models.weights.checkpoint import Checkpoint, Dimensions, Source
 from whisperline_models.weights.sources import load_checkpoint

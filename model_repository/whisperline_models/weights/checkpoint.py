@@ -1,4 +1,4 @@
-"""A Whisper checkpoint in memory: its shape, its weights under the names of openai-whisper, its tokenizer."""
+"""A Whisper checkpoint in memory: its dimensions, its weights under openai-whisper's names, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The shape of a Whisper model, with the names of openai-whisper's `ModelDimensions`."""
+    """The dimensions of a Whisper model, under the names of openai-whisper's `ModelDimensions`."""
 
     n_mels: int
     n_audio_ctx: int
@@ -33,7 +33,7 @@ class Dimensions:
 
     @classmethod
     def of(cls, tensors: Tensors, n_audio_head: int, n_text_head: int) -> Dimensions:
-        """Read the sizes off the weights. The numbers of heads cannot be seen in them."""
+        """Derive the dimensions from the shapes of the weights, except the numbers of heads, which they do not show."""
         # the positional embeddings are (positions, channels)
         audio, text = tensors["encoder.positional_embedding"], tensors["decoder.positional_embedding"]
         n_layers = {
@@ -65,7 +65,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that an export needs.
+    """A model, with everything that an export needs.
 
     `tensors` are float32 under the names of openai-whisper's `model.py`. `tokenizer_json` is the file of the
     `tokenizers` library. `alignment_heads` are (layer, head) pairs of the decoder's cross-attention.
@@ -84,19 +84,19 @@ def choose_alignment_heads(
 ) -> tuple[tuple[int, int], ...]:
     """Return the (layer, head) pairs that a model names, else every head of the decoder's later half.
 
-    The default is openai-whisper's. Distilled models carry the heads of their teacher, in layers that they do not
-    have: those count as none.
+    That default is openai-whisper's. A distilled model may name the heads of its teacher, some in layers that it does
+    not have. Such a list is ignored.
     """
     heads = tuple((int(layer), int(head)) for layer, head in named or ())
     n_layer, n_head = dimensions.n_text_layer, dimensions.n_text_head
-    # one head out of range and the list is the teacher's
+    # if any head is out of range, the list is the teacher's
     if heads and all(layer < n_layer and head < n_head for layer, head in heads):
         return heads
     return tuple((layer, head) for layer in range(n_layer // 2, n_layer) for head in range(n_head))
 
 
 def restore_first_merge(tokenizer_json: bytes) -> bytes:
-    """Return the tokenizer with the merge of a space and "t", which conversions from before March 2024 lack.
+    """Return the tokenizer with the merge of a space and "t", which conversions made before March 2024 lack.
 
     Without it " two" is encoded as " " and "two", which is not how the model was trained (transformers #29368).
     """

