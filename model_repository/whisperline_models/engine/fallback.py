@@ -47,7 +47,7 @@ SPARSE_S_PER_TOKEN = 1.5  # a text with more seconds of audio per token is spars
 SPARSE_NO_SPEECH_THRESHOLD = 0.5  # a sparse text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD
 SPARSE_LOGPROB_THRESHOLD = -0.7  # every other sparse text must pass this one
 DOUBTFUL_LOGPROB_THRESHOLD = -0.9  # for texts that are not sparse, above NO_SPEECH_THRESHOLD
-# Any text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD. Digital silence has 0.88 to 0.95, depending on the processor.
+# Any text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD. Digital silence has 0.88 to 0.95, by processor.
 VERY_DOUBTFUL_NO_SPEECH_THRESHOLD = 0.85
 VERY_DOUBTFUL_LOGPROB_THRESHOLD = -0.3
 
