@@ -46,7 +46,7 @@ async def _rebalance(stack: Stack) -> None:
 
 
 async def _pause(stack: Stack) -> None:
-    """Suspend a transcriber until the other one owns every partition, then resume it with sessions it no longer owns."""
+    """Suspend a transcriber until the other owns every partition, then resume it with sessions it no longer owns."""
     held, other = stack.log("transcriber"), stack.log("transcriber-1")
     before, every = other.stat().st_size, _taken(held) | _taken(other)
 
