@@ -55,7 +55,7 @@ async def topic_names(stack: Stack) -> set[str]:
         await admin.close()
 
 
-async def test_what_is_killed_comes_back_with_its_data_and_nothing_is_left(settings: LocalSettings) -> None:
+async def test_killed_services_come_back_with_their_data(settings: LocalSettings) -> None:
     """Topics and rows survive SIGKILL of broker and database, and the end leaves no process and no listener."""
     async with Stack(settings, ["kafka", "postgres"]) as stack:
         with psycopg.connect(stack.database_url, autocommit=True) as connection:

@@ -198,7 +198,7 @@ async def assert_stored(store: Store, sessions: Iterable[Told]) -> None:
         assert (session.started_ms, session.ended_ms, session.segment_count) == (1, 9, len(told.finals))
 
 
-async def test_what_the_log_tells_is_stored(store: Store, log: Log, eventually: Eventually) -> None:
+async def test_events_become_rows(store: Store, log: Log, eventually: Eventually) -> None:
     """Starts, finals and ends of many sessions become rows, and every offset is committed, those of partials too."""
     sessions = [Told(count) for count in (0, 1, 3, 40)]
     async with consuming(log):

@@ -120,7 +120,7 @@ async def test_a_wrong_setting_is_named(environment: dict[str, str], named: str)
         assert await ended(running) == (2, f"WHISPERLINE_PERSISTENCE_{named}\n")
 
 
-async def test_the_process_stores_tells_and_stops(stack: Stack, store: Store, eventually: Eventually) -> None:
+async def test_the_process_stores_counts_and_stops(stack: Stack, store: Store, eventually: Eventually) -> None:
     """The process becomes ready, stores, counts its finals, and ends with 0 within its deadline after SIGTERM."""
     session_id = uuid.uuid4().hex
     async with process(**settings_of(stack)) as running:
@@ -180,7 +180,7 @@ async def test_a_stop_while_the_database_is_away_is_quick(stack: Stack, store: S
         await eventually(lambda: store.finals(session_id))
 
 
-async def test_a_process_whose_kafka_is_away_stops_when_told(stack: Stack) -> None:
+async def test_a_process_that_waits_for_kafka_stops_on_sigterm(stack: Stack) -> None:
     """A process that waits for Kafka is live but not ready, and ends with 0 on SIGTERM."""
     settings = {**settings_of(stack), "kafka_bootstrap": "127.0.0.1:1"}
     async with process(**settings) as running:

@@ -144,7 +144,7 @@ def test_a_folder_that_is_not_there_is_named(environment: pytest.MonkeyPatch) ->
         Settings.read()
 
 
-def test_a_file_that_is_no_text_is_told(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_named(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The line names the setting and what is wrong with its file."""
     environment.delenv("WHISPERLINE_EXAMPLE_DATABASE_URL")
     (tmp_path / "whisperline_example_database_url").write_bytes(b"\xff")

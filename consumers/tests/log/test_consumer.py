@@ -185,7 +185,7 @@ async def test_the_lag_of_partitions_that_went_to_others_is_not_shown_any_more(
     assert REGISTRY.get_sample_value("whisperline_transcriber_lag_seconds", {"partition": "0"}) is None
 
 
-async def test_audio_that_was_heard_does_not_stop_the_reading(
+async def test_audio_after_voice_activity_does_not_pause_the_partition(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
     """Audio of open segments that voice activity has processed does not count as waiting, so nothing is paused."""
@@ -207,7 +207,7 @@ async def test_audio_that_was_heard_does_not_stop_the_reading(
         assert running.kafka.was_paused == set()
 
 
-async def test_nobody_is_gone_while_the_log_is_not_read(
+async def test_no_session_is_idle_while_the_log_is_not_read(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
     """No session counts as idle while Kafka is unavailable or the partition is paused."""
@@ -223,7 +223,7 @@ async def test_nobody_is_gone_while_the_log_is_not_read(
         assert [chunk.kind for chunk in running.world.log.ends] == [AudioKind.END]
 
 
-async def test_nobody_is_gone_while_the_partition_is_behind(
+async def test_no_session_is_idle_while_the_partition_is_behind(
     settings: Callable[..., Settings], chunk: Callable[..., AudioChunk]
 ) -> None:
     """No session counts as idle while the partition is behind, because the unread records may belong to it."""

@@ -119,7 +119,7 @@ async def test_a_partial_is_counted_as_sent_or_shed(kafka: Kafka, publisher: Pub
     assert (partials("sent") - sent, partials("shed_kafka") - shed) == (1, 2)
 
 
-async def test_another_event_that_is_lost_is_no_partial(kafka: Kafka, publisher: Publisher) -> None:
+async def test_a_lost_event_of_another_type_does_not_count_as_a_partial(kafka: Kafka, publisher: Publisher) -> None:
     """A lost event that is not a partial does not count as a shed partial."""
     shed = partials("shed_kafka")
     kafka.errors = [KafkaTimeoutError()]
@@ -140,7 +140,7 @@ async def test_best_effort_events_under_way_are_bounded(
     assert await publisher.send_best_effort(PARTIAL, 0)
 
 
-async def test_an_event_outside_of_a_trace_has_no_context(kafka: Kafka, publisher: Publisher) -> None:
+async def test_an_event_outside_of_a_trace_has_no_trace_header(kafka: Kafka, publisher: Publisher) -> None:
     """An event outside of a trace gets no trace header."""
     await publisher.send(STARTED, 0)
     assert kafka.written[0][2] == {}

@@ -78,7 +78,9 @@ async def session(world: World, chunk: Callable[..., AudioChunk]) -> AsyncIterat
             task.cancel()
 
 
-async def test_every_decision_is_in_the_log_before_it_is_told(world: World, chunk: Callable[..., AudioChunk]) -> None:
+async def test_every_decision_is_in_the_log_before_it_is_published(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
     """Start, final and end are each in the log before their events are sent, and `run` returns the END's offset."""
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
@@ -96,7 +98,7 @@ async def test_every_decision_is_in_the_log_before_it_is_told(world: World, chun
     assert (attached.owner, over.next_segment_index) == ("me", 1)
 
 
-async def test_a_decision_that_another_process_made_first_is_not_told(
+async def test_a_lost_decision_is_not_published(
     world: World, chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
     """A session that lost a race stops, and does not publish its own decision."""
