@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .encoder import State
     from .fallback import Attempt
     from .requests import Request
-    from .result import Result, Word
+    from .result import Part, Result
     from .slots import Window
     from .timeline import Timeline
     from .tokenizer import Tokenizer
@@ -28,19 +28,6 @@ if TYPE_CHECKING:
 # No cut is made closer than this to the start of a part (the next part would have nearly the same audio) or to its end.
 LEAST_STEP_S = 1.0
 LEAST_REST_S = 0.5
-
-
-@dataclass
-class Part:
-    """The result of decoding one window of a request's audio, which begins `seek` samples into it."""
-
-    seek: int
-    n_samples: int  # from `seek` to the end of the audio; if the text was cut, it covers less than that
-    window: Window
-    window_s: float
-    result: DecodingResult
-    silent: bool
-    words: tuple[Word, ...] = ()
 
 
 class Job:

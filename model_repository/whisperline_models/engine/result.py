@@ -14,9 +14,12 @@ from .timing import time_words
 from .tokenizer import UNSPACED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .aligner import Aligner
-    from .jobs import Job, Part
+    from .decoding import DecodingResult
     from .requests import Task
+    from .slots import Window
     from .tokenizer import Tokenizer
 
 
@@ -28,6 +31,19 @@ class Word:
     start_ms: int
     end_ms: int
     confidence: float
+
+
+@dataclass
+class Part:
+    """The result of decoding one window of a request's audio, which begins `seek` samples into it."""
+
+    seek: int
+    n_samples: int  # from `seek` to the end of the audio; if the text was cut, it covers less than that
+    window: Window
+    window_s: float
+    result: DecodingResult
+    silent: bool
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,12 +66,12 @@ class Result:
         return json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
 
 
-def build_result(job: Job, tokenizer: Tokenizer, model: str, version: str) -> Result:
-    """Return the answer to a job whose parts are complete.
+def build_result(parts: Sequence[Part], tokenizer: Tokenizer, model: str, version: str) -> Result:
+    """Return the answer to a request that was decoded in these parts.
 
     Parts without speech do not count for the average probability, unless no part has speech.
     """
-    first, spoken = job.parts[0], job.parts_with_speech
+    first, spoken = parts[0], [part for part in parts if not part.silent]
     text = "".join(tokenizer.decode(part.result.tokens) for part in spoken).strip()
     # A part's timestamps count from the start of the part, the answer's from the start of the request's audio.
     begin, last = tokenizer.timestamp_begin, tokenizer.n_vocab - 1
@@ -63,7 +79,7 @@ def build_result(job: Job, tokenizer: Tokenizer, model: str, version: str) -> Re
     for part in spoken:
         shift = part.seek // N_SAMPLES_PER_TOKEN
         tokens += [min(token + shift, last) if token >= begin else token for token in part.result.tokens]
-    averaged = [part.result for part in spoken or job.parts]
+    averaged = [part.result for part in spoken or parts]
     return Result(
         text=text,
         language=first.result.language,

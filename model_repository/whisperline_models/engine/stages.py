@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from .audio import SAMPLE_RATE
 from .decoding import Row
 from .fallback import judge
-from .jobs import Part, find_cut
-from .result import word_times
+from .jobs import find_cut
+from .result import Part, word_times
 from .schedule import Stage
 
 if TYPE_CHECKING:

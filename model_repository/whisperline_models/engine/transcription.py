@@ -126,7 +126,7 @@ class Engine:
                 self._stages.run(unit.stage, jobs)
                 for job in jobs:
                     if job.stage is Stage.DONE:
-                        outcomes.append((job, build_result(job, self.tokenizer, self.spec.name, self.version)))
+                        outcomes.append((job, build_result(job.parts, self.tokenizer, self.spec.name, self.version)))
             except Exception as error:  # of any kind: the other requests go on
                 log.exception("a unit of work failed: %s", unit.stage.value)
                 outcomes = [(job, error) for job in jobs]
