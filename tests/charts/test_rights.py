@@ -43,7 +43,7 @@ LIMIT_S = 90.0
 DEPLOYABLES = ("gateway", "transcriber", "persistence")
 PASSWORDS = {f"kafka-{name}": f"the-word-of-{name}" for name in DEPLOYABLES}
 PORTS = {"gateway": 19_480, "transcriber": 19_481, "persistence": 19_482}
-READY = {"gateway": "/health/ready", "transcriber": "/ready", "persistence": "/ready"}
+READY = "/health/ready"
 OBJECTS = render("data")
 # Kafka's own codes: ResourceType, PatternType, AclOperation, AclPermissionType.
 TYPES, LITERAL, OPERATIONS, ALLOW = {"topic": 2, "group": 3}, 3, {"Read": 3, "Write": 4}, 3
@@ -185,7 +185,7 @@ async def test_each_deployable_does_all_its_work_with_its_own_rights(
             settings = {f"WHISPERLINE_{name.upper()}_{key}": value for key, value in own[name].items()}
             await running.enter_async_context(process(name, {**settings, **kafka_settings(name, kafka)}))
         for name in DEPLOYABLES:
-            await until(partial(http_ok, PORTS[name], READY[name]))
+            await until(partial(http_ok, PORTS[name], READY))
         session = await streamed()
         await until(partial(ended, store, session))
         await spoil(kafka)

@@ -8,7 +8,7 @@ from harness import final
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NoOpTracer, SpanKind, StatusCode
 from whisperline_contracts import AudioKind, Final
 from whisperline_gateway import kafka
 from whisperline_gateway.connection import connection, outbox, uplink
@@ -126,8 +126,12 @@ async def test_a_record_that_is_lost_is_an_error_of_its_span_and_of_the_connecti
     assert spans.one("listen").status.description == "NOT_DURABLE"
 
 
-async def test_without_an_exporter_a_clients_context_goes_through() -> None:
-    """Records carry what the client sent, or nothing, and no span is made for them."""
+async def test_without_an_exporter_a_clients_context_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records carry the client's context, or none, and no span is made for them."""
+    # Another test of this process may have set a provider, which OpenTelemetry never takes back.
+    for module in (connection, outbox, uplink, kafka):
+        monkeypatch.setattr(module, "TRACER", NoOpTracer())
+    monkeypatch.setattr(tracing, "is_on", lambda: False)
     with_client, without = Scene(acks=True), Scene(acks=True)
     await stream(with_client, CLIENT)
     await stream(without)
