@@ -14,7 +14,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-footprint bench-code bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-footprint bench-code bench-tracing bench-serving bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench-code: .venv/.installed ## The shape of the code: lengths, private helpers,
 
 trace: .venv/.installed ## The trace of one sentence as a tree, with the time of each hop
 	@PYTHONPATH=tests $(RUN)/python bench/trace_tree.py
+
+bench-tracing: .venv/.installed ## The cost of tracing for a record and a request, switched off and on
+	@$(RUN)/python bench/tracing.py
 
 bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
 	@$(RUN)/python bench/serving.py $(PART)
