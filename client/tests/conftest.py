@@ -6,7 +6,7 @@ from loopback import Faults, LoopbackGateway
 
 @pytest.fixture
 def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many frames of little audio, so that there is much to lose."""
+    """Make the client send many small frames, so that a lost connection interrupts the audio in more places."""
     monkeypatch.setattr("whisperline_client.client.MAX_FRAME_BYTES", 1000)
 
 

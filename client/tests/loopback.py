@@ -1,4 +1,4 @@
-"""A gateway for tests, on real sockets, which keeps sessions as the log does; and streams to it.
+"""A gateway for tests on real sockets, which keeps sessions as the log does, and helpers that stream to it.
 
 Its "transcript" of a segment is a digest of the segment's audio: lost, doubled or moved audio changes the text.
 """
@@ -50,10 +50,10 @@ class Faults:
     def __init__(self) -> None:
         self.drop_at: list[int] = []  # positions at which the session's connection is dropped, ascending
         self.refuse: tuple[str, int] | None = None  # error code, close code
-        self.drop_at_close = 0  # so many CloseStream are answered by a dropped connection
-        self.silent_at_close = 0  # so many CloseStream are not answered
+        self.drop_at_close = 0  # how many CloseStream are answered by dropping the connection
+        self.silent_at_close = 0  # how many CloseStream are not answered
         self.pauses_at_close: list[float] = []  # seconds before each of the messages that come before the last one
-        self.acknowledge = asyncio.Event()  # cleared: audio is taken and no Ack sent
+        self.acknowledge = asyncio.Event()  # while cleared, the gateway takes audio and sends no Ack
         self.acknowledge.set()
         self.forget_bytes = 0  # how much of the acknowledged audio the log has lost
 
@@ -110,7 +110,7 @@ class _Conversation:
         return {"session_id": self.session_id, "connection_id": "c", "resume_token": token}
 
     async def take_audio(self, data: bytes) -> bool:
-        """Store audio; return True if the connection was dropped in between."""
+        """Store audio; return True if a fault dropped the connection meanwhile."""
         drop_at = self.gateway.faults.drop_at
         if drop_at and self.session.position + len(data) // 2 >= drop_at[0]:
             self.session.audio += data[: 2 * (drop_at.pop(0) - self.session.position)]

@@ -7,7 +7,7 @@ from whisperline_client.errors import AudioGone
 
 @given(st.lists(st.binary(max_size=40)), st.integers(1, 8), st.integers(1, 60))
 def test_what_is_read_is_what_was_appended(chunks: list[bytes], channels: int, limit: int) -> None:
-    """However audio is cut, reading yields its whole samples in order."""
+    """Reading yields the whole samples in order, however the audio was cut."""
     audio = UnackedAudio(2 * channels, 10**6)
     for chunk in chunks:
         audio.append(chunk)

@@ -17,14 +17,14 @@ CLI = CliRunner()
 
 
 def test_a_missing_file() -> None:
-    """For a file that is not there the command prints one line of error and exits with 1."""
+    """For a missing file the command prints one line of error and exits with 1."""
     result = CLI.invoke(commands.app, ["stream", "nowhere.wav"])
     assert result.exit_code == 1
     assert "no such file" in result.output
 
 
 def test_a_wrong_url(tmp_path: Path) -> None:
-    """The error about a wrong URL shows a right one."""
+    """The error about a wrong URL shows a valid one."""
     result = CLI.invoke(commands.app, ["stream", str(_silence(tmp_path)), "--url", "ftp://a"])
     assert result.exit_code == 1
     assert "ws://127.0.0.1:8080" in result.output

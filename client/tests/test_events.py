@@ -66,7 +66,7 @@ def test_an_unknown_type() -> None:
 
 @given(st.sampled_from(TYPES), st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_damaged_messages(kind: str, fields: dict[str, Any]) -> None:
-    """Whatever JSON a gateway sends, it is refused or read with the types that events declare."""
+    """Any JSON from a gateway is refused, or read with the types that events declare."""
     with suppress(ProtocolError):
         event = events.decode(json.dumps({**results(), **fields, "type": kind}))
         for declared in dataclasses.fields(event) if event is not None else ():

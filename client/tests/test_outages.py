@@ -1,4 +1,4 @@
-"""Streams whose connections are lost, refused or silent: what is delivered is the same, or the error says why."""
+"""Streams whose connections are lost, refused or silent deliver the same finals, or fail with the reason."""
 
 import asyncio
 import random
@@ -35,8 +35,8 @@ QUICK = RetryPolicy(first_delay_s=0.01, max_delay_s=0.02, deadline_s=5.0)
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_lost_connections(seed: int, faults: Faults) -> None:
-    """Whenever connections to either of two gateways are lost, the finals are those of an undisturbed stream."""
+async def test_lost_connections_do_not_change_the_finals(seed: int, faults: Faults) -> None:
+    """Lost connections to either of two gateways do not change the finals."""
     chance = random.Random(seed)
     faults.drop_at = sorted(chance.randrange(len(AUDIO) // 2) for _ in range(6))
     log: dict[str, LoggedSession] = {}
@@ -48,7 +48,7 @@ async def test_lost_connections(seed: int, faults: Faults) -> None:
 
 
 async def test_resuming_asks_for_the_finals_that_are_missing(gateway: LoopbackGateway, faults: Faults) -> None:
-    """A new connection names the session, the latest token and the first final that did not come."""
+    """A new connection names the session, the latest token and the first final that is missing."""
     faults.drop_at = [2000]
     async with serving(gateway) as url:
         events = await events_of(Client([url], retry=QUICK), chunks(size=SEGMENT_BYTES))
@@ -69,7 +69,7 @@ async def test_a_connection_lost_while_closing(gateway: LoopbackGateway, faults:
     assert events[-1].connection_count == 3
 
 
-async def test_a_gateway_that_comes_late(gateway: LoopbackGateway) -> None:
+async def test_a_gateway_that_starts_later_than_the_stream(gateway: LoopbackGateway) -> None:
     """A stream begins once a gateway can be reached, and no audio is lost until then."""
     async with serving(gateway) as url:
         port = int(url.rpartition(":")[2])
@@ -80,7 +80,7 @@ async def test_a_gateway_that_comes_late(gateway: LoopbackGateway) -> None:
     assert texts(events) == segment_texts(AUDIO)
 
 
-async def test_no_gateway_at_all(gateway: LoopbackGateway) -> None:
+async def test_no_gateway_before_the_deadline(gateway: LoopbackGateway) -> None:
     """After the deadline the stream fails with a retriable error that names the gateway."""
     async with serving(gateway) as url:
         pass
@@ -91,7 +91,7 @@ async def test_no_gateway_at_all(gateway: LoopbackGateway) -> None:
 
 @pytest.mark.parametrize(("close_code", "retriable"), [(1008, False), (1012, True)])
 async def test_a_refusal(close_code: int, retriable: bool, gateway: LoopbackGateway, faults: Faults) -> None:
-    """A refusal that will stay ends the stream with its reason; one that may pass is tried again to the deadline."""
+    """A permanent refusal ends the stream with its reason; a temporary one is retried until the deadline."""
     faults.refuse = ("TOKEN_EXPIRED", close_code)
     async with serving(gateway) as url:
         with pytest.raises(GatewayUnreachable if retriable else GatewayRefused, match="TOKEN_EXPIRED"):
@@ -100,7 +100,7 @@ async def test_a_refusal(close_code: int, retriable: bool, gateway: LoopbackGate
 
 
 async def test_a_gateway_that_forgot_acknowledged_audio(gateway: LoopbackGateway, faults: Faults) -> None:
-    """When a gateway asks for audio that it had acknowledged, the stream fails rather than leave a gap."""
+    """When a gateway asks for audio that it has already acknowledged, the stream fails rather than leave a gap."""
     acknowledged = asyncio.Event()
     faults.drop_at, faults.forget_bytes = [8000], 3 * SEGMENT_BYTES
 
@@ -118,7 +118,7 @@ async def test_a_gateway_that_forgot_acknowledged_audio(gateway: LoopbackGateway
 
 
 async def test_a_gateway_that_is_silent_at_the_end(gateway: LoopbackGateway, faults: Faults) -> None:
-    """When nothing comes after CloseStream the connection is given up, and the next one brings the end."""
+    """When nothing comes after CloseStream, the client drops the connection and ends the session over the next one."""
     faults.silent_at_close = 1
     async with serving(gateway) as url:
         events = await events_of(Client([url], retry=QUICK, close_timeout_s=0.3), chunks())

@@ -18,8 +18,8 @@ def new_session(retry: RetryPolicy | None = None) -> SessionState:
 
 @given(st.lists(st.integers(0, 6), max_size=40))
 def test_finals_come_once_and_in_order(indices: list[int]) -> None:
-    """Whatever finals arrive, those that are passed on are 0, 1, 2… and a missing one is an error."""
-    session, heard = new_session(), []
+    """The session passes on finals 0, 1, 2… in order, in whatever order they arrive; a missing one is an error."""
+    session, delivered = new_session(), []
     for index in indices:
         try:
             event = session.apply_message(replace(FINAL, segment_index=index), 0.0)
@@ -27,8 +27,8 @@ def test_finals_come_once_and_in_order(indices: list[int]) -> None:
             assert index > session.next_segment_index
             continue
         if isinstance(event, events.Final):
-            heard.append(event.segment_index)
-    assert heard == list(range(len(heard)))
+            delivered.append(event.segment_index)
+    assert delivered == list(range(len(delivered)))
 
 
 def test_partials_of_a_closed_segment() -> None:
@@ -49,7 +49,7 @@ def test_a_summary_that_counts_more_finals() -> None:
 
 
 def test_the_query_of_a_resumed_session() -> None:
-    """The latest token and the next final are asked with."""
+    """The query names the latest token and the next final."""
     session = new_session()
     assert "session_id" not in session.query()
     session.apply_message(events.Started("s", "c", "first"), 0.0)
@@ -60,7 +60,7 @@ def test_the_query_of_a_resumed_session() -> None:
 
 
 def test_the_delay_counts_from_the_last_word() -> None:
-    """The time of a final counts from the hand-in of its last word, not of its silence."""
+    """The delay of a final counts from when its last word was appended, not from the silence after it."""
     session = new_session()
     session.append_audio(bytes(3200), 10.0)
     session.append_audio(bytes(3200), 11.0)
@@ -78,7 +78,7 @@ def test_backoff(attempt: int, chance: float) -> None:
 
 
 def test_the_deadline_counts_from_the_last_progress() -> None:
-    """Attempts end at the deadline, the shorter one before a session is open; progress begins a new count."""
+    """Attempts end at the deadline, which is shorter before a session is open; progress starts it anew."""
     outage = Outage(RetryPolicy(1.0, 1.0, deadline_s=5.0, start_deadline_s=2.0))
     assert outage.next_delay_s(90.0, 1.0) == 1.0
     assert outage.next_delay_s(91.5, 1.0) is None
@@ -100,18 +100,18 @@ def test_the_deadline_counts_from_the_last_progress() -> None:
     ],
 )
 def test_urls(url: str, expected: str) -> None:
-    """A gateway may be named by any URL that people write."""
+    """A gateway's URL may have any usual scheme, or none."""
     assert listen_url(url, {"x": "1"}) == expected
 
 
 def test_a_wrong_url() -> None:
-    """A URL that names no gateway is refused with one that would do."""
+    """A URL that names no gateway is refused with an example of a valid one."""
     with pytest.raises(ValueError, match=r"ftp.*ws://127\.0\.0\.1:8080"):
         listen_url("ftp://a", {})
 
 
 def test_loopback() -> None:
-    """Only this machine's names go around a proxy."""
+    """Only URLs of this machine bypass a proxy."""
     assert is_loopback("ws://127.0.0.1:8080")
     assert is_loopback("http://localhost")
     assert not is_loopback("wss://speech.example.org")

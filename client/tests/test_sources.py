@@ -43,7 +43,7 @@ async def test_compressed_files(suffix: str, tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_streamed(tmp_path: Path) -> None:
-    """A file that is missing, no audio, or of a rate that no gateway takes is refused with the reason."""
+    """A missing file, a file without audio and a rate that no gateway accepts are refused with the reason."""
     with pytest.raises(AudioError, match="no such file"):
         AudioFile.open(tmp_path / "none.wav")
     (tmp_path / "garbage.wav").write_bytes(b"garbage" * 100)
@@ -56,7 +56,7 @@ def test_files_that_cannot_be_streamed(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=200), st.integers(1, 50))
 def test_chunks(data: bytes, size: int) -> None:
-    """Cutting audio into chunks keeps every byte, and every chunk but the last has the size asked for."""
+    """Cutting audio into chunks keeps every byte, and every chunk but the last has the requested size."""
 
     async def chunks() -> list[bytes]:
         return [chunk async for chunk in rechunk(once(data), size)]
@@ -67,7 +67,7 @@ def test_chunks(data: bytes, size: int) -> None:
 
 
 async def test_pace() -> None:
-    """Audio comes when it has been spoken, at the speed asked for, jitter or not."""
+    """Chunks come when their audio has been spoken, at the given speed, with or without jitter."""
     began = time.monotonic()
     jitter = iter([0.02, 0.0, 0.03, 0.0, 0.0])
     audio = pace(once(bytes(3200)), bytes_per_s=32_000, chunk_ms=20, speed=0.5, jitter_s=lambda: next(jitter))

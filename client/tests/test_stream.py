@@ -1,4 +1,4 @@
-"""Streams whose connection stays: audio up, events down, the source's faults, the end."""
+"""Streams whose connection is never lost: audio, events, failures of the source, the end of a stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,7 +74,7 @@ class _Noting(list[str]):
 
 
 async def test_finalize(gateway: LoopbackGateway) -> None:
-    """Finalize goes out after the audio handed in before it, and its answer is an event."""
+    """Finalize goes out after the audio appended before it, and its answer is an event."""
     more = asyncio.Event()
 
     async def halting() -> AsyncIterator[bytes]:

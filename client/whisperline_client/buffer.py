@@ -1,4 +1,4 @@
-"""The audio that the gateway has not acknowledged yet, and when the client got it. No I/O."""
+"""Buffer the audio that the gateway has not acknowledged yet, and remember when the client got it. No I/O."""
 
 from collections import deque
 
@@ -9,7 +9,7 @@ MIN_PART_S = 0.05
 
 
 class UnackedAudio:
-    """A window on the stream's bytes: those that were appended and are not acknowledged yet.
+    """A buffer of the stream's bytes that were appended and are not acknowledged yet.
 
     A position counts samples per channel from the start of the session. Callers test `has_space` before they append:
     `append` itself does not enforce `limit_bytes`.
@@ -42,9 +42,9 @@ class UnackedAudio:
         self.start += samples
 
     def read(self, position: int, limit_bytes: int) -> bytes:
-        """Return whole samples from `position` on, at most `limit_bytes`. Raises `AudioGone` outside the window."""
+        """Return whole samples from `position` on, at most `limit_bytes`. Raises `AudioGone` outside the buffer."""
         if not self.start <= position <= self.end:
-            raise AudioGone(f"the gateway asks for audio from sample {position}; here are {self.start} to {self.end}")
+            raise AudioGone(f"the gateway asks for audio from sample {position}; kept are {self.start} to {self.end}")
         samples = min(self.end - position, limit_bytes // self._frame_bytes)
         first = (position - self.start) * self._frame_bytes
         return bytes(self._data[first : first + samples * self._frame_bytes])

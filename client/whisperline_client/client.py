@@ -82,7 +82,7 @@ class Stream:
         self._audio_ended = False
         self._audio_error: AudioError | None = None
         self._finalize_wanted = False
-        # The events carry no data: whoever is woken looks at the state above, which may have changed again.
+        # The events carry no data: a task that wakes up reads the state above, which may have changed again.
         self._has_work = asyncio.Event()  # there is audio to send, or a Finalize, or the audio has ended
         self._has_space = asyncio.Event()  # the buffer may have space again
         self._events: asyncio.Queue[events.Event | WhisperlineError | None] = asyncio.Queue(EVENT_LIMIT)
@@ -132,10 +132,10 @@ class Stream:
         return item
 
     async def _read_audio(self) -> None:
-        """Move audio from the source into the buffer, as far as there is space."""
+        """Move audio from the source into the buffer, and wait while the buffer is full."""
         try:
             async for data in self._audio:
-                # First append, then wait: the time of capture is now, and `end_audio` cannot lose this chunk.
+                # Append before waiting for space: the time of capture is now, and `end_audio` cannot lose this chunk.
                 self._session.append_audio(data, time.monotonic())
                 self._has_work.set()
                 while not self._session.buffer.has_space:
@@ -150,7 +150,7 @@ class Stream:
         self._has_work.set()
 
     async def _deliver_events(self) -> None:
-        """Go from gateway to gateway until the session is closed; the last item in the queue says how it ended."""
+        """Connect to one gateway after another until the session is closed; the last item queued says how it ended."""
         outage = self._session.outage
         try:
             # Any gateway can resume the session, so the next one is as good as the one that was lost.
@@ -170,12 +170,12 @@ class Stream:
             await self._events.put(None)
         except WhisperlineError as error:
             await self._events.put(error)
-        except Exception as error:  # a mistake of ours; without an item in the queue the caller would wait for ever
+        except Exception as error:  # a bug here; without an item in the queue the caller would wait for ever
             log.exception("the stream failed")
             await self._events.put(StreamError(f"{type(error).__name__}: {error}"))
 
     async def _converse(self, url: str) -> None:
-        """Carry the stream on over one connection until the session is closed.
+        """Continue the stream over one connection until the session is closed.
 
         Raises `StreamError` when the connection ends or falls silent before that, and `AudioError` when all audio
         of a source that failed has been sent.
@@ -185,8 +185,8 @@ class Stream:
         async with open_socket(listen_url(url, self._session.query())) as socket:
             self.connection_count += 1
             try:
-                # The gateway may be silent for as long as it likes, except before it has opened the session and
-                # after CloseStream: the limit is moved accordingly.
+                # Silence is limited only until the gateway has opened the session, and again after CloseStream. In
+                # between, a gateway has nothing to send while nobody speaks.
                 async with asyncio.timeout(START_TIMEOUT_S) as silence, asyncio.TaskGroup() as tasks:
                     async for message in receive(socket):
                         if sender is None and isinstance(message, opening):
@@ -196,13 +196,13 @@ class Stream:
                             self._limit_silence(silence)
                         await self._deliver_event(message)
                     if sender is not None:
-                        sender.cancel()  # the session is closed, whatever it still wanted to send
+                        sender.cancel()  # the session is closed, so the rest need not be sent
             except TimeoutError:
                 if sender is None:
                     raise ConnectionLost(f"the gateway did not open the session in {START_TIMEOUT_S:g} s") from None
                 raise ConnectionLost(f"nothing came for {self._client.close_timeout_s:g} s after CloseStream") from None
             except ExceptionGroup as group:
-                first = group.exceptions[0]  # callers are promised our errors, not groups of them
+                first = group.exceptions[0]  # callers expect a `WhisperlineError`, not a group of them
                 raise first from first.__cause__
 
     async def _deliver_event(self, message: events.Message) -> None:
@@ -215,10 +215,10 @@ class Stream:
             await self._events.put(event)
 
     async def _send_audio(self, socket: ClientConnection, position: int, silence: asyncio.Timeout) -> None:
-        """Send the audio from `position` on, `Finalize` when it is asked for, and `CloseStream` at the end."""
+        """Send the audio from `position` on, `Finalize` when the caller wants it, and `CloseStream` at the end."""
         with suppress(ConnectionClosed):  # the receiver reads what came before the close, and reports it
             while True:
-                self._has_work.clear()  # before the look at what there is, so that nothing is missed in between
+                self._has_work.clear()  # cleared before the state is read, so that no change in between is missed
                 if data := self._session.buffer.read(position, MAX_FRAME_BYTES):
                     await socket.send(data)
                     position += len(data) // self._session.options.frame_bytes
@@ -233,11 +233,12 @@ class Stream:
                             await self._has_work.wait()
                     except TimeoutError:
                         await send_control(socket, "KeepAlive")
-            # Only now, when all audio from before the failure has been sent.
+            # Raised only now that all audio from before the failure has been sent.
             if self._audio_error is not None:
                 raise self._audio_error
             await send_control(socket, "CloseStream")
             self._limit_silence(silence)
 
     def _limit_silence(self, silence: asyncio.Timeout) -> None:
+        """Allow `close_timeout_s` of silence from now on."""
         silence.reschedule(asyncio.get_running_loop().time() + self._client.close_timeout_s)

@@ -25,10 +25,11 @@ errors = Console(stderr=True, markup=False, soft_wrap=True)
 T = TypeVar("T")
 
 Urls = Annotated[
-    list[str], typer.Option("--url", envvar="WHISPERLINE_URL", help="A gateway. Give several to survive one's loss.")
+    list[str],
+    typer.Option("--url", envvar="WHISPERLINE_URL", help="URL of a gateway; repeat it to survive the loss of one."),
 ]
 Language = Annotated[str | None, typer.Option(help="Language spoken, such as en or fr.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write events as JSON, one a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Write events as JSON, one per line.")]
 
 
 @app.command()
@@ -73,7 +74,7 @@ def _transcribe(audio: AsyncIterable[bytes], options: ListenOptions, urls: list[
             opened.end_audio()
 
         async def interruptible() -> AsyncIterator[bytes]:
-            # The handler is there only while there is audio: after its end, Ctrl-C stops at once.
+            # The handler exists only while there is audio; after that, Ctrl-C stops the command at once.
             loop.add_signal_handler(signal.SIGINT, end_audio)
             try:
                 async for block in audio:
@@ -109,7 +110,7 @@ def main() -> None:
 
 
 def add_groups(to: typer.Typer, groups: Iterable[EntryPoint]) -> None:
-    """Add other packages' groups of commands; a group that cannot be loaded is left out, and a line says so."""
+    """Add other packages' groups of commands; skip a group that cannot be loaded, and print a warning."""
     for group in groups:
         try:
             to.add_typer(group.load(), name=group.name)

@@ -1,4 +1,4 @@
-"""One WebSocket to one gateway: opened, read until it closes, and its end turned into our errors."""
+"""Open one WebSocket to one gateway, read it until it closes, and turn a failure into an error of this package."""
 
 import json
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ async def open_socket(url: str) -> AsyncIterator[ClientConnection]:
     gateway = url.partition("/v1/listen")[0]
     opening = connect(
         url,
-        compression=None,  # speech does not compress, and a gateway has a thousand sockets
+        compression=None,  # speech hardly compresses, and it costs a gateway memory per socket
         proxy=None if is_loopback(url) else True,
         open_timeout=OPEN_TIMEOUT_S,
         ping_interval=PING_INTERVAL_S,

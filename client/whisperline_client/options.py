@@ -1,4 +1,4 @@
-"""The options of a session, and the gateway's URL with these options in its query."""
+"""The options of a session, and the URL that carries them to a gateway."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ WEBSOCKET_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 
 @dataclass(frozen=True)
 class ListenOptions:
-    """The query of `/v1/listen`. An option that is None is left to the gateway."""
+    """The query of `/v1/listen`. For an option that is None the gateway's default holds."""
 
     sample_rate: int = 16_000  # Hz, 8,000 to 48,000
     channels: int = 1
@@ -31,7 +31,7 @@ class ListenOptions:
         return BYTES_PER_SAMPLE * self.channels
 
     def query(self) -> dict[str, str]:
-        """Return the query parameters. Acknowledgements are always asked for: resuming rests on them."""
+        """Return the query parameters, always with `acks=true`: a session can be resumed only with acknowledgements."""
         values = {
             "encoding": "linear16",
             "sample_rate": self.sample_rate,
@@ -64,7 +64,7 @@ def listen_url(gateway_url: str, query: Mapping[str, str]) -> str:
     """Return the WebSocket URL of `/v1/listen` at a gateway.
 
     `gateway_url` may begin with ws, wss, http, https or no scheme, and may have a path. Raises ValueError, with an
-    example of a right URL, for anything else.
+    example of a valid URL, for anything else.
     """
     parts = urlsplit(gateway_url if "://" in gateway_url else f"ws://{gateway_url}")
     scheme = WEBSOCKET_SCHEMES.get(parts.scheme)
@@ -74,7 +74,7 @@ def listen_url(gateway_url: str, query: Mapping[str, str]) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Return True if the URL names this machine, which no proxy can reach for us."""
+    """Return True if the URL names this machine; a proxy would look for it on its own machine."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback

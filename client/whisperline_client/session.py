@@ -37,7 +37,7 @@ class SessionState:
         self._times.record(self.buffer.end, now_s)
 
     def apply_message(self, message: events.Message, now_s: float) -> events.Event | None:
-        """Update the state, and return the event for the caller; None when there is nothing new to tell.
+        """Update the state, and return the event for the caller; None if it is nothing new for the caller.
 
         Raises `ConnectionLost` if a final is missing: the next connection asks for it.
         """
@@ -46,7 +46,7 @@ class SessionState:
                 self.session_id, self._resume_token = message.session_id, message.resume_token
                 self.outage.session_open = True
             case events.Ack():
-                # An acknowledgement of nothing new is no progress: the outage goes on counting.
+                # An Ack that covers no new audio is not progress, so the outage continues.
                 if message.position > self.buffer.start:
                     self.outage.note_progress()
                 self._resume_token = message.resume_token

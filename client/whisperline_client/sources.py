@@ -1,4 +1,4 @@
-"""Sources of audio: files of any format that libsndfile reads, paced like live speech, and the microphone."""
+"""Sources of audio: the microphone, and files of any format that libsndfile reads, paced like live speech."""
 
 import asyncio
 import time
@@ -97,7 +97,7 @@ async def pace(
     async for chunk in rechunk(audio, chunk_bytes):
         sent_bytes += len(chunk)
         if speed is not None:
-            # From the beginning, not from the chunk before: small delays would add up.
+            # Counted from the beginning, not from the previous chunk: otherwise small delays would add up.
             due_s = began_s + sent_bytes / bytes_per_s / speed + (jitter_s() if jitter_s else 0)
             await asyncio.sleep(max(0.0, due_s - time.monotonic()))
         yield chunk
