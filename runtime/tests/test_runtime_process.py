@@ -132,8 +132,8 @@ def test_a_defect_is_raised_with_its_traceback() -> None:
     [
         ("WHISPERLINE_EXAMPLE_NUMBER", "0", "WHISPERLINE_EXAMPLE_NUMBER: Input should be greater than or equal to 1\n"),
         ("WHISPERLINE_EXAMPLE_LOG_LEVEL", "LOUD", "WHISPERLINE_EXAMPLE_LOG_LEVEL: Input should be 'DEBUG', "),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "OTEL_EXPORTER_OTLP_PROTOCOL: http/json is not there; grpc is"),
-        ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER: zipkin is not there; otlp and none are"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "OTEL_EXPORTER_OTLP_PROTOCOL: http/json is not supported; use"),
+        ("OTEL_TRACES_EXPORTER", "zipkin", "OTEL_TRACES_EXPORTER: zipkin is not supported; use otlp or none"),
     ],
 )
 def test_a_wrong_setting_is_named_with_status_2(name: str, value: str, line: str) -> None:

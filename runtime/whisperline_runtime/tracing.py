@@ -55,13 +55,13 @@ def configured(service: str) -> Iterator[bool]:
         yield False
         return
     if exporter != "otlp":
-        raise SettingsError(f"OTEL_TRACES_EXPORTER: {exporter} is not there; otlp and none are")
+        raise SettingsError(f"OTEL_TRACES_EXPORTER: {exporter} is not supported; use otlp or none")
     protocol_name = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
     if protocol_name not in os.environ:
         protocol_name = "OTEL_EXPORTER_OTLP_PROTOCOL"
     protocol = os.environ.get(protocol_name, "") or "grpc"
     if protocol != "grpc":
-        raise SettingsError(f"{protocol_name}: {protocol} is not there; grpc is (a collector listens on port 4317)")
+        raise SettingsError(f"{protocol_name}: {protocol} is not supported; use grpc (port 4317 of a collector)")
 
     # Imported here because they cost 20 MB and a third of a second, which a process without traces should not pay.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
