@@ -86,7 +86,7 @@ async def test_a_session_starts_when_the_header_is_complete() -> None:
 
 
 async def test_a_client_that_leaves_while_the_log_is_slow_is_noticed() -> None:
-    """The socket is read from the first moment; the session, which nobody can resume, is ended."""
+    """A client that leaves while its session opens is noticed, and the session, which cannot be resumed, is ended."""
     scene = Scene(durable=False)
     async with scene.running():
         await scene.log.until(1)
@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_while_the_log_is_slow_is_noticed() -> None:
     ],
 )
 async def test_what_becomes_of_a_session_whose_connection_ends(failure: Exception, grace_s: float) -> None:
-    """It waits for a client that may come back as it is, and is ended at once if the client must change something."""
+    """A session waits after a retriable error, and is ended at once after any other."""
     scene = Scene(acks=True)
     async with scene.running():
         await scene.peer.until_sent(SessionStarted)
@@ -153,7 +153,7 @@ async def test_a_log_that_takes_too_long_ends_the_connection() -> None:
 
 
 async def test_a_silent_client_is_closed() -> None:
-    """It is its turn, and nothing comes."""
+    """A client that sends nothing when it should is closed."""
     scene = Scene(idle_timeout_s=0.05)
     async with scene.running():
         pass
@@ -186,7 +186,7 @@ async def test_a_client_that_we_do_not_read_is_not_silent() -> None:
 
 
 async def test_an_unknown_message_is_answered_and_ends_nothing() -> None:
-    """Even after CloseStream the client is told."""
+    """The client receives the error even after CloseStream."""
     scene = Scene()
     async with scene.running() as (connection, _):
         scene.peer.say(UnknownMessage("{}"), CloseStream(), UnknownMessage("[]"), Audio(bytes(2)), Finalize())
@@ -239,7 +239,7 @@ async def test_resume_is_written_again_until_it_is_answered() -> None:
 
 
 async def test_a_session_that_nobody_knows_is_refused() -> None:
-    """The transcriber says that it was over long ago."""
+    """A session that the transcriber has forgotten cannot be resumed."""
     scene = Scene(acks=True)
     async with scene.running(resume=token()) as (connection, _):
         resume = await scene.log.until_kind(AudioKind.RESUME)
@@ -248,7 +248,7 @@ async def test_a_session_that_nobody_knows_is_refused() -> None:
 
 
 async def test_a_token_of_another_deployment_makes_no_connection() -> None:
-    """It is refused before anything is written."""
+    """An unusable token is refused before any record is written."""
     scene = Scene()
     with pytest.raises(ClientError) as caught:
         scene.connect(resume=token(secret=b"the secret of others"))

@@ -56,7 +56,7 @@ PCM = PcmFormat(16_000, 1)
 
 @given(FORMATS, st.binary(min_size=16, max_size=400), st.lists(st.integers(0, 10_000)), st.booleans())
 def test_any_pieces_give_the_same_samples(pcm: PcmFormat, audio: bytes, cuts: list[int], extra: bool) -> None:
-    """The samples of a file do not depend on how it is cut; chunks around them are passed over."""
+    """The samples of a file do not depend on how it is cut; chunks around them are skipped."""
     audio = audio[: len(audio) - len(audio) % pcm.frame_bytes]
     notes = [chunk(b"LIST", b"odd")] if extra else []
     file = riff(*notes, chunk(b"fmt ", fmt(pcm)), *notes, chunk(b"data", audio), *notes)
