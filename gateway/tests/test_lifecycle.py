@@ -45,7 +45,7 @@ async def test_health_metrics_and_the_page_are_served(start_gateway: StartGatewa
 
 
 async def test_an_ordinal_without_a_partition_cannot_start(start_gateway: StartGateway) -> None:
-    """The message names the setting."""
+    """An ordinal without a partition fails at start, with a message that names the setting."""
     with pytest.raises(StartupError, match="WHISPERLINE_GATEWAY_ORDINAL is 99"):
         await start_gateway(ordinal=99)
 
@@ -250,7 +250,7 @@ async def test_a_release_that_reads_no_event_stops_by_itself(
 
 
 async def test_a_database_url_that_is_none_is_named_at_start() -> None:
-    """It is not taken for a database that is away; the value, which may hold a password, is not shown."""
+    """An invalid database URL fails at start, and its value, which may hold a password, is not shown."""
     program = await run_program(
         WHISPERLINE_GATEWAY_DATABASE_URL="secret, and not a URL",
         WHISPERLINE_GATEWAY_TOKEN_SECRET="the secret of the tests",  # noqa: S106

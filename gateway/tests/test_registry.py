@@ -30,7 +30,7 @@ def connection() -> Connection:
 
 
 async def test_connections_are_counted_and_limited() -> None:
-    """Beyond the limit a client is told to try again; a place is free when its connection is over."""
+    """A client beyond the limit is asked to try again; a connection that ends makes room for another."""
     registry = Registry(settings(max_connections=1))
     with registry.admit(connection()):
         assert registry.connection_count == 1
@@ -54,7 +54,7 @@ async def test_sessions_without_a_client_take_places() -> None:
 
 
 async def test_a_gateway_that_drains_admits_nobody() -> None:
-    """A client that comes then is told to connect again: to another gateway."""
+    """A client that connects to a draining gateway is asked to connect to another one."""
     registry = Registry(settings())
     await registry.drain()
     with pytest.raises(ClientError) as caught, registry.admit(connection()):
@@ -63,7 +63,7 @@ async def test_a_gateway_that_drains_admits_nobody() -> None:
 
 
 async def test_events_go_to_the_newest_connection_of_their_session() -> None:
-    """The one before is superseded, and hears nothing more; events of unknown sessions go nowhere."""
+    """A newer connection supersedes the older one, which gets no more events. Unknown sessions' events are dropped."""
     registry = Registry(settings())
     scene = Scene(acks=True)
     async with scene.running() as (older, _):
@@ -99,7 +99,7 @@ async def test_a_session_that_is_resumed_in_its_grace_is_not_ended() -> None:
 
 
 async def test_a_gateway_that_stops_ends_only_sessions_that_nobody_can_resume() -> None:
-    """Those in their grace may be resumed at another gateway."""
+    """Closing the registry does not end sessions in their grace: another gateway may resume them."""
     registry, resumable, over = Registry(settings()), HeldLog(durable=True), HeldLog(durable=True)
     registry.detach("resumable", await open_uplink(resumable), grace_s=60)
     registry.detach("over", await open_uplink(over), grace_s=0)

@@ -1,15 +1,15 @@
 """The gateway's errors.
 
-    ClientError                   ends a connection; the client is told `code`, `message` and `action`
+    ClientError                   ends a connection; the client receives `code`, `message` and `action`
     ├── SupersededError           another connection has resumed the session
     └── RestartingError           this gateway is shutting down
     ClientDisconnectedError       the client closed the socket, or lost it
-    OutboxFullError               the client does not read: as many messages wait for it as may
+    OutboxFullError               the client does not read, and its outbox is full
 
-Every `ClientError` but the two with a class of their own is made by a function below; what differs is data. A client
-may come back as it is after a `retriable` one, and must change something first after any other. Each protocol
-translates them into its own codes and close codes (`protocol.deepgram.errors`). What stops the whole process are the
-errors of `whisperline_runtime`.
+Every `ClientError` but the two with a class of their own is made by a function below; what differs is data. After a
+`retriable` error a client may connect again unchanged; after any other it must change something first. Each protocol
+translates them into its own codes and close codes (`protocol.deepgram.errors`). Errors that stop the whole process
+come from `whisperline_runtime`.
 """
 
 
@@ -45,7 +45,7 @@ class ClientDisconnectedError(Exception):
 
 
 class OutboxFullError(Exception):
-    """As many messages wait for the client as may: it does not read."""
+    """The client does not read its messages, and its outbox is full."""
 
 
 def bad_token(problem: str) -> ClientError:
@@ -105,7 +105,7 @@ def late_finals(timeout_s: float) -> ClientError:
 
 
 def overloaded(limit: int) -> ClientError:
-    """Return the error of a gateway that has as many connections as it may."""
+    """Return the error of a gateway that already has its maximum number of connections."""
     message = f"This gateway already serves {limit} connections, its maximum."
     return ClientError("OVERLOADED", message, "Try again in a few seconds, or use another gateway.", retriable=True)
 

@@ -1,4 +1,4 @@
-"""One gateway process: everything that it opens, in order, and closes in reverse."""
+"""One gateway process: it opens its resources in order, and closes them in reverse."""
 
 import asyncio
 import logging
@@ -22,23 +22,23 @@ _READY_S = 2.0  # longest wait for Kafka's answer to a probe
 
 
 class Gateway:
-    """Holds what the HTTP side needs: settings, the registry, and the services of connections."""
+    """Holds everything that the HTTP side needs: settings, the registry, and the services of connections."""
 
     def __init__(self, settings: Settings, audio_log: AudioLog, store: Store, events: EventReader) -> None:
         self.settings = settings
         self.registry = Registry(settings)
         self.services = Services(settings, audio_log, store, self.registry.attach, self.registry.detach)
-        self.problem: str | None = None  # why new connections would not be served, as `update_problem` found it last
+        self.problem: str | None = None  # why new connections would fail, when `update_problem` last looked
         self._events = events
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, stop: Stop) -> AsyncIterator["Gateway"]:
-        """Open everything; then sockets may be accepted. Sets `stop` if events can no longer be read.
+        """Open all resources, after which sockets may be accepted. Sets `stop` if events can no longer be read.
 
-        The order is: the log; then the events, from the end of their partition, which must be known before any session
-        starts; then the database, which may be away. At the end detached sessions are settled before the log is
-        flushed. Raises `StartupError`, and at the end the `FatalError` that stopped the reading of events.
+        The audio log opens first. The events come next: the end of their partition must be known before any session
+        starts. The database is last, and may be unreachable. At the end detached sessions are flushed before the audio
+        log closes. Raises `StartupError`, and at the end the `FatalError` that stopped the reading of events.
         """
         broker = settings.broker
         await check_topics(broker, settings.ordinal, settings.start_timeout_s)
@@ -74,7 +74,7 @@ class Gateway:
                 reading.result()
 
     async def update_problem(self) -> None:
-        """Find out why new connections would not be served, if that is so. Takes 2 s if Kafka does not answer."""
+        """Update `problem`. Takes 2 s if Kafka does not answer."""
         if self.registry.draining:
             self.problem = "draining"
         elif await self._events.is_reachable(_READY_S):

@@ -1,4 +1,4 @@
-"""The two ends of Kafka that a gateway has: audio into the log, and its own partition of events out of it."""
+"""The gateway's use of Kafka: it writes audio to one topic, and reads its own partition of events from another."""
 
 import asyncio
 import logging
@@ -19,19 +19,20 @@ from whisperline_runtime.tracing import SpanKind, context_of, extract, tracer
 log = logging.getLogger(__name__)
 TRACER = tracer(__name__)
 
-_OUTAGE_MS = 60_000  # how long a record waits for room; what has room waits for its broker without limit
+# How long a record waits for room in the producer's buffer. A record in the buffer waits for its broker without limit.
+_OUTAGE_MS = 60_000
 _BATCH_BYTES = MAX_MESSAGE_BYTES // 2
 _LINGER_MS = 5
 _STOP_S = 3.0
 
 
 class AudioLog:
-    """Appends records to `audio_chunks`, idempotently, with acknowledgements of all replicas. One for a whole process.
+    """Appends records to `audio_chunks`, idempotently, acknowledged by all replicas. A process has one.
 
     A producer that has failed for good (its sequence is broken) is replaced, and `generation` counts the producers.
     Records of one caller that awaits each `append` keep their order as long as `generation` stays the same. When it
     changes, the failed producer may still write what it holds for other partitions for a few seconds, beside the new
-    one; what it has not written then, fails.
+    one; records that it has not written by then fail.
     """
 
     def __init__(self, broker: Broker, *, linger_ms: int = _LINGER_MS) -> None:
@@ -79,7 +80,7 @@ class AudioLog:
         return future
 
     def replace_producer(self, failed: AIOKafkaProducer | None = None) -> None:
-        """Replace the producer, unless `failed` is an earlier one or it is being replaced already."""
+        """Replace the producer, unless `failed` is an earlier producer or a replacement is already under way."""
         current = self._producer
         if current is None or (failed is not None and failed is not current):
             return
@@ -200,7 +201,11 @@ class EventReader:
 
 
 async def check_topics(broker: Broker, ordinal: int, timeout_s: float) -> None:
-    """Wait until Kafka has our topics. Raises `StartupError`: at once if it refuses us, or has no partition for us."""
+    """Check that Kafka has our topics, and a partition for this gateway. Raises `StartupError`.
+
+    Waits up to `timeout_s` for Kafka to answer, and as long again for its topics. Does not wait if Kafka refuses this
+    client or lacks the partition.
+    """
     await broker.wait_until_reachable(timeout_s)
     try:
         async with asyncio.timeout(timeout_s):
@@ -232,10 +237,11 @@ async def _stop(client: AIOKafkaProducer | AIOKafkaConsumer) -> bool:
 
 
 async def _abandon(producer: AIOKafkaProducer) -> None:
-    """Let a producer that cannot flush write nothing more, and fail what it holds, so that nobody waits for it.
+    """Keep a producer that cannot flush from writing more, and fail its records, so that no caller waits for them.
 
-    `stop` does neither: it flushes, for as long as that takes. aiokafka 0.14 has no public way, so this uses its
-    private `_sender` and `_message_accumulator`. `test_what_a_replaced_producer_cannot_write_fails` notices a change.
+    `stop` does neither: it flushes, however long that takes. aiokafka 0.14 has no public method for this, so this uses
+    its private `_sender` and `_message_accumulator`.
+    `test_what_a_replaced_producer_cannot_write_fails` notices changes.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(_STOP_S):

@@ -1,4 +1,4 @@
-"""The connections of this process, and the sessions that they serve. It knows no others."""
+"""The connections of this gateway process, and their sessions. Other gateways have registries of their own."""
 
 import asyncio
 import logging
@@ -15,14 +15,14 @@ from whisperline_gateway.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_FLUSH_S = 3.0  # when the process stops, for records that Kafka is about to acknowledge
+_FLUSH_S = 3.0  # when the process stops: how long to wait for Kafka to acknowledge the last records
 
 
 class Registry:
     """Admits connections, routes events to them, and keeps sessions whose client is away.
 
-    A session is attached to at most one connection: the newest one that started or resumed it. A session that its
-    connection has left is detached: it has its uplink and a grace period, in which a client may resume it.
+    A session is attached to at most one connection: the newest one that started or resumed it. When the
+    connection leaves, the session is detached: it keeps its uplink for a grace period, in which a client may resume it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -35,7 +35,7 @@ class Registry:
 
     @property
     def connection_count(self) -> int:
-        """Return how many sockets are served."""
+        """Return the number of connections."""
         return len(self._connections)
 
     @contextmanager
@@ -57,7 +57,7 @@ class Registry:
                 del self._attached[connection.session_id]
 
     async def attach(self, connection: Connection) -> None:
-        """Route the events of the connection's session to it. The connection that had them is superseded."""
+        """Route the events of the connection's session to it. It supersedes an earlier connection."""
         before = self._attached.get(connection.session_id)
         self._attached[connection.session_id] = connection
         if before is not None:
@@ -76,7 +76,7 @@ class Registry:
         metrics.DETACHED.set(len(self._detached))
 
         def forget(_: "asyncio.Task[None]") -> None:
-            if self._detached.get(session_id) == (uplink, task):  # not if it was resumed and has been detached again
+            if self._detached.get(session_id) == (uplink, task):  # False if it was resumed and detached again
                 del self._detached[session_id]
             metrics.DETACHED.set(len(self._detached))
 
@@ -94,7 +94,7 @@ class Registry:
             connection.interrupt(error)
 
     async def drain(self) -> None:
-        """Admit no more connections, and end those that there are, as far as that is possible in time."""
+        """Admit no more connections, and end the present ones before the deadline, as far as possible."""
         self.draining = True
         connections = list(self._connections)
         log.info("draining %d connections", len(connections))
@@ -103,7 +103,7 @@ class Registry:
                 await asyncio.gather(*(connection.drain() for connection in connections), return_exceptions=True)
 
     async def close(self) -> None:
-        """Write what detached sessions still hold. None is ended in its grace: another gateway may resume it."""
+        """Flush the audio of detached sessions, without ending them: another gateway may still resume them."""
         self._stopping.set()
         tasks = [task for _, task in self._detached.values()]
         if tasks:

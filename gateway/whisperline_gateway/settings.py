@@ -19,7 +19,7 @@ class Settings(ConsumerSettings):
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="web origins besides its own whose pages may connect; JSON list, * for all"
     )
-    max_connections: int = Field(default=2_000, ge=1, description="sockets; more are told to try again")
+    max_connections: int = Field(default=2_000, ge=1, description="sockets; further clients are asked to try again")
     max_frame_bytes: int = Field(default=1024 * 1024, ge=1024, description="largest WebSocket message")
     in_flight_bytes: int = Field(
         default=512 * 1024, ge=1024, description="audio of one connection that Kafka has not acknowledged"
@@ -45,5 +45,5 @@ class Settings(ConsumerSettings):
         return self.token_secret.get_secret_value().encode()
 
     def finals_limit_s(self, priority: str) -> float:
-        """Return how long to wait without news for the end of a session of a priority."""
+        """Return how long (s) to wait without news for a session of `priority` to end."""
         return self.file_finals_timeout_s if priority == "file" else self.finals_timeout_s

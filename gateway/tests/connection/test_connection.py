@@ -67,7 +67,7 @@ async def test_a_connection_without_audio_or_header_closes_normally() -> None:
 
 
 async def test_a_header_that_ends_halfway_is_an_error() -> None:
-    """The client learns that its file is no WAV file."""
+    """A client whose header ends halfway gets an error."""
     scene = Scene()
     async with scene.running(pcm=None):
         scene.peer.say(Audio(WAV_HEADER[:20]), CloseStream())
@@ -75,7 +75,7 @@ async def test_a_header_that_ends_halfway_is_an_error() -> None:
 
 
 async def test_a_session_starts_when_the_header_is_complete() -> None:
-    """What is said before has no session: a Finalize then has no answer."""
+    """A Finalize that comes before the end of the header has no session, and gets no answer."""
     scene = Scene()
     async with scene.running(pcm=None) as (connection, _):
         scene.peer.say(Finalize(), Audio(WAV_HEADER[:30]), Audio(WAV_HEADER[30:] + bytes(8)), CloseStream())
@@ -86,7 +86,7 @@ async def test_a_session_starts_when_the_header_is_complete() -> None:
 
 
 async def test_a_client_that_leaves_while_the_log_is_slow_is_noticed() -> None:
-    """The socket is read from the first moment; the session, which nobody can resume, is ended."""
+    """A client that leaves while its session opens is noticed, and the session, which cannot be resumed, is ended."""
     scene = Scene(durable=False)
     async with scene.running():
         await scene.log.until(1)
@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_while_the_log_is_slow_is_noticed() -> None:
     ],
 )
 async def test_what_becomes_of_a_session_whose_connection_ends(failure: Exception, grace_s: float) -> None:
-    """It waits for a client that may come back as it is, and is ended at once if the client must change something."""
+    """A session waits after a disconnect or a retriable error, and is ended at once after any other error."""
     scene = Scene(acks=True)
     async with scene.running():
         await scene.peer.until_sent(SessionStarted)
@@ -113,7 +113,7 @@ async def test_what_becomes_of_a_session_whose_connection_ends(failure: Exceptio
 
 
 async def test_a_session_that_cannot_be_resumed_is_ended_when_its_client_leaves() -> None:
-    """Without Acks the client has no token."""
+    """A session without Acks is ended when its client leaves, because the client has no resume token."""
     scene = Scene()
     async with scene.running():
         scene.peer.say(Audio(bytes(2)))
@@ -123,7 +123,7 @@ async def test_a_session_that_cannot_be_resumed_is_ended_when_its_client_leaves(
 
 
 async def test_a_superseded_connection_leaves_the_session_alone() -> None:
-    """The newer connection has it: no END, no grace, and the uplink is closed."""
+    """A superseded connection writes no END, starts no grace period, and closes its uplink."""
     scene = Scene(acks=True)
     async with scene.running() as (connection, _):
         await scene.peer.until_sent(SessionStarted)
@@ -134,7 +134,7 @@ async def test_a_superseded_connection_leaves_the_session_alone() -> None:
 
 
 async def test_audio_that_cannot_be_stored_ends_the_connection() -> None:
-    """The session is not kept: the client resumes it from its last Ack."""
+    """A session whose uplink failed is not kept: its client resumes it from the last Ack."""
     scene = Scene(durable=False)
     async with scene.running():
         await scene.log.until(1)
@@ -144,7 +144,7 @@ async def test_audio_that_cannot_be_stored_ends_the_connection() -> None:
 
 
 async def test_a_log_that_takes_too_long_ends_the_connection() -> None:
-    """A client is not kept waiting for ever for its session to be durable."""
+    """A connection ends with an error if its session does not become durable in time."""
     scene = Scene(durable=False, durable_timeout_s=0.05)
     async with scene.running():
         await scene.log.until(1)
@@ -153,7 +153,7 @@ async def test_a_log_that_takes_too_long_ends_the_connection() -> None:
 
 
 async def test_a_silent_client_is_closed() -> None:
-    """It is its turn, and nothing comes."""
+    """A client that sends nothing when it should is closed."""
     scene = Scene(idle_timeout_s=0.05)
     async with scene.running():
         pass
@@ -161,7 +161,7 @@ async def test_a_silent_client_is_closed() -> None:
 
 
 async def test_a_client_that_waits_for_us_is_not_silent() -> None:
-    """While the session is not durable the client has nothing to say; its time begins then."""
+    """The idle timeout begins when the session is durable."""
     scene = Scene(durable=False, idle_timeout_s=0.05)
     async with scene.running() as (_, task):
         await scene.log.until(1)
@@ -172,7 +172,7 @@ async def test_a_client_that_waits_for_us_is_not_silent() -> None:
 
 
 async def test_a_client_that_we_do_not_read_is_not_silent() -> None:
-    """While its audio waits for Kafka the client is not to blame."""
+    """The idle timeout does not run while the gateway waits for Kafka and does not read the client."""
     scene = Scene(durable=False, idle_timeout_s=0.05, in_flight_bytes=1_024)
     async with scene.running() as (_, task):
         await scene.log.until(1)
@@ -186,7 +186,7 @@ async def test_a_client_that_we_do_not_read_is_not_silent() -> None:
 
 
 async def test_an_unknown_message_is_answered_and_ends_nothing() -> None:
-    """Even after CloseStream the client is told."""
+    """An unknown message is answered with an Error even after CloseStream."""
     scene = Scene()
     async with scene.running() as (connection, _):
         scene.peer.say(UnknownMessage("{}"), CloseStream(), UnknownMessage("[]"), Audio(bytes(2)), Finalize())
@@ -197,7 +197,7 @@ async def test_an_unknown_message_is_answered_and_ends_nothing() -> None:
 
 
 async def test_a_resumed_connection_goes_on_where_the_transcriber_says() -> None:
-    """It tells the position, sends what was missed, and acknowledges what is stored from there on."""
+    """A resumed connection sends its position and the missed finals, and acknowledges audio from there on."""
     scene = Scene(acks=True)
     async with scene.running(resume=token()) as (connection, _):
         resume = await scene.log.until_kind(AudioKind.RESUME)
@@ -216,7 +216,7 @@ async def test_a_resumed_connection_goes_on_where_the_transcriber_says() -> None
 
 
 async def test_nothing_is_acknowledged_before_the_answer_to_resume() -> None:
-    """Until then the session may turn out to have ended, and what is sent stays the client's to keep."""
+    """Audio is not acknowledged before RESUME is answered, because the session may turn out to have ended."""
     scene = Scene(acks=True, resume_timeout_s=0.01)
     async with scene.running(resume=token()) as (connection, _):
         await scene.peer.until_sent(SessionResumed)
@@ -230,7 +230,7 @@ async def test_nothing_is_acknowledged_before_the_answer_to_resume() -> None:
 
 
 async def test_resume_is_written_again_until_it_is_answered() -> None:
-    """A transcriber may have noted it and died before it answered."""
+    """RESUME is repeated, because a transcriber may have died after it noted RESUME and before it answered."""
     scene = Scene(acks=True, resume_timeout_s=0.01, heartbeat_s=0.02)
     async with scene.running(resume=token()) as (connection, _):
         await until(lambda: scene.log.kinds.count(AudioKind.RESUME) >= 3)
@@ -239,7 +239,7 @@ async def test_resume_is_written_again_until_it_is_answered() -> None:
 
 
 async def test_a_session_that_nobody_knows_is_refused() -> None:
-    """The transcriber says that it was over long ago."""
+    """A session that the transcriber has forgotten cannot be resumed."""
     scene = Scene(acks=True)
     async with scene.running(resume=token()) as (connection, _):
         resume = await scene.log.until_kind(AudioKind.RESUME)
@@ -248,7 +248,7 @@ async def test_a_session_that_nobody_knows_is_refused() -> None:
 
 
 async def test_a_token_of_another_deployment_makes_no_connection() -> None:
-    """It is refused before anything is written."""
+    """An unusable token is refused before any record is written."""
     scene = Scene()
     with pytest.raises(ClientError) as caught:
         scene.connect(resume=token(secret=b"the secret of others"))
@@ -256,7 +256,7 @@ async def test_a_token_of_another_deployment_makes_no_connection() -> None:
 
 
 async def test_a_gateway_that_stops_sends_a_client_with_a_token_elsewhere() -> None:
-    """What Kafka is about to acknowledge is acknowledged first, and the session is not ended."""
+    """A stopping gateway first sends the Acks that Kafka is about to allow, and does not end the session."""
     scene = Scene(acks=True, durable=False)
     async with scene.running() as (connection, _):
         await scene.log.until(1)
@@ -290,7 +290,7 @@ async def test_a_gateway_that_stops_ends_a_session_that_cannot_be_resumed() -> N
 
 
 async def test_a_gateway_that_stops_waits_no_longer_than_it_may() -> None:
-    """A session that does not come to its end in time is left to the transcriber."""
+    """A session that does not finish in time is left to the transcriber."""
     scene = Scene(drain_timeout_s=0.05)
     async with scene.running() as (connection, _):
         await scene.log.until(1)
@@ -300,7 +300,7 @@ async def test_a_gateway_that_stops_waits_no_longer_than_it_may() -> None:
 
 
 async def test_finals_that_do_not_come_are_an_error() -> None:
-    """The session is closed, its text is not there, and the client may resume it."""
+    """A client whose finals are late gets a retriable error, and may resume its session."""
     scene = Scene(finals_timeout_s=0.05)
     async with scene.running():
         scene.peer.say(CloseStream())
@@ -319,7 +319,7 @@ async def test_audio_for_a_session_that_has_ended_is_an_error() -> None:
 
 
 async def test_a_client_that_does_not_read_is_too_slow() -> None:
-    """Finals that nobody reads fill the outbox, and end the connection."""
+    """Finals that the client does not read fill the outbox, and end the connection."""
     scene = Scene(acks=True)
     async with scene.running() as (connection, _):
         await scene.peer.until_sent(SessionStarted)
@@ -329,7 +329,7 @@ async def test_a_client_that_does_not_read_is_too_slow() -> None:
 
 
 async def test_a_defect_is_told_as_one() -> None:
-    """The client learns that it is not to blame; the log says more."""
+    """A defect of the gateway is reported as INTERNAL, and the log has the details."""
     scene = Scene()
     scene.store.error = StoreRefusedError("no such table")
     async with scene.running() as (connection, _):
@@ -339,7 +339,7 @@ async def test_a_defect_is_told_as_one() -> None:
 
 
 async def test_a_cancelled_connection_leaves_no_task() -> None:
-    """A server that cancels its sockets gets all its tasks back."""
+    """A connection that is cancelled leaves no task running."""
     scene = Scene()
     before = asyncio.all_tasks()
     task = asyncio.create_task(scene.connect().run())

@@ -117,7 +117,7 @@ async def test_finals_that_did_not_come_are_read_from_the_database() -> None:
 
 
 async def test_a_database_that_is_away_is_asked_again() -> None:
-    """Finals come when it is back."""
+    """Missing finals are sent when the database is reachable again."""
     client = Client()
     client.store.error = StoreUnavailableError("it restarts")
     client.downlink.start()
@@ -130,7 +130,7 @@ async def test_a_database_that_is_away_is_asked_again() -> None:
 
 
 async def test_a_database_that_refuses_is_an_error() -> None:
-    """What can never be read must not be waited for."""
+    """An error that retrying cannot mend ends the filling of gaps."""
     client = Client()
     client.store.error = StoreRefusedError("no such table")
     client.downlink.start()
@@ -151,7 +151,7 @@ async def test_a_resumed_client_gets_what_it_missed_first() -> None:
 
 
 async def test_the_answer_to_resume_says_where_the_audio_ends() -> None:
-    """An answer to another connection of the session says nothing to this one."""
+    """A connection ignores the answer to the RESUME of another connection."""
     client = Client()
     client.hears(resumed(Ids(connection_id="another"), 1, 0))
     assert await client.downlink.durable_position(16_000, timeout_s=0) == 0

@@ -52,7 +52,7 @@ async def test_a_final_takes_its_partial_with_it() -> None:
 
 
 async def test_a_full_outbox_refuses() -> None:
-    """What must not be lost is not dropped: the client is too slow to be served."""
+    """Messages that must not be lost are not dropped: a full outbox raises an error."""
     outbox = Outbox(limit=3)
     for n in range(3):
         outbox.put(message(n))
@@ -61,7 +61,7 @@ async def test_a_full_outbox_refuses() -> None:
 
 
 async def test_a_closed_outbox_takes_no_more() -> None:
-    """What a task still has to say when its connection is over is said to nobody."""
+    """A closed outbox ignores new messages."""
     outbox = Outbox()
     outbox.put(message("before"))
     outbox.close()

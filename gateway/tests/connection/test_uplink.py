@@ -58,7 +58,7 @@ async def opened(log: HeldLog, reports: Reports | None = None, limits: UplinkLim
 
 
 async def test_the_phases_of_an_uplink() -> None:
-    """It opens with the first durable record, ends once, and is closed at last."""
+    """An uplink opens with its first durable record, ends once, and is closed last."""
     log = HeldLog()
     uplink = new_uplink(log)
     opening = asyncio.create_task(uplink.open(AudioKind.START))
@@ -130,7 +130,7 @@ async def test_audio_is_gathered_and_cut_at_the_limit_of_a_record(log: HeldLog) 
 
 
 async def test_a_quiet_uplink_shows_that_it_lives(log: HeldLog) -> None:
-    """Without audio it writes empty records, until it has ended."""
+    """An uplink without audio writes empty records until it has ended."""
     async with opened(log, limits=UplinkLimits(flush_s=0, heartbeat_s=0.01, in_flight_bytes=2_048)) as uplink:
         await log.until(3)
         assert {(chunk.kind, chunk.data) for chunk in log.chunks[1:]} == {(AudioKind.AUDIO, b"")}
@@ -204,7 +204,7 @@ async def test_what_the_failed_producer_loses_is_followed_by_nothing(log: HeldLo
 
 
 async def test_an_uplink_that_is_closed_reports_nothing_more(log: HeldLog) -> None:
-    """Records that become durable afterwards, or never, are nobody's business any more."""
+    """A closed uplink reports neither records that become durable later nor records that are lost."""
     reports = Reports()
     async with opened(log, reports) as uplink:
         uplink.write(bytes(2))

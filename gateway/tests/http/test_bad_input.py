@@ -82,7 +82,7 @@ async def test_what_cannot_be_used_is_refused(
 
 
 async def test_a_frame_of_100_mb_is_refused(start_gateway: StartGateway) -> None:
-    """The client that is still sending reads the Error and 1009."""
+    """A client that is still sending a huge frame reads the Error and close code 1009."""
     gateway = await start_gateway()
     listener = await gateway.listen()
     with contextlib.suppress(ConnectionClosed):
@@ -102,7 +102,7 @@ async def test_broken_frames_are_answered(start_gateway: StartGateway) -> None:
 
 
 async def test_an_unknown_message_does_not_end_the_connection(start_gateway: StartGateway) -> None:
-    """A newer client is told, and served."""
+    """A client that sends an unknown message gets an Error, and is served."""
     gateway = await start_gateway()
     listener = await gateway.listen(acks="true")
     await listener.say("Configure")
@@ -114,14 +114,14 @@ async def test_an_unknown_message_does_not_end_the_connection(start_gateway: Sta
 
 @pytest.mark.parametrize("encoding", ["linear16", None])
 async def test_a_client_that_sends_nothing_is_closed(start_gateway: StartGateway, encoding: str | None) -> None:
-    """No audio and no KeepAlive: Deepgram's NET-0001."""
+    """A client that sends neither audio nor KeepAlive is closed with Deepgram's NET-0001."""
     gateway = await start_gateway(idle_timeout_s=0.3)
     listener = await gateway.listen(encoding=encoding)
     assert await listener.closed() == (1011, "NET-0001")
 
 
 async def test_keep_alive_keeps_a_silent_connection(start_gateway: StartGateway) -> None:
-    """A client that has nothing to say may stay as long as it says so."""
+    """A client without audio may stay as long as it sends KeepAlive."""
     gateway = await start_gateway(idle_timeout_s=2)
     listener, silent = await gateway.listen(acks="true"), await gateway.listen(acks="true")
     await listener.next("SessionStarted")
@@ -141,7 +141,7 @@ async def test_keep_alive_keeps_a_silent_connection(start_gateway: StartGateway)
 
 
 async def test_a_minute_of_silence_is_audio_like_any(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """Silence is stored and acknowledged, and nothing is said about it."""
+    """Silence is stored and acknowledged, and causes no error."""
     gateway = await start_gateway()
     listener = await gateway.listen(acks="true")
     for start in range(0, len(SILENCE_MINUTE), 32_000):
@@ -189,7 +189,7 @@ async def test_a_vanished_client_that_may_resume_has_its_grace(start_gateway: St
 
 
 async def test_a_client_that_never_reads_is_dropped(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """Its finals wait for a while, then the socket is dropped with all that waits for it."""
+    """The socket of a client that does not read is dropped after a while, with its waiting messages."""
     gateway = await start_gateway(write_timeout_s=0.5)
     plain = await raw_socket(gateway, receive_buffer_bytes=4_096, query="&client_id=never-reads")
     start = await first_audio(plain, scribe, "never-reads")

@@ -142,7 +142,7 @@ async def test_finalize_goes_to_the_log_in_its_place(start_gateway: StartGateway
 
 
 async def test_finalize_may_come_first(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """Said before anything else, even before the session is durable, it is answered like any other."""
+    """A Finalize that comes first, even before the session is durable, is answered like any other."""
     gateway = await start_gateway()
     listener = await gateway.listen(acks="true")
     await listener.say("Finalize")
@@ -263,7 +263,7 @@ async def test_a_resumption_that_is_dropped_does_not_end_the_session(
 
 
 async def test_a_newer_connection_takes_the_session_over(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """The older connection is told so, and does not end the session."""
+    """A superseded connection gets an error, and does not end the session."""
     gateway = await start_gateway(resume_timeout_s=0.2, resume_grace_s=0)
     older = await gateway.listen(acks="true")
     await older.send(AUDIO)
@@ -317,7 +317,7 @@ async def test_a_session_that_nobody_knows_is_refused(start_gateway: StartGatewa
 
 
 async def test_finals_that_do_not_come_are_an_error(start_gateway: StartGateway, scribe: Scribe) -> None:
-    """A client is not kept waiting for ever after CloseStream."""
+    """A client whose finals do not come after CloseStream gets an error."""
     gateway = await start_gateway(finals_timeout_s=0.3)
     listener = await gateway.listen()
     await listener.send(AUDIO)

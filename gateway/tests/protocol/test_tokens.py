@@ -31,7 +31,7 @@ def test_what_was_signed_comes_back(position: int, session_id: str, client_id: s
 
 @given(st.integers(0, 10_000), st.integers(1, 127))
 def test_a_changed_token_is_refused(at: int, change: int) -> None:
-    """No character can be changed."""
+    """A token is refused if any of its characters is changed."""
     text = issue()
     at %= len(text)
     forged = text[:at] + chr(ord(text[at]) ^ change) + text[at + 1 :]
@@ -42,7 +42,7 @@ def test_a_changed_token_is_refused(at: int, change: int) -> None:
 
 @given(st.text())
 def test_no_text_breaks_the_check(text: str) -> None:
-    """Any text that is no token is refused."""
+    """Any text that is not a token is refused."""
     with pytest.raises(ClientError):
         check(text)
 

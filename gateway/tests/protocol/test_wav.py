@@ -56,7 +56,7 @@ PCM = PcmFormat(16_000, 1)
 
 @given(FORMATS, st.binary(min_size=16, max_size=400), st.lists(st.integers(0, 10_000)), st.booleans())
 def test_any_pieces_give_the_same_samples(pcm: PcmFormat, audio: bytes, cuts: list[int], extra: bool) -> None:
-    """The samples of a file do not depend on how it is cut; chunks around them are passed over."""
+    """The samples of a file do not depend on how it is cut; chunks around them are skipped."""
     audio = audio[: len(audio) - len(audio) % pcm.frame_bytes]
     notes = [chunk(b"LIST", b"odd")] if extra else []
     file = riff(*notes, chunk(b"fmt ", fmt(pcm)), *notes, chunk(b"data", audio), *notes)
@@ -65,13 +65,13 @@ def test_any_pieces_give_the_same_samples(pcm: PcmFormat, audio: bytes, cuts: li
 
 @given(st.sampled_from([0, 0xFFFFFFFF]), st.sampled_from([0, 0xFFFFFFFF]), st.binary(min_size=2, max_size=200))
 def test_streaming_sizes_last_until_the_end(riff_size: int, data_size: int, audio: bytes) -> None:
-    """A program that writes to a pipe announces no length; its audio is what comes."""
+    """A WAV file without a length, as programs write to pipes, lasts until the stream ends."""
     file = riff(chunk(b"fmt ", fmt(PCM)), b"data" + struct.pack("<I", data_size) + audio, size=riff_size)
     assert decode(file) == (PCM, audio[: len(audio) // 2 * 2])
 
 
 def test_what_pythons_wave_module_writes_is_read() -> None:
-    """A file of a common writer is read as it is meant."""
+    """A file that Python's wave module wrote is read correctly."""
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
         file.setnchannels(2)
@@ -91,7 +91,7 @@ def test_the_extensible_format_is_read_if_it_is_pcm() -> None:
 
 
 def test_a_file_that_ends_early_is_taken_as_it_is() -> None:
-    """A speaker who stops in the middle of an announced length is understood that far."""
+    """A file that is shorter than announced gives the samples that it has."""
     file = riff(chunk(b"fmt ", fmt(PCM)), b"data" + struct.pack("<I", 1000) + b"ab", size=1036)
     assert decode(file) == (PCM, b"ab")
 
@@ -127,14 +127,14 @@ def test_what_is_no_such_file_or_lies_is_refused(file: bytes) -> None:
 
 @given(st.binary(min_size=1, max_size=300), st.lists(st.integers(0, 300)))
 def test_no_bytes_break_the_reader(data: bytes, cuts: list[int]) -> None:
-    """Whatever comes, the answer is samples or a ClientError."""
+    """Any bytes give samples or a ClientError."""
     for start in (b"", b"RIFF\xff\xff\xff\xffWAVE", riff(chunk(b"fmt ", fmt(PCM)), size=0)):
         with contextlib.suppress(ClientError):
             decode(start + data, cuts)
 
 
 def test_an_empty_stream_is_no_error() -> None:
-    """A client that sends no audio at all has made no mistake."""
+    """A stream without any audio is no error."""
     assert decode(b"") == (None, b"")
 
 

@@ -1,8 +1,8 @@
 """One connection, whatever its protocol.
 
-connection   its life: open, stream, finish
-uplink       its audio, on the way into Kafka
-acks         tells the client which audio is durable
-downlink     its events, on the way to the client
-outbox       messages that wait for the client, and what writes them
+connection   the life of a connection: open, stream, finish
+uplink       the audio on its way into Kafka
+acks         the Acks that tell the client which audio is durable
+downlink     the session's events on their way to the client
+outbox       the messages that wait for the client, and the task that writes them
 """

@@ -1,4 +1,4 @@
-"""Tells a client which of its audio is durable, not more often than it needs to know."""
+"""The Acks that tell a client how much of its audio is durable, normally at most one per interval."""
 
 import asyncio
 import time

@@ -46,15 +46,15 @@ from whisperline_gateway.settings import Settings
 log = logging.getLogger(__name__)
 TRACER = tracing.tracer(__name__)
 
-_FLUSH_S = 2.0  # when the gateway stops, for audio that Kafka is about to acknowledge
+_FLUSH_S = 2.0  # when the gateway stops: how long to wait for Kafka to acknowledge the last audio
 
 
 class Phase(Enum):
-    """How far a connection is. It only moves down this list."""
+    """The phase of a connection's life. A connection only ever moves down this list."""
 
     HEADER = "header"  # the header of a WAV file is being read; a connection of raw audio skips this
     OPENING = "opening"  # START or RESUME is being written; the client waits for us
-    STREAMING = "streaming"  # audio is taken
+    STREAMING = "streaming"  # audio is accepted
     FINISHING = "finishing"  # END is being written, and the last finals sent
     OVER = "over"  # only the socket is left to close
 
@@ -73,29 +73,29 @@ class Services:
     settings: Settings
     audio_log: RecordLog
     store: FinalStore
-    # Routes the session's events to a connection, and supersedes the one that had them.
+    # Routes the session's events to a connection, and supersedes the connection that received them before.
     attach: Callable[["Connection"], Awaitable[None]]
-    # Keeps a session without a client for a time (s; 0: not at all), then ends it. The uplink is the registry's then.
+    # Keeps a session without a client for some seconds (0: not at all), then ends it. Takes over the uplink.
     detach: Callable[[str, Uplink, float], None]
 
 
 @dataclass(frozen=True)
 class _Origin:
-    """The properties that a session gets from its first query. A resumed connection finds them in its token."""
+    """The properties that the first query gives to a session. A resumed connection reads them from its token."""
 
     client_id: str
     options: StreamOptions
-    pcm: PcmFormat | None  # None: the header of a WAV file says it
-    position: int  # where this connection's audio begins, as far as is known
+    pcm: PcmFormat | None  # None: the header of the WAV file gives it
+    position: int  # samples per channel: where this connection's audio begins, as far as the gateway knows
 
 
 class Connection:
-    """Serves one client: reads its messages into an `Uplink`, and writes what its `Downlink` has to send.
+    """Serves one client: reads its messages into an `Uplink`, and writes the messages of its `Downlink`.
 
-    `run` is a task group. Its body opens, waits while the reader streams, and finishes; whatever else ends the
-    connection is an error that one of the group's tasks raises. What comes from outside these tasks (the registry, the
-    uplink, the writer) is raised through `interrupt`. The uplink and the writer outlive the group, because the session
-    may wait for its client, and because the error itself must be written.
+    `run` is a task group. Its body opens the session, waits while the reader streams, and finishes the session. In
+    every other case one of the group's tasks raises the error that ends the connection. Code outside these tasks (the
+    registry, the uplink, the writer) raises its errors through `interrupt`. The uplink outlives the group because the
+    session may wait for its client, and the writer does because it must still write the error itself.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class Connection:
         self._opened = asyncio.Event()
         self._interruption: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._over = asyncio.Event()
-        self._uplink: Uplink | None = None  # from OPENING on, and as long as it is ours
+        self._uplink: Uplink | None = None  # from OPENING on, until the registry takes it over
         self._acks: AckSender | None = None  # from STREAMING on, if the client wants Acks
         self._outbox = Outbox()
         self._downlink = Downlink(
@@ -147,7 +147,7 @@ class Connection:
         )
 
     async def run(self) -> None:
-        """Serve the client to the end. The socket is closed then, and no task of the connection is left."""
+        """Serve the client to the end. Afterwards the socket is closed, and no task of the connection is left."""
         write_timeout_s = self._services.settings.write_timeout_s
         try:
             with (
@@ -156,7 +156,7 @@ class Connection:
             ):
                 async with SocketWriter(self._peer, self._outbox, write_timeout_s, self.interrupt) as writer:
                     ending = await self._serve()
-                    self._interruption.cancel()  # nobody waits for it any more
+                    self._interruption.cancel()  # no task waits for it any more
                     await self._leave_session(ending)
                     self._set_phase(Phase.OVER)
                     if self._acks is not None:
@@ -170,25 +170,25 @@ class Connection:
             self._over.set()
 
     def on_event(self, event: Event) -> None:
-        """Take an event of the session. The registry calls this between `attach` and the end of `run`."""
+        """Process an event of the session. The registry calls this between `attach` and the end of `run`."""
         try:
             self._downlink.on_event(event)
         except OutboxFullError as error:
             self.interrupt(error)
         if isinstance(event, Resumed) and self._uplink is not None:
-            self._on_durable(self._uplink.position)  # what became durable before the answer may be acknowledged now
+            self._on_durable(self._uplink.position)  # Acks had to wait for this answer
         if isinstance(event, SessionEnd) and event.reason == "unknown":
             self.interrupt(errors.unknown_session())
 
     def interrupt(self, error: Exception) -> None:
-        """End the connection from outside its tasks, one of which raises `error`. Only the first call counts."""
+        """End the connection from outside its tasks: one of them raises `error`. Only the first call counts."""
         if not self._interruption.done():
             self._interruption.set_exception(error)
 
     async def drain(self) -> None:
         """End the connection because the gateway stops; return when its socket is closed.
 
-        A session that cannot be resumed elsewhere has `drain_timeout_s` to come to its end.
+        A session that no other gateway can resume gets `drain_timeout_s` to finish.
         """
         self._request_close(Closing.GATEWAY)
         try:
@@ -199,7 +199,7 @@ class Connection:
             await self._over.wait()
 
     async def _serve(self) -> ClientError | ClientDisconnectedError | None:
-        """Return what ended the connection: an error, or None if it was closed normally."""
+        """Run the connection; return the error that ended it, or None if it was closed normally."""
 
         async def raise_interruption() -> None:
             await self._interruption
@@ -259,7 +259,7 @@ class Connection:
         return None
 
     def _report(self, ending: ClientError | ClientDisconnectedError | None, span: Span) -> None:
-        """Tell the log, the metrics and the trace how the connection ended."""
+        """Record in the log, the metrics and the trace how the connection ended."""
         metrics.DROPPED_PARTIALS.inc(self._outbox.dropped_partials)
         if isinstance(ending, ClientDisconnectedError):
             metrics.VANISHED.inc()
@@ -278,7 +278,7 @@ class Connection:
                 span.set_status(Status(StatusCode.ERROR, how))
 
     async def _open(self, pcm: PcmFormat) -> Uplink:
-        """Write START or RESUME, and tell the client when it is durable."""
+        """Write START or RESUME, wait until it is durable, then tell the client. Raises `ClientError` NOT_DURABLE."""
         settings, resume = self._services.settings, self._request.resume
         template = AudioChunk(
             session_id=self.session_id,
@@ -291,7 +291,7 @@ class Connection:
             reply_partition=settings.ordinal,
             channels=pcm.channels,
             options=self._origin.options,
-            # Of records without audio. Each record with audio has its own, if spans are made.
+            # For records without audio. A record with audio gets a traceparent of its own, if tracing is on.
             traceparent=tracing.current_traceparent(),
         )
         limits = UplinkLimits(settings.flush_ms / 1000, settings.heartbeat_s, settings.in_flight_bytes)
@@ -313,7 +313,7 @@ class Connection:
         await self._durable(uplink.open(kind))
         position = self._origin.position
         if resume is not None:
-            # Audio may have become durable that was never acknowledged. Only the transcriber knows.
+            # More audio may be durable than the client has seen acknowledged. Only the transcriber knows how much.
             durable = await self._downlink.durable_position(pcm.sample_rate, settings.resume_timeout_s)
             position = max(position, durable)
             uplink.rebase(position)
@@ -337,14 +337,14 @@ class Connection:
         return uplink
 
     async def _repeat_resume(self, uplink: Uplink) -> None:
-        """Write RESUME until it is answered: a transcriber may die after it noted RESUME and before it answered."""
+        """Write RESUME until a transcriber answers: one may die after it noted RESUME and before it answered."""
         answer = self._downlink.answer
         while not (await asyncio.wait([answer], timeout=self._services.settings.heartbeat_s))[0]:
             if uplink.has_space:
                 uplink.resume_again()
 
     async def _read(self) -> None:
-        """Take what the client sends, from the start, so that one that leaves while Kafka is slow is noticed."""
+        """Read the client's messages, even before the session is open, to notice a client that leaves then."""
         while True:
             self._reading_since_s = time.monotonic()
             message = await self._peer.receive()
@@ -362,7 +362,7 @@ class Connection:
                     if not self._opened.is_set():
                         self._header_over.set()
                         await self._opened.wait()
-                    # Less than 1 ms after the end of the session is a matter of rounding.
+                    # The end of the session is rounded to milliseconds: 1 ms of audio after it is no error.
                     if self._downlink.ended is not None and len(samples) > pcm.bytes_per_s // 1000:
                         raise errors.session_over()
                     if self._uplink is not None:
@@ -373,7 +373,7 @@ class Connection:
                         self._uplink.finalize()
                 case CloseStream():
                     self._request_close(Closing.CLIENT)
-            # Without space the socket is not read, and the client feels it.
+            # While there is no space, the socket is not read: TCP then slows the client down.
             if self._uplink is not None and self._opened.is_set() and not self._uplink.has_space:
                 await self._durable(self._uplink.wait_for_space())
 
@@ -394,7 +394,7 @@ class Connection:
                 left_s = min(timeout_s, silent_since_s + timeout_s - time.monotonic())
 
     async def _finish(self, uplink: Uplink) -> None:
-        """Bring the session to its end: write END, and wait until its last final is sent. Raises `ClientError`."""
+        """Finish the session: write END, and wait until its last final is in the outbox. Raises `ClientError`."""
         if self._downlink.ended is None:
             uplink.end()
         await self._durable(uplink.flush())
@@ -407,9 +407,9 @@ class Connection:
             raise errors.session_over()
 
     async def _leave_session(self, ending: ClientError | ClientDisconnectedError | None) -> None:
-        """Decide what becomes of a session that has not ended: it waits for its client, or is ended.
+        """Let a session that has not ended wait for its client, or end it.
 
-        The registry gets the uplink for that. Where nothing is to be done the uplink stays ours, and is closed.
+        The registry takes over the uplink for both. If there is nothing to do, `run` closes the uplink.
         """
         uplink = self._uplink
         is_over = self._downlink.ended is not None or isinstance(ending, SupersededError)
@@ -457,7 +457,7 @@ class Connection:
         return self._request.resume is None or self._downlink.answer.done()
 
     async def _durable(self, done: Awaitable[bool]) -> None:
-        """Wait for Kafka. Raises `ClientError` NOT_DURABLE if it fails, or takes too long."""
+        """Wait for Kafka. Raises `ClientError` NOT_DURABLE if Kafka fails or takes too long."""
         try:
             async with asyncio.timeout(self._services.settings.durable_timeout_s):
                 if await done:

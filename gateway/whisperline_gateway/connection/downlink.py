@@ -1,4 +1,4 @@
-"""A session's events on their way to one client: finals in order and each once, the rest if the client wants it."""
+"""A session's events on their way to one client: each final once and in order, the rest if the client wants it."""
 
 import asyncio
 import logging
@@ -29,20 +29,22 @@ _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.1, 2.0  # between two queries for finals th
 
 
 class FinalStore(Protocol):
-    """Where finals are that were published before. See `whisperline_persistence.Store`."""
+    """The store of finals that were published before. See `whisperline_persistence.Store`."""
 
     async def finals(self, session_id: str, first_index: int = 0, end_index: int | None = None) -> list[Final]:
-        """Return a session's stored finals from `first_index` up to, without, `end_index`. Raises `StoreError`."""
+        """Return a session's stored finals in [first_index, end_index). Raises `StoreError`."""
 
 
 class Downlink:
     """Follows one session's events for one connection.
 
-    Nothing goes to the client before `start`. A fresh session starts at once; a resumed one when the transcriber has
-    answered or is late, and the finals of the time before are then read from the database. So are all finals that exist
-    but have not come (`FinalOrder.gap`), again and again until they are stored, while later ones wait.
+    Nothing goes to the client before `start`. A fresh session starts at once. A resumed session starts when the
+    transcriber has answered, or is late; the finals that its client missed are then read from the database.
 
-    `answer` is the transcriber's answer to this connection's RESUME, `ended` the end of the session.
+    All finals that exist but have not arrived (`FinalOrder.gap`) are read from the database too. They may not be stored
+    yet, so the query is repeated until they are, and later finals wait.
+
+    `answer` is the transcriber's answer to this connection's RESUME; `ended` is the event that ended the session.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class Downlink:
         self._last_word_end_ms = -1
 
     def start(self, finals_from: int = 0) -> None:
-        """Send events from now on, after the finals from index `finals_from` on that were missed."""
+        """Send events from now on, but first the finals that the client missed, from index `finals_from` on."""
         known_end = self._finals.end
         self._finals = FinalOrder(finals_from)
         self._finals.announce(known_end)
@@ -79,7 +81,7 @@ class Downlink:
         self._check_gap()
 
     def on_event(self, event: Event) -> None:
-        """Take the session's next event. Raises `OutboxFullError`."""
+        """Process the session's next event. Raises `OutboxFullError`."""
         self._news.set()
         match event:
             case Final() if self._started:
@@ -90,7 +92,7 @@ class Downlink:
                 self._finals.announce(event.segment_index + 1)
             case Resumed():
                 self._finals.announce(event.next_segment_index)
-                # An earlier connection of the session may have asked, too: its answer says nothing about our RESUME.
+                # An earlier connection of the session may have sent RESUME too: its answer is not ours.
                 if event.connection_id == self._connection_id and not self.answer.done():
                     self.answer.set_result(event)
             case SessionEnd():
@@ -98,7 +100,7 @@ class Downlink:
                 self._finals.announce(event.segment_count)
                 if not self.answer.done():
                     self.answer.set_result(event)
-            # A replay of the log may bring the rest again, or late: it is sent only if it is new.
+            # A replay of the log may repeat or delay the other events: each is sent only if it is new.
             case Partial() if self._started and self._interim_results and event.segment_index >= self._finals.expected:
                 self._outbox.put_partial(event)
             case SpeechStarted() if self._started and event.segment_index > self._last_speech_index:
@@ -113,7 +115,7 @@ class Downlink:
         self._check_gap()
 
     async def durable_position(self, sample_rate: int, timeout_s: float) -> int:
-        """Return where the session's audio ends, from the answer to RESUME; 0 if there is none in time."""
+        """Return where the session's audio ends (samples per channel), as RESUME's answer says; 0 without an answer."""
         try:
             async with asyncio.timeout(timeout_s):
                 event = await asyncio.shield(self.answer)
@@ -133,7 +135,7 @@ class Downlink:
         return True
 
     async def fill_gaps(self) -> None:
-        """Send the finals that exist but have not come, from the database; never return.
+        """Send finals that exist but have not arrived, from the database; never return.
 
         Raises `StoreError` if they can never be read.
         """
@@ -174,7 +176,7 @@ class Downlink:
 class FinalOrder:
     """Puts finals in order, each once, from two sources: live events, and the database for those that were missed.
 
-    `expected` is the index of the next final to send. Those below `end` are known to exist.
+    `expected` is the index of the next final to send. Finals with an index below `end` are known to exist.
     """
 
     def __init__(self, expected: int = 0) -> None:
@@ -184,17 +186,17 @@ class FinalOrder:
 
     @property
     def gap(self) -> tuple[int, int] | None:
-        """Return the finals [first, end) that exist and are not here, or None if the next one is still to come."""
+        """Return the range [first, end) of missing finals that exist, or None if the next final does not exist yet."""
         if self.expected >= self.end:
             return None
         return self.expected, min(self._held, default=self.end)
 
     def announce(self, end: int) -> None:
-        """Note that all finals below `end` exist."""
+        """Note that all finals with an index below `end` exist."""
         self.end = max(self.end, end)
 
     def offer(self, final: Final) -> list[Final]:
-        """Take a final, seen before or not; return those that may be sent now, in order."""
+        """Add a final, which may be a repetition; return the finals that may be sent now, in order."""
         index = final.segment_index
         self.announce(index + 1)
         if index == self.expected or (index > self.expected and len(self._held) < MAX_HELD):

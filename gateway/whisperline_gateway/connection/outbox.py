@@ -1,7 +1,7 @@
 """Messages that wait for one client, and the task that writes them.
 
 Partials and Acks have one place each, where a newer one replaces an older one: a slow client sees fewer of them.
-Everything else is kept in order. A client for which too many of those wait is too slow to be served.
+Everything else is kept in order. If too many of these wait, the client is too slow, and its connection ends.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Peer(Protocol):
         """Return the client's next message. Raises `ClientDisconnectedError`, or `ClientError` if it is unreadable."""
 
     async def send(self, message: ServerMessage) -> str:
-        """Write a message; return what the protocol calls its type. Raises `ClientDisconnectedError`."""
+        """Write a message; return the protocol's name for its type. Raises `ClientDisconnectedError`."""
 
     async def close(self, failure: ClientError | None) -> None:
         """Close normally, or because of `failure`. Does nothing if the client was faster."""
@@ -39,11 +39,11 @@ class Peer(Protocol):
         """Drop the socket at once, with everything that waits in it."""
 
     def error_code(self, failure: ClientError) -> str:
-        """Return what the protocol calls an error."""
+        """Return the protocol's code for an error."""
 
 
 class Envelope(NamedTuple):
-    """A message that waits, and for text of a segment that is traced the context of its event."""
+    """A message that waits. If it is the text of a traced segment, it carries the trace context of its event."""
 
     message: ServerMessage
     context: Context | None = None
@@ -84,14 +84,14 @@ class Outbox:
             self._has_space.clear()
 
     def put_last(self, message: ServerMessage) -> None:
-        """Add a message behind everything that waits, an Ack too. Raises `OutboxFullError`."""
+        """Add a message behind the Ack and the ordered messages that wait. Raises `OutboxFullError`."""
         if self._ack is not None:
             self.put(self._ack.message)
             self._ack = None
         self.put(message)
 
     async def wait_for_space(self) -> None:
-        """Wait until at most half the limit waits: for a sender of many messages, which can wait itself."""
+        """Wait until the outbox is at most half full. For senders of many messages that can afford to wait."""
         await self._has_space.wait()
 
     def put_partial(self, message: ServerMessage) -> None:
@@ -137,8 +137,8 @@ class Outbox:
 class SocketWriter:
     """Writes an outbox to a client, in a task that lives as long as the `async with`.
 
-    The task outlives the connection's other tasks: what ends those is itself a message that must be written. What ends
-    the writing early goes to `on_failure`: `ClientDisconnectedError`, or `ClientError` SLOW_CLIENT.
+    The task outlives the connection's other tasks, because the error that ends them must still be written. An error
+    that ends the writing early goes to `on_failure`: `ClientDisconnectedError`, or `ClientError` SLOW_CLIENT.
     """
 
     def __init__(self, peer: Peer, outbox: Outbox, timeout_s: float, on_failure: Callable[[Exception], None]) -> None:
@@ -158,7 +158,7 @@ class SocketWriter:
         await asyncio.gather(self._writing, return_exceptions=True)
 
     async def close(self, failure: ClientError | None) -> None:
-        """Write what is left, the error if there is one, and the close frame; drop a client that takes too long."""
+        """Write the remaining messages, the error if any, and the close frame; abort the socket after `timeout_s`."""
         if failure is not None:
             with suppress(OutboxFullError):
                 self._outbox.put(failure)
@@ -176,7 +176,7 @@ class SocketWriter:
         """Write until the outbox is closed; return False if the client takes no more."""
         try:
             await self._write_all()
-        except Exception as error:  # the client's fault, or a defect: for the connection to tell apart
+        except Exception as error:  # the client's fault or a defect: the connection tells them apart
             self._on_failure(error)
             return False
         return True

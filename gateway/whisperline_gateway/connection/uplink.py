@@ -30,31 +30,31 @@ from whisperline_gateway.protocol.pcm import PcmFormat
 log = logging.getLogger(__name__)
 TRACER = tracer(__name__)
 
-_CONTROL_BYTES = 512  # what a record without audio counts for: most of it is headers
+_CONTROL_BYTES = 512  # the assumed size of a record without audio, which consists mostly of headers
 
 
 class UplinkPhase(Enum):
-    """How far an uplink is. It only moves down this list, and not past CLOSED or FAILED, which both are final."""
+    """The phase of an uplink. It only moves down this list; CLOSED and FAILED are both final."""
 
     OPENING = "opening"  # START or RESUME is not durable yet
     FLOWING = "flowing"  # audio is written
     ENDED = "ended"  # END is queued, and nothing may follow it
-    CLOSED = "closed"  # `close` was called, and what waited was dropped
-    FAILED = "failed"  # a record could not be written, so none after it was
+    CLOSED = "closed"  # `close` was called, and the records that waited were dropped
+    FAILED = "failed"  # a record could not be written, nor any record after it
 
 
 @dataclass(frozen=True)
 class UplinkLimits:
-    """How audio is gathered into records, and how much of it may wait."""
+    """Limits on how audio is gathered into records, and on how much of it may wait."""
 
-    flush_s: float  # how long audio is gathered
+    flush_s: float  # how long audio is gathered into one record
     heartbeat_s: float  # after this long without a record an empty one is written
-    in_flight_bytes: int  # what may wait for Kafka
+    in_flight_bytes: int  # audio that may wait for Kafka
 
 
 @dataclass(frozen=True)
 class RecordSpans:
-    """Where the spans of a connection's records belong, which are made only while the connection's own is recorded."""
+    """The parent and the link of the spans of a connection's records. Exists only if tracing is on."""
 
     parent: Context  # the client's; an empty one makes each record the root of its trace
     link: Link  # to the connection's span
@@ -84,13 +84,13 @@ class _Gathered:
     """Audio that is gathered into the next records."""
 
     samples: bytearray
-    received_ns: int  # when its first sample came; 0 without spans
+    received_ns: int  # when its first sample arrived, since the Unix epoch; 0 without spans
 
 
 class RecordLog(Protocol):
-    """Where records go. See `kafka.AudioLog`."""
+    """The log that records are appended to. See `kafka.AudioLog`."""
 
-    generation: int  # what was appended under one number keeps its order
+    generation: int  # records appended under the same number keep their order
 
     async def append(self, chunk: AudioChunk) -> "asyncio.Future[RecordMetadata]":
         """Hand a record over; the future is done when it is durable. Raises `KafkaError`, and so does the future."""
@@ -99,12 +99,12 @@ class RecordLog(Protocol):
 class Uplink:
     """Writes one connection's records, in order, in a task of its own.
 
-    Everything goes through one queue, in which START or RESUME is first. The uplink calls `on_durable(position)` each
+    Every record goes through one queue, and START or RESUME is its first. The uplink calls `on_durable(position)` each
     time the durable prefix has grown, and `on_failure()` once, when a record could not be written; after that it writes
     nothing and calls nothing. While `in_flight_bytes` wait for Kafka there is no space for more: the socket is then not
-    read, and the client feels the pressure through TCP.
+    read, and TCP slows the client down.
 
-    It may outlive its connection: a session whose client is away keeps its uplink until it is resumed or ended.
+    An uplink may outlive its connection: a session whose client is away keeps its uplink until it is resumed or ended.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class Uplink:
         self._on_failure = on_failure
         self._spans = spans
         self._queue: deque[_Gathered | AudioKind] = deque()
-        # Counts what is in the queue or handed to Kafka, and not durable: added when an item is queued, subtracted when
-        # its record is durable. Heartbeats are not queued, and do not count.
+        # The size of all items in the queue and all records that Kafka has not acknowledged. An item is added when it
+        # is queued, and subtracted when its record is durable. Heartbeats are not queued, and do not count.
         self._waiting_bytes = 0
         self._sequence = 0
         self._next_position = template.position  # of the next record
@@ -138,7 +138,7 @@ class Uplink:
 
     @property
     def position(self) -> int:
-        """Return where the durable audio ends, in samples a channel."""
+        """Return where the durable audio ends, in samples per channel."""
         return self._tracker.position
 
     @property
@@ -152,7 +152,7 @@ class Uplink:
         return self.phase not in (UplinkPhase.CLOSED, UplinkPhase.FAILED)
 
     async def open(self, kind: AudioKind) -> bool:
-        """Write START or RESUME; return whether it is durable. It is written at once, and never gathered."""
+        """Write START or RESUME at once; return True when it is durable, or False if it never will be."""
         self._queue_control(kind)
         self._pump = asyncio.create_task(self._run(), name=f"uplink {self._template.session_id}")
         while self.phase is UplinkPhase.OPENING:
@@ -160,7 +160,7 @@ class Uplink:
         return self.is_running
 
     def rebase(self, position: int) -> None:
-        """Continue from `position`, the end of the session's durable audio. Only before the first audio is written."""
+        """Continue from `position`, the end of the session's durable audio. Call this before the first `write`."""
         self._next_position = position
         self._tracker.rebase(position)
 
@@ -188,11 +188,11 @@ class Uplink:
         return self.is_running
 
     def finalize(self) -> None:
-        """Queue FINALIZE behind the audio so far. Two in a row are one. It takes space as `write` does."""
+        """Queue FINALIZE behind the audio so far; two in a row become one. It uses space, as `write` does."""
         self._queue_control(AudioKind.FINALIZE)
 
     def resume_again(self) -> None:
-        """Queue another RESUME, since the first one has not been answered."""
+        """Queue another RESUME, because the transcriber has not answered the first one."""
         self._queue_control(AudioKind.RESUME)
 
     def end(self) -> None:
@@ -208,7 +208,7 @@ class Uplink:
         return self.is_running
 
     async def close(self) -> None:
-        """Stop writing, and drop what still waits."""
+        """Stop writing, and drop the records that still wait."""
         if self.phase is not UplinkPhase.FAILED:
             self.phase = UplinkPhase.CLOSED
         self._changed.set()
@@ -259,8 +259,8 @@ class Uplink:
             await self._send(AudioKind.AUDIO, piece, received_ns=item.received_ns)
 
     async def _send(self, kind: AudioKind, data: bytes = b"", *, received_ns: int = 0) -> None:
-        """Hand a record over to Kafka. What happens when it is durable, or lost, is `settled`."""
-        # A new producer could overtake the one that still has our last records, so wait for those (see kafka.AudioLog).
+        """Hand a record over to Kafka. `settled` runs when the record is durable or lost."""
+        # A new producer could overtake the old one, which still holds our last records: wait for them (`AudioLog`).
         while self._generation != self._log.generation and len(self._tracker):
             await self._change()
             if not self.is_running:
@@ -319,10 +319,10 @@ class Uplink:
 
 
 class AckTracker:
-    """Follows the records of one connection, which become durable in any order, to the end of the durable prefix."""
+    """Finds the end of the durable audio, from the records of one connection, which become durable in any order."""
 
     def __init__(self, position: int) -> None:
-        self.position = position  # samples: the end of the durable prefix
+        self.position = position  # samples per channel: the end of the durable prefix
         self._first_ticket = 0
         self._records: deque[tuple[int, bool]] = deque()  # where each ends, and whether it is durable
 
@@ -330,7 +330,7 @@ class AckTracker:
         return len(self._records)
 
     def rebase(self, position: int) -> None:
-        """Let the audio begin at `position`. Only before the first audio; records without any may be under way."""
+        """Let the audio begin at `position`. Call this before the first audio; records without audio may be pending."""
         self.position = position
 
     def add(self, end: int) -> int:
@@ -339,7 +339,7 @@ class AckTracker:
         return self._first_ticket + len(self._records) - 1
 
     def settle(self, ticket: int) -> bool:
-        """Mark a record as durable; return whether `position` has moved."""
+        """Mark a record as durable; return True if `position` has moved."""
         end, _ = self._records[ticket - self._first_ticket]
         self._records[ticket - self._first_ticket] = (end, True)
         before = self.position

@@ -1,1 +1,1 @@
-"""HTTP: the routes, the WebSocket as a connection's peer, and uvicorn with what it lacks."""
+"""HTTP: the routes, the WebSocket as a connection's peer, and our additions to uvicorn."""

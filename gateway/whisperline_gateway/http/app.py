@@ -1,4 +1,4 @@
-"""The HTTP side: the routes of sockets and probes, the page, and who may ask for them."""
+"""The HTTP side: the routes of sockets and probes, the web page, and the checks on who may use them."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -68,8 +68,8 @@ def create_app(gateway: Gateway, probes: Probes) -> FastAPI:
 class KnownHosts:
     """Refuses requests for hosts that are not ours, HTTP and WebSocket, with HTTP 403.
 
-    starlette's `TrustedHostMiddleware` needs a list of names; that the loopback is open to its own names only, and
-    every other address to all, is ours.
+    Starlette's `TrustedHostMiddleware` needs a list of names. Here a gateway that listens on the loopback accepts only
+    the loopback's own names and those of allowed origins; on any other address it accepts every name.
     """
 
     def __init__(self, app: ASGIApp, listening_on: str, allowed: tuple[str, ...]) -> None:
@@ -88,7 +88,7 @@ class KnownHosts:
 
 
 class SecurityHeaders:
-    """Adds the headers that keep a page from loading anything foreign, and from being loaded by it."""
+    """Adds the headers that keep our page from loading foreign content, and foreign pages from embedding ours."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -128,8 +128,9 @@ class HttpSpans:
 def is_host_allowed(host: str | None, listening_on: str, allowed: tuple[str, ...]) -> bool:
     """Return True if a request that names `host` is for us.
 
-    On the loopback only its own names are, and those of allowed origins: a foreign page whose name was made to point
-    here ("DNS rebinding") has an origin equal to its host. Elsewhere a gateway does not know its names.
+    On the loopback only its own names and those of allowed origins are: the origin check does not stop a foreign page
+    whose name was made to point here ("DNS rebinding"), because its origin equals its host. On other addresses a
+    gateway does not know its own names, so it accepts all.
     """
     if host is None or "*" in allowed or not _is_loopback(listening_on):
         return True

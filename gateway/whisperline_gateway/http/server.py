@@ -1,9 +1,9 @@
-"""uvicorn, with what a gateway needs and uvicorn lacks.
+"""uvicorn, with three additions that a gateway needs.
 
 - When the gateway stops, clients are asked to come back, by message and close code, before their sockets are closed.
 - A socket whose client does not read can be dropped; a plain close would wait for that client for ever.
-- A frame that breaks the WebSocket protocol (too large, not UTF-8) is answered with an error before the close. What the
-  client is still sending is read and thrown away for a while: closing at once would reset the connection, and the
+- A frame that breaks the WebSocket protocol (too large, not UTF-8) is answered with an error before the close. The
+  server then reads and discards the client's data for a while: closing at once would reset the connection, and the
   client would never read the error.
 """
 
@@ -32,7 +32,7 @@ _LINGER_BYTES = 256 * 1024 * 1024
 class LingeringProtocol(WebSocketsSansIOProtocol):
     """One socket.
 
-    uvicorn documents the `ws` option and no interface for what is given there: `conn`, `queue`, `close_sent`,
+    uvicorn documents the `ws` option, but not the interface of the class that it takes: `conn`, `queue`, `close_sent`,
     `read_paused`, `disconnected` and `handle_parser_exception` are its own. The tests of broken, huge and unread frames
     in tests/http/test_bad_input.py fail if a new version changes them.
     """
@@ -41,7 +41,7 @@ class LingeringProtocol(WebSocketsSansIOProtocol):
     _discarded_bytes = 0
 
     async def run_asgi(self) -> None:
-        """Run the application, then give the close handshake its time and no more."""
+        """Run the application, then allow the close handshake a limited time."""
         cast("dict[str, Any]", self.scope["extensions"])[TRANSPORT] = Transport(self.transport.abort)
         try:
             await super().run_asgi()
@@ -121,7 +121,7 @@ class Server(uvicorn.Server):
             watching.cancel()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, drain, then close what is left."""
+        """Stop accepting, drain, then close the remaining sockets."""
         for server in self.servers:
             server.close()
         await self._registry.drain()

@@ -1,4 +1,4 @@
-"""A WebSocket as a connection's peer, and how one is served from its handshake to its close."""
+"""A WebSocket as a connection's peer, served from its handshake to its close."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,7 +45,7 @@ class WebSocketPeer:
         return self._protocol.decode_binary(data)
 
     async def send(self, message: ServerMessage) -> str:
-        """Write a message; return what the protocol calls its type. Raises `ClientDisconnectedError`."""
+        """Write a message; return the protocol's name for its type. Raises `ClientDisconnectedError`."""
         frame = self._protocol.encode(message)
         try:
             await self._socket.send_text(frame.text)
@@ -67,7 +67,7 @@ class WebSocketPeer:
             transport.abort()
 
     def error_code(self, failure: ClientError) -> str:
-        """Return what the protocol calls an error."""
+        """Return the protocol's code for an error."""
         return self._protocol.error_code(failure)
 
 
@@ -80,7 +80,7 @@ async def serve_socket(socket: WebSocket, protocol: ClientProtocol, registry: Re
     transport: Transport | None = socket.scope["extensions"].get(TRANSPORT)
     if transport is not None:
         transport.protocol = protocol
-    # An error in the query is told on the open socket: a browser sees nothing of a handshake that fails.
+    # An error in the query is sent on the open socket, because a browser hides the answer to a failed handshake.
     try:
         request: Open | ClientError = protocol.open(socket.query_params)
     except ClientError as error:

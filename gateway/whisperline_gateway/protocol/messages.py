@@ -65,7 +65,7 @@ class KeepAlive:
 
 @dataclass(frozen=True)
 class UnknownMessage:
-    """Stand for a message whose type the protocol does not know. The client is told so, and the connection goes on."""
+    """Stand for a message of a type that the protocol does not know. It gets an Error, and the connection goes on."""
 
     text: str
 
@@ -173,7 +173,7 @@ class ClientProtocol(Protocol):
         """Return the next frame of the connection."""
 
     def error_code(self, failure: ClientError) -> str:
-        """Return what the protocol calls an error."""
+        """Return the protocol's code for an error."""
 
     def close_frame(self, failure: ClientError | None) -> CloseFrame:
         """Return how a connection is closed: normally, or because of `failure`."""

@@ -44,7 +44,7 @@ def some_final(reason: SegmentEnd) -> Final:
 
 
 def test_a_final_has_the_shape_that_sdks_read() -> None:
-    """Times are seconds; a word comes bare and as it is written."""
+    """A final has its times in seconds, and each word both bare and punctuated."""
     message = sent(some_final(SegmentEnd.SILENCE))
     assert (message["type"], message["channel_index"]) == ("Results", [0, 1])
     assert (message["start"], message["duration"], message["segment_index"]) == (1.25, 0.75, 3)
@@ -75,7 +75,7 @@ def test_why_a_segment_closed_is_told(reason: SegmentEnd, speech_final: bool, fr
 
 
 def test_a_partial_carries_its_stable_part() -> None:
-    """An interim result says how much of it will stay."""
+    """An interim result contains the stable part of its text."""
     event = Partial(
         session_id="s", connection_id="c", client_id="o", time_ms=0, segment_index=0, start_ms=0, end_ms=900,
         text="ask not what", stable_text="ask not",
@@ -163,13 +163,13 @@ def test_text_that_is_no_message_is_refused(text: str) -> None:
 
 @given(st.text())
 def test_no_text_breaks_the_reader(text: str) -> None:
-    """Whatever comes, the answer is a message or a ClientError."""
+    """Any text gives a message or a ClientError."""
     with contextlib.suppress(ClientError):
         DeepgramListen().decode_text(text)
 
 
 def test_messages_are_numbered_from_zero() -> None:
-    """A client that misses one knows it. What the WebSocket layer says is outside of that order."""
+    """Messages are numbered from 0, except the errors of the WebSocket layer."""
     protocol = DeepgramListen()
     frames = [protocol.encode(Ack("token", 16_000, 16_000)) for _ in range(3)]
     assert [json.loads(frame.text)["sequence_id"] for frame in frames] == [0, 1, 2]
@@ -177,7 +177,7 @@ def test_messages_are_numbered_from_zero() -> None:
 
 
 def test_positions_come_in_samples_and_in_milliseconds() -> None:
-    """An Ack and the answer to a resumption say where the session stands in both."""
+    """An Ack and the answer to a resumption give the position in samples and in milliseconds."""
     assert sent(Ack("t", 4_000, 8_000)) == {
         "type": "Ack", "position": 4_000, "position_ms": 500, "resume_token": "t", "sequence_id": 0,
     }  # fmt: skip
@@ -186,7 +186,7 @@ def test_positions_come_in_samples_and_in_milliseconds() -> None:
 
 
 def test_a_summary_has_the_fields_of_deepgrams_metadata() -> None:
-    """Its SDK reads all of these, though some mean nothing here."""
+    """A summary has all fields that Deepgram's SDK reads, though some mean nothing here."""
     message = sent(Summary("s", datetime(2026, 1, 1, 12, tzinfo=UTC), 11_000, 2, 3))
     assert message == {
         "type": "Metadata", "transaction_key": "deprecated", "request_id": "s", "session_id": "s", "sha256": "",

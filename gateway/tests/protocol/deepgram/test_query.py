@@ -15,7 +15,7 @@ RAW = {"encoding": "linear16", "sample_rate": "16000"}
 
 
 def test_an_empty_query_is_a_wav_file_with_deepgrams_defaults() -> None:
-    """Nothing but finals is sent unless it is asked for."""
+    """A client receives only finals by default."""
     request = parse_query({})
     assert (request.pcm, request.acks, request.vad_events, request.resume) == (None, False, False, None)
     options = request.options
@@ -43,13 +43,13 @@ def test_what_an_sdk_sends_is_understood() -> None:
     ("text", "language"), [("de", "de"), ("pt-BR", "pt"), ("zh-Hans-CN", "zh"), ("multi", None), ("auto", None)]
 )
 def test_languages(text: str, language: str | None) -> None:
-    """Regions are dropped, and multi means: detect."""
+    """The region of a language is dropped, and multi means that the language is detected."""
     assert parse_query({"language": text}).options.language == language
 
 
 @pytest.mark.parametrize(("text", "ms"), [("false", 5000), ("true", 500), ("0", 100), ("300", 300), ("60000", 5000)])
 def test_endpointing(text: str, ms: int) -> None:
-    """Any silence that Deepgram takes is taken, within what can be had."""
+    """Every endpointing value that Deepgram accepts is accepted, and limited to our range."""
     assert parse_query({"endpointing": text}).options.endpointing_ms == ms
 
 
@@ -91,6 +91,6 @@ NAMES = ["encoding", "sample_rate", "channels", "language", "endpointing", "utte
 
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(), st.text()))
 def test_no_query_breaks_the_reader(query: dict[str, str]) -> None:
-    """Whatever comes, the answer is a request or a ClientError."""
+    """Any query gives a request or a ClientError."""
     with contextlib.suppress(ClientError):
         parse_query(query)

@@ -61,7 +61,7 @@ def close_reason(failure: ClientError | None) -> str:
 
 
 def error_code(failure: ClientError) -> str:
-    """Return the code that the client is told."""
+    """Return the code that the client receives."""
     sent = _SENT.get(failure.code)
     return sent.code if sent is not None and sent.code is not None else failure.code
 
