@@ -74,7 +74,7 @@ trace: .venv/.installed ## The trace of one sentence as a tree, with the time of
 	@PYTHONPATH=tests $(RUN)/python bench/trace_tree.py
 
 bench-tracing: .venv/.installed ## The cost of tracing for a record and a request, switched off and on
-	@$(RUN)/python bench/tracing.py
+	@$(RUN)/python bench/tracing_cost.py
 
 bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
 	@$(RUN)/python bench/serving.py $(PART)
