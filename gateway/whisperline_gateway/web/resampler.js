@@ -69,7 +69,7 @@ export class Resampler {
     return Float32Array.from(output);
   }
 
-  // The output samples that still wait for input that will not come.
+  // Returns the last output samples, with silence in place of the input that will not come.
   flush() {
     return this.push(new Float32Array(this.half));
   }

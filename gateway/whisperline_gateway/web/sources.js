@@ -12,7 +12,7 @@ export class AudioProblem extends Error {}
 const MICROPHONE_PROBLEMS = {
   NotAllowedError: "The browser blocked the microphone. Allow it for this page (icon beside the address), then start again.",
   NotFoundError: "No microphone was found. Connect one, then start again.",
-  NotReadableError: "The microphone cannot be used. Another program may have it.",
+  NotReadableError: "The microphone cannot be used. Another program may be using it.",
 };
 
 async function openMicrophone() {

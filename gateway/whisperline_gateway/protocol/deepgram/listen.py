@@ -19,7 +19,7 @@ from whisperline_gateway.protocol.messages import (
 
 
 class DeepgramListen:
-    """Translates for one connection; counts its messages, since each carries a number."""
+    """Deepgram's protocol on one connection. It counts the messages, because each carries its number."""
 
     path: ClassVar[str] = "/v1/listen"
 
@@ -57,5 +57,5 @@ class DeepgramListen:
         return CloseFrame(errors.close_code(failure), errors.close_reason(failure))
 
     def broken_frame(self, failure: ClientError) -> Frame:
-        """Return an Error with the number -1: other messages may be on their way."""
+        """Return an Error with the number -1, because messages that are still to be sent have the next numbers."""
         return messages.encode(failure, -1)

@@ -1,4 +1,4 @@
-"""The messages of Deepgram's live API: a client's text frames, and ours. Times on the wire are seconds, as there."""
+"""The messages of Deepgram's live API: a client's text frames, and ours. Times are in seconds."""
 
 import json
 import string
@@ -26,9 +26,9 @@ from whisperline_gateway.protocol.messages import (
 
 _Fields = dict[str, Any]  # the fields of a JSON object
 
-_CHANNEL_INDEX = [0, 1]  # the first of one: channels are mixed down
+_CHANNEL_INDEX = [0, 1]  # channel 0 of 1: all channels are mixed into one
 _MAX_SHOWN_CHARS = 200
-# Deepgram sends each word bare, in `word`, and as it is written, in `punctuated_word`: this is what it loses.
+# Deepgram sends each word twice: as written, in `punctuated_word`, and without these characters, in `word`.
 _PUNCTUATION = string.punctuation + "\u2026\u201c\u201d\u2018\u2019\u00ab\u00bb\u00bf\u00a1\u3001\u3002"
 _CONTROLS: dict[str, ClientMessage] = {"KeepAlive": KeepAlive(), "Finalize": Finalize(), "CloseStream": CloseStream()}
 

@@ -1,6 +1,6 @@
 """The query of Deepgram's live API, read into types. docs/protocol.md has the parameters and their meaning.
 
-Parameters that are not known here are ignored, as that API does. A known one whose value cannot be used is an error.
+Unknown parameters are ignored, as Deepgram does. An invalid value of a known parameter is an error.
 """
 
 import re
@@ -88,7 +88,7 @@ def _endpointing_ms(query: Query) -> int:
         case "false":
             return MAX_ENDPOINTING_MS
         case _:
-            # Deepgram accepts any length, so a client that asks for more or less than we have gets the nearest.
+            # Deepgram accepts any length, so a value outside our range becomes the nearest one inside it.
             wanted = _integer(query, "endpointing", 0, 600_000)
             return min(max(wanted, MIN_ENDPOINTING_MS), MAX_ENDPOINTING_MS)
 
