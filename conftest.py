@@ -1,4 +1,4 @@
-"""What holds for the tests of every deployable: which run by default, and which may run beside each other."""
+"""Group the tests of every deployable for pytest-xdist, and leave out those that need a machine for themselves."""
 
 from pathlib import Path
 

@@ -25,7 +25,7 @@ CAUGHT_UP_S = 5.0  # a partition counts as caught up if the last record read is 
 
 @dataclass(frozen=True)
 class Lag:
-    """How far this process lags behind the end of a partition."""
+    """The lag of this process behind the end of a partition."""
 
     records: int
     age_s: float | None  # age of the last record read; 0 at the end of the partition, None if nothing was read yet
