@@ -167,7 +167,7 @@ class EventReader:
             except UnreadableMessage as error:
                 await dead_letters.send(record, error.reason)
                 continue
-            dead_letters.readable(record.partition)
+            dead_letters.reset_count(record.partition)
             traceparent = extract(record.headers)
             if traceparent is None:
                 route(event)

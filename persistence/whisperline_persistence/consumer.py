@@ -156,9 +156,9 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             for record in of_partition:
                 unreadable = self._batch.add(record)
                 if unreadable is None:
-                    self._unreadable.readable(record.partition)
+                    self._unreadable.reset_count(record.partition)
                 else:
-                    self._unreadable.count(record, unreadable.reason)
+                    self._unreadable.count_unusable(record, unreadable.reason)
 
     async def _flush(self) -> None:
         """Store the batch in hand, send unusable records to the dead letters, and commit."""
@@ -187,12 +187,12 @@ class Consumer(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         except StoreRefusedError as refusal:
             if len(entries) == 1:
                 record = entries[0].record
-                self._refused.count(record, str(refusal))
+                self._refused.count_unusable(record, str(refusal))
                 return [Rejected(record, str(refusal))]
             middle = len(entries) // 2
             return [*await self._write(entries[:middle]), *await self._write(entries[middle:])]
         for entry in entries:
-            self._refused.readable(entry.record.partition)
+            self._refused.reset_count(entry.record.partition)
         return []
 
     async def _write_when_answered(self, entries: Sequence[Entry]) -> None:

@@ -67,7 +67,8 @@ async def _advance(admin: AIOKafkaAdminClient, wanted: Iterable[Topic]) -> bool:
             continue
         new = NewTopic(topic.name, topic.partitions, topic.replication_factor, topic_configs=dict(topic.config))
         for name, code, *message in (await admin.create_topics([new])).topic_errors:
-            if code not in (0, TopicAlreadyExistsError.errno):
+            if code == 0:
+                log.info("created %s with %d partitions", topic.name, topic.partitions)
+            elif code != TopicAlreadyExistsError.errno:  # another process was quicker
                 raise for_code(code)(f"{name}: {message}")
-        log.info("created %s with %d partitions", topic.name, topic.partitions)
     return complete

@@ -109,7 +109,7 @@ class DeadLetters:
         self._counter = counter
         self._in_a_row: CountByKey[int] = CountByKey()
 
-    def count(self, record: ConsumerRecord, reason: str) -> None:
+    def count_unusable(self, record: ConsumerRecord, reason: str) -> None:
         """Count an unusable record. Raises `TooManyDeadLettersError` at the limit: then do not commit the record."""
         self._in_a_row[record.partition] += 1
         if self._in_a_row[record.partition] >= self._limit:
@@ -119,7 +119,7 @@ class DeadLetters:
                 "deploy one that does, then start this process again."
             )
 
-    def readable(self, partition: int) -> None:
+    def reset_count(self, partition: int) -> None:
         """Reset the partition's count, because a record could be used."""
         self._in_a_row[partition] = 0
 
@@ -139,5 +139,5 @@ class DeadLetters:
 
     async def send(self, record: ConsumerRecord, reason: str) -> None:
         """Count a record and copy it to the dead letters. At the limit, raises `TooManyDeadLettersError` instead."""
-        self.count(record, reason)
+        self.count_unusable(record, reason)
         await self.write(record, reason)

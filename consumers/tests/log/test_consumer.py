@@ -81,7 +81,7 @@ class Letters:
         self.reasons: list[str] = []
         self._limit = limit
 
-    def readable(self, _: int) -> None:
+    def reset_count(self, _: int) -> None:
         return
 
     async def send(self, _: ConsumerRecord, reason: str) -> None:

@@ -178,7 +178,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
                 await self._dead_letters.send(record, error.reason)
                 partition.note_read(record)
                 continue
-            self._dead_letters.readable(record.partition)
+            self._dead_letters.reset_count(record.partition)
             partition.note_read(record)
             await partition.append_record(chunk, record)
 
