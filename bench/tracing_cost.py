@@ -3,9 +3,9 @@
     make bench-tracing
 
 This times a copy of the calls that gateway and transcriber make, not the processes themselves: `make bench-footprint`
-does that. A live stream makes about ten records a second; a segment makes some twenty spans. Each mode runs in a process of its
-own, because OpenTelemetry's provider cannot be taken back: `off` is a process without `OTEL_…` variables, `on` one that
-exports to a collector that does not answer. The table goes to bench/results/tracing.md.
+does that. A live stream makes about ten records a second; a segment makes some twenty spans. Each mode runs in a
+process of its own, because OpenTelemetry's provider cannot be taken back: `off` is a process without `OTEL_…`
+variables, `on` one that exports to a collector that does not answer. The table goes to bench/results/tracing.md.
 """
 
 import os
