@@ -42,9 +42,12 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     language: str | None = Field(default="en", pattern=r"^[a-z]{2,3}$")  # None: detect
+    languages: tuple[str, ...] = Field(default=(), max_length=100)  # that detection may choose from; empty: all
+    keyterms: tuple[str, ...] = Field(default=(), max_length=100)  # words and names to expect
     interim_results: bool = True  # the client wants partials
     priority: Literal["live", "file"] = "live"
-    endpointing_ms: int = Field(default=500, ge=100, le=5_000)  # silence that closes a segment
+    # Silence that closes a segment. None: the segment closes when the speaker is done.
+    endpointing_ms: int | None = Field(default=None, ge=10, le=5_000)
     utterance_end_ms: int | None = Field(default=None, ge=1_000, le=10_000)  # silence that ends an utterance
 
 

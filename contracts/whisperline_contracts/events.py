@@ -56,7 +56,7 @@ class SessionStart(_Event):
 
 
 class SpeechStarted(_Event):
-    """Speech was found, and segment `segment_index` has opened."""
+    """Words were heard in segment `segment_index`, which begins at `start_ms`."""
 
     type: Literal["speech_started"] = "speech_started"
     segment_index: int
@@ -72,6 +72,8 @@ class Partial(_Event):
     end_ms: int
     text: str
     stable_text: str
+    words: tuple[Word, ...] = ()  # of `text`; their times are estimates
+    confidence: float = Field(default=0, ge=0, le=1)
 
 
 class Final(_Event):
@@ -86,6 +88,7 @@ class Final(_Event):
     language: str
     confidence: float = Field(ge=0, le=1)
     reason: SegmentEnd
+    ends_turn: bool = True  # False if the speaker's turn goes on in the next segment
     model: str
     model_version: str
     position: int  # end of the segment, in samples at the session's own rate: everything before it is decided
@@ -118,12 +121,17 @@ class Resumed(_Event):
 
 
 class SessionEnd(_Event):
-    """The session is over, with `segment_count` segments. `reason` is "unknown" if the session is no longer known."""
+    """The session is over, with `segment_count` segments.
+
+    `reason` is "unknown" if the session is no longer known, and "refused" if its options cannot be honoured:
+    `message` then says which, and what would do.
+    """
 
     type: Literal["session_end"] = "session_end"
     segment_count: int
     duration_ms: int
-    reason: Literal["closed", "idle", "unknown"]
+    reason: Literal["closed", "idle", "unknown", "refused"]
+    message: str = ""
 
 
 Event = Annotated[

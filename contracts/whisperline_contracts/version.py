@@ -8,7 +8,7 @@ import re
 
 from pydantic import BaseModel, Field
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 SCHEMA_MAJOR = int(SCHEMA_VERSION.split(".", maxsplit=1)[0])
 
 _VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})")

@@ -20,7 +20,7 @@ def test_an_empty_query_is_a_wav_file_with_deepgrams_defaults() -> None:
     assert (request.pcm, request.acks, request.vad_events, request.resume) == (None, False, False, None)
     options = request.options
     assert (options.language, options.interim_results, options.priority) == ("en", False, "live")
-    assert (options.endpointing_ms, options.utterance_end_ms) == (500, None)
+    assert (options.endpointing_ms, options.utterance_end_ms) == (None, None)
 
 
 def test_what_an_sdk_sends_is_understood() -> None:
