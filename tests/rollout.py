@@ -16,6 +16,7 @@ import tritonclient.grpc.aio as triton
 from streams import Samples
 from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.errors import TritonError
+from whisperline_transcriber.stream.context import Window
 
 KEEP_S = 0.5  # time for which a client caches the routing
 DEADLINE_S = 60.0
@@ -73,7 +74,8 @@ class Load:
             turn = next(self._turns)
             session, clip = self._sessions[turn % len(self._sessions)], self._clips[turn % len(self._clips)]
             lane = LANES[turn % len(LANES)]
-            request = Request(session, lane, "en", words=lane is Lane.FINAL, deadline_s=DEADLINE_S)
+            window = Window(0, 0, len(clip), language="en")
+            request = Request(session, lane, window, words=lane is Lane.FINAL, deadline_s=DEADLINE_S)
             began_s = time.monotonic()
             try:
                 transcript = await self._triton.transcribe(clip, request)

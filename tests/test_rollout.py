@@ -27,6 +27,7 @@ from whisperline_models.rollout import Repository
 from whisperline_models.routing.state import Rollout
 from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.errors import TritonError
+from whisperline_transcriber.stream.context import Window
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -35,7 +36,7 @@ WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
 ALONE = ("unshare", "--map-root-user", "--net")  # runs a command where there is no network
-REQUEST = Request("session", Lane.FINAL, "en", words=True, deadline_s=60)
+REQUEST = Request("session", Lane.FINAL, Window(0, 0, 0, language="en"), words=True, deadline_s=60)
 REROUTED = "whisperline_transcriber_rerouted_requests_total"
 
 

@@ -15,6 +15,7 @@ from whisperline_transcriber.log.session_task import Services
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream.audio import Samples
 from whisperline_transcriber.stream.batcher import VadBatcher
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
 from whisperline_transcriber.stream.vad import VoiceState
 
@@ -116,18 +117,26 @@ class Decoding:
         self.partials = asyncio.Event()
         self.finals.set()
         self.partials.set()
-        self.asked: list[int] = []  # samples of each request
+        self.asked: list[Window] = []  # of finals and speculations
         self.said = "so it goes"
         self.admits_partial = True
         self.partial_cadence_samples = SECOND // 2
 
-    async def decode_final(self, _: str, audio: Samples, __: StreamOptions) -> Transcript:
-        self.asked.append(len(audio))
+        self.admits_speculation = True
+
+    async def decode_final(self, _: str, audio: Samples, window: Window, __: StreamOptions) -> Transcript:
+        assert len(audio) == window.end - window.start
+        self.asked.append(window)
         await self.finals.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 
-    async def decode_partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
-        self.asked.append(len(audio))
+    async def speculate(
+        self, session_id: str, audio: Samples, window: Window, options: StreamOptions
+    ) -> Transcript | None:
+        return await self.decode_final(session_id, audio, window, options)
+
+    async def decode_partial(self, _: str, audio: Samples, window: Window, __: StreamOptions) -> Transcript | None:
+        assert len(audio) == window.end - window.start
         await self.partials.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 

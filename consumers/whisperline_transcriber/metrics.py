@@ -11,6 +11,11 @@ PARTIALS = Counter(
     "Partials that were due: sent, or shed because Triton or Kafka was too slow",
     ["outcome"],
 )
+SPECULATIONS = Counter(
+    "whisperline_transcriber_speculations_total",
+    "Segments decoded at a pause: used for the final, or discarded because the speaker went on",
+    ["outcome"],
+)
 DEAD_LETTERS = Counter("whisperline_transcriber_dead_letters_total", "Records that could not be read")
 STALE_RECORDS = Counter("whisperline_transcriber_stale_records_total", "Records of sessions that are over or unknown")
 SUPERSEDED_DECISIONS = Counter(

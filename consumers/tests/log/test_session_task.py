@@ -35,7 +35,7 @@ class Running:
         self.world = world
         self.watermark = Watermark(0)
         self._writer = Writer(chunk)
-        segmentation = world.services.settings.segmentation(end_silence_ms=500)
+        segmentation = world.services.settings.segmentation(closing_ms=None)
         self.task = SessionTask(
             Session.started(chunk(AudioKind.START), segmentation),
             None,

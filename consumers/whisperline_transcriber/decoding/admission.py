@@ -20,11 +20,13 @@ from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.errors import TritonError
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, Samples, milliseconds
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
 
 log = logging.getLogger(__name__)
 
 FINAL_DEADLINE_S = 60.0
+SPECULATION_DEADLINE_S = 5.0
 PARTIAL_DEADLINE_S = 5.0
 STALE_S = 5.0  # after this long without an answer to live speech, Triton is assumed to be fast again
 SMOOTHING = 0.3  # weight of the newest response time in the moving average
@@ -69,13 +71,18 @@ class Admission:
         """True if there is room for one more partial."""
         return self._partials < self._settings.partials_in_flight and not self._slots[Lane.FINAL].locked()
 
-    async def decode_final(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript:
+    @property
+    def admits_speculation(self) -> bool:
+        """True if there is room for work that may turn out to be in vain."""
+        return not self._slots[Lane.FINAL].locked()
+
+    async def decode_final(self, session_id: str, audio: Samples, window: Window, options: StreamOptions) -> Transcript:
         """Return the transcript of a closed segment; retry for as long as Triton is unavailable.
 
         If Triton refuses the segment because of its options, the transcript is empty and the session goes on.
         """
         lane = Lane.FILE if options.priority == "file" else Lane.FINAL
-        request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
+        request = Request(session_id, lane, window, words=True, deadline_s=FINAL_DEADLINE_S, keyterms=options.keyterms)
         with _decode_span() as span:
 
             def is_retriable(error: Exception) -> bool:
@@ -97,9 +104,29 @@ class Admission:
                 span.set_status(Status(StatusCode.ERROR, str(error)))
         return NO_TEXT
 
-    async def decode_partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
+    async def speculate(
+        self, session_id: str, audio: Samples, window: Window, options: StreamOptions
+    ) -> Transcript | None:
+        """Return what `decode_final` would, or None if Triton does not answer in time."""
+        request = Request(
+            session_id, Lane.FINAL, window, words=True, deadline_s=SPECULATION_DEADLINE_S, keyterms=options.keyterms
+        )
+        with _decode_span() as span:
+            try:
+                async with self._slots[Lane.FINAL]:
+                    return await self._ask(audio, request, span)
+            except TritonError as error:
+                log.info("a speculation was dropped: %s", error)
+                span.set_status(Status(StatusCode.ERROR, str(error)))
+                return None
+
+    async def decode_partial(
+        self, session_id: str, audio: Samples, window: Window, options: StreamOptions
+    ) -> Transcript | None:
         """Return the transcript of an open segment so far, or None if Triton does not answer in time."""
-        request = Request(session_id, Lane.PARTIAL, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
+        request = Request(
+            session_id, Lane.PARTIAL, window, words=False, deadline_s=PARTIAL_DEADLINE_S, keyterms=options.keyterms
+        )
         self._partials += 1
         with _decode_span() as span:
             try:

@@ -18,6 +18,7 @@ from whisperline_transcriber import metrics
 from whisperline_transcriber.decoding.versions import VersionCache
 from whisperline_transcriber.errors import TritonError
 from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
 
 
@@ -35,9 +36,10 @@ class Request:
 
     session_id: str
     lane: Lane
-    language: str | None  # None: detect
+    window: Window
     words: bool  # the answer includes words with their times
     deadline_s: float
+    keyterms: tuple[str, ...] = ()  # words to expect
 
 
 # `channel_args` replace all of the client's defaults, so the message sizes are repeated here.
@@ -102,7 +104,9 @@ class Triton:
 
     async def _stream(self, audio: Samples, request: Request, version: str) -> Transcript:
         options = {
-            "language": request.language,
+            "language": request.window.language,
+            "prompt": request.window.prompt,
+            "hotwords": list(request.keyterms),
             "timestamps": request.words,
             "words": request.words,
             "lane": request.lane.value,

@@ -7,6 +7,7 @@ the tail alone, and the final is free to differ.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,8 +30,17 @@ class Transcript(BaseModel):
     language: str
     words: list[TranscriptWord]
     avg_logprob: float
+    end_logprob: float | None = None  # of the end of the text
     model: str
     version: str
+
+    def shifted(self, by_ms: int) -> Self:
+        """Return the transcript with its words later by `by_ms`."""
+        words = [
+            word.model_copy(update={"start_ms": word.start_ms + by_ms, "end_ms": word.end_ms + by_ms})
+            for word in self.words
+        ]
+        return self.model_copy(update={"words": words})
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,10 @@ class Hypothesis:
     def stable_text(self) -> str:
         """The stable prefix; `text` begins with it."""
         return " ".join(self.stable)
+
+    def extend(self, transcript: Transcript) -> "Hypothesis":
+        """Return the hypothesis that follows when `transcript` is the newest of the segment so far."""
+        return agree(self, transcript.text)
 
 
 def agree(before: Hypothesis, text: str) -> Hypothesis:

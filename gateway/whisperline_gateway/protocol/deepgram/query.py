@@ -81,7 +81,7 @@ def _priority(query: Query) -> Literal["live", "file"]:
             raise bad_parameter("priority", f"{_shown(other)} is neither live nor file")
 
 
-def _endpointing_ms(query: Query) -> int:
+def _endpointing_ms(query: Query) -> int | None:
     match query.get("endpointing", "true").lower():
         case "true":
             return StreamOptions().endpointing_ms
