@@ -7,8 +7,9 @@ from typing import TypeVar, cast
 
 import numpy as np
 from aiokafka import ConsumerRecord
-from whisperline_contracts import AudioChunk, AudioKind, Event, Progress, StreamOptions
+from whisperline_contracts import AudioChunk, AudioKind, Event, Progress
 from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import Request
 from whisperline_transcriber.log.progress import ProgressLog
 from whisperline_transcriber.log.publisher import Publisher
 from whisperline_transcriber.log.session_task import Services
@@ -118,15 +119,17 @@ class Decoding:
         self.partials.set()
         self.asked: list[int] = []  # samples of each request
         self.said = "so it goes"
-        self.admits_partial = True
-        self.partial_cadence_samples = SECOND // 2
+        self.partial_every = SECOND // 2  # samples
 
-    async def decode_final(self, _: str, audio: Samples, __: StreamOptions) -> Transcript:
+    def admits_partial(self, _: str, new_samples: int) -> bool:
+        return new_samples >= self.partial_every
+
+    async def decode_final(self, audio: Samples, _: Request, __: str) -> Transcript:
         self.asked.append(len(audio))
         await self.finals.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 
-    async def decode_partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
+    async def decode_partial(self, audio: Samples, _: Request) -> Transcript | None:
         self.asked.append(len(audio))
         await self.partials.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")

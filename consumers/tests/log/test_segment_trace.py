@@ -19,7 +19,7 @@ from whisperline_runtime.probes import Probes
 from whisperline_runtime.producer import DurableProducer
 from whisperline_runtime.tracing import current_traceparent
 from whisperline_transcriber.decoding.admission import Admission
-from whisperline_transcriber.decoding.triton import Request, Triton
+from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.errors import TritonError
 from whisperline_transcriber.log.publisher import Publisher
 from whisperline_transcriber.log.segment_trace import MAX_LINKS, RecordOrigin, RecordOrigins
@@ -81,7 +81,7 @@ class StandIn:
         self.contexts: list[str | None] = []
         self.errors: list[TritonError] = []
 
-    async def transcribe(self, _: Samples, __: Request) -> Transcript:
+    async def transcribe(self, _: Samples, __: Request, ___: Lane, ____: float) -> Transcript:
         self.contexts.append(current_traceparent())
         if self.errors:
             raise self.errors.pop(0)

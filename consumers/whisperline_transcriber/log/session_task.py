@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -27,6 +28,7 @@ from whisperline_runtime.tracing import Status, StatusCode, exemplar, tracer
 
 from whisperline_transcriber import metrics
 from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import Request
 from whisperline_transcriber.errors import LostRaceError
 from whisperline_transcriber.log.progress import ProgressLog
 from whisperline_transcriber.log.publisher import Publisher
@@ -89,6 +91,8 @@ class SessionTask:
         self._watermark = watermark
         self._services = services
         self._spawn = spawn
+        options = session.options
+        self._request = Request(session.id, options.language, languages=options.languages, hotwords=options.keyterms)
         self._has_work = asyncio.Event()
         self._is_partial_in_flight = False
         self._idle_end_for: str | None = None  # the connection for which an END was written
@@ -140,12 +144,8 @@ class SessionTask:
 
         if self._is_partial_in_flight or progress is None:
             return
-        admission = self._services.admission
-        due = session.take_due_partial(admission.partial_cadence_samples)
+        due = session.take_due_partial(partial(self._services.admission.admits_partial, session.id))
         if due is None:
-            return
-        if not admission.admits_partial:
-            metrics.PARTIALS.labels("shed_triton").inc()
             return
         self._is_partial_in_flight = True
         self._spawn(self._partial(self._trace_of(due[0], next_index), *due))
@@ -224,7 +224,7 @@ class SessionTask:
         trace.link(self._origins.between(start, end))
         with trace.current():
             samples = session.read(segment.start, segment.end)
-            transcript = await services.admission.decode_final(session.id, samples, session.options)
+            transcript = await services.admission.decode_final(samples, self._request, session.options.priority)
             ids = events.ids_of(progress, _now_ms())
             final = events.final(ids, progress.next_segment_index, segment, transcript, end)
             with _tracer.start_as_current_span("decide", record_exception=False, set_status_on_exception=False) as span:
@@ -261,7 +261,7 @@ class SessionTask:
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
                 samples = session.read(start, end)
-                transcript = await services.admission.decode_partial(session.id, samples, session.options)
+                transcript = await services.admission.decode_partial(samples, self._request)
                 # The segment may have closed meanwhile, and a partial must not follow its segment's final.
                 is_open = session.open_segment == start and not session.steps.undecided_segments
                 if transcript is None or not is_open or self.progress is None:

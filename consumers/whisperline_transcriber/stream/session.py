@@ -10,7 +10,7 @@ everything is decided.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -254,15 +254,15 @@ class Session:
         start, self._opened_segment = self._opened_segment, None
         return start
 
-    def take_due_partial(self, cadence_samples: int) -> tuple[int, int] | None:
+    def take_due_partial(self, is_due: Callable[[int], bool]) -> tuple[int, int] | None:
         """Return the samples [start, end) of the open segment so far if a partial is due, else None.
 
-        The next partial is due `cadence_samples` later.
+        `is_due` decides, given the number of samples since the last one.
         """
         segmenter = self._segmenter
         if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
             return None
-        if self.steps.undecided_segments or self._cursor - max(segmenter.start, self._partial_end) < cadence_samples:
+        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._partial_end)):
             return None
         self._partial_end = self._cursor
         return segmenter.start, self._cursor
