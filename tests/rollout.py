@@ -16,7 +16,6 @@ import tritonclient.grpc.aio as triton
 from streams import Samples
 from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.errors import TritonError
-from whisperline_transcriber.stream.context import Window
 
 KEEP_S = 0.5  # time for which a client caches the routing
 DEADLINE_S = 60.0
@@ -74,11 +73,10 @@ class Load:
             turn = next(self._turns)
             session, clip = self._sessions[turn % len(self._sessions)], self._clips[turn % len(self._clips)]
             lane = LANES[turn % len(LANES)]
-            window = Window(0, 0, len(clip), language="en")
-            request = Request(session, lane, window, words=lane is Lane.FINAL, deadline_s=DEADLINE_S)
+            request = Request(session, "en")
             began_s = time.monotonic()
             try:
-                transcript = await self._triton.transcribe(clip, request)
+                transcript = await self._triton.transcribe(clip, request, lane, DEADLINE_S)
                 self.answers.append(Answer(session, transcript.version, began_s))
             except TritonError as error:
                 self.failures.append(f"{session}, {lane.name}: {error}")  # the others go on

@@ -7,15 +7,15 @@ from typing import TypeVar, cast
 
 import numpy as np
 from aiokafka import ConsumerRecord
-from whisperline_contracts import AudioChunk, AudioKind, Event, Progress, StreamOptions
+from whisperline_contracts import AudioChunk, AudioKind, Event, Progress
 from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import Request
 from whisperline_transcriber.log.progress import ProgressLog
 from whisperline_transcriber.log.publisher import Publisher
 from whisperline_transcriber.log.session_task import Services
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream.audio import Samples
 from whisperline_transcriber.stream.batcher import VadBatcher
-from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
 from whisperline_transcriber.stream.vad import VoiceState
 
@@ -117,26 +117,24 @@ class Decoding:
         self.partials = asyncio.Event()
         self.finals.set()
         self.partials.set()
-        self.asked: list[Window] = []  # of finals and speculations
+        self.asked: list[int] = []  # samples of each final and speculation
         self.said = "so it goes"
-        self.admits_partial = True
-        self.partial_cadence_samples = SECOND // 2
-
+        self.partial_every = SECOND // 2  # samples
         self.admits_speculation = True
+        self.speculations_fail = False
 
-    async def decode_final(self, _: str, audio: Samples, window: Window, __: StreamOptions) -> Transcript:
-        assert len(audio) == window.end - window.start
-        self.asked.append(window)
+    def admits_partial(self, _: str, new_samples: int) -> bool:
+        return new_samples >= self.partial_every
+
+    async def decode_final(self, audio: Samples, _: Request, __: str) -> Transcript:
+        self.asked.append(len(audio))
         await self.finals.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 
-    async def speculate(
-        self, session_id: str, audio: Samples, window: Window, options: StreamOptions
-    ) -> Transcript | None:
-        return await self.decode_final(session_id, audio, window, options)
+    async def speculate(self, audio: Samples, request: Request) -> Transcript | None:
+        return None if self.speculations_fail else await self.decode_final(audio, request, "live")
 
-    async def decode_partial(self, _: str, audio: Samples, window: Window, __: StreamOptions) -> Transcript | None:
-        assert len(audio) == window.end - window.start
+    async def decode_partial(self, _: Samples, __: Request) -> Transcript | None:
         await self.partials.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 

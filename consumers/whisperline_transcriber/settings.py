@@ -36,6 +36,11 @@ class Settings(ConsumerSettings):
     finals_in_flight: int = Field(
         default=16, ge=1, description="requests to Triton for live finals; files have half as many of their own"
     )
+    speculations_in_flight: int = Field(
+        default=4,
+        ge=0,
+        description="a segment that may be over is decoded early while fewer live finals are in flight; 0: never",
+    )
     partials_in_flight: int = Field(default=4, ge=0, description="requests to Triton for partials; 0: no partials")
     max_buffered_s: int = Field(
         default=3_600,

@@ -65,7 +65,7 @@ def test_a_short_pause_does_not_close() -> None:
 
 
 def test_the_silence_that_the_client_chose_needs_no_answer() -> None:
-    """With a fixed length of silence, the segment ends where it closes if that comes before the post-roll has passed."""
+    """With a fixed length of silence, a segment that closes within its post-roll ends there."""
     segmenter = Segmenter(0, Segmentation(closing_ms=25))
     for _ in range(30):
         assert segmenter.push(0.9, 0) is None

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -28,6 +29,7 @@ from whisperline_runtime.tracing import Status, StatusCode, exemplar, tracer
 
 from whisperline_transcriber import metrics
 from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import Request
 from whisperline_transcriber.errors import LostRaceError
 from whisperline_transcriber.log.progress import ProgressLog
 from whisperline_transcriber.log.publisher import Publisher
@@ -50,6 +52,7 @@ from whisperline_transcriber.stream.session import (
     Step,
     Transcribe,
 )
+from whisperline_transcriber.stream.words import session_words
 
 _tracer = tracer(__name__)
 
@@ -138,18 +141,15 @@ class SessionTask:
         admission = self._services.admission
         speculation = session.take_due_speculation(eagerly=admission.admits_speculation)
         if speculation is not None:
-            if self._speculation is not None:
+            if self._speculation is not None and self._speculation[0] != speculation:
                 metrics.SPECULATIONS.labels("discarded").inc()
             transcript: asyncio.Future[Transcript | None] = asyncio.get_running_loop().create_future()
             self._speculation = speculation, transcript
             self._spawn(self._speculate(speculation, transcript, must_answer=session.awaits_answer))
         if self._is_partial_in_flight:
             return
-        due = session.take_due_partial(admission.partial_cadence_samples)
+        due = session.take_due_partial(partial(admission.admits_partial, session.id))
         if due is None:
-            return
-        if not admission.admits_partial:
-            metrics.PARTIALS.labels("shed_triton").inc()
             return
         self._is_partial_in_flight = True
         self._spawn(self._partial(due))
@@ -232,7 +232,9 @@ class SessionTask:
             transcript = await self._speculated(window)
             if transcript is None:
                 samples = session.read(window.start, window.end)
-                transcript = await services.admission.decode_final(session.id, samples, window, session.options)
+                transcript = await services.admission.decode_final(
+                    samples, self._request(window), session.options.priority
+                )
             decoded = events.Decoded(segment, window, transcript)
             proposed = events.segment_progress(progress, decoded, session, services.owner, _now_ms())
             final = proposed.final
@@ -282,11 +284,13 @@ class SessionTask:
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
                 samples = session.read(window.start, window.end)
+                request = self._request(window)
                 if must_answer:
-                    transcript = await admission.decode_final(session.id, samples, window, session.options)
+                    transcript = await admission.decode_final(samples, request, session.options.priority)
                 else:
-                    transcript = await admission.speculate(session.id, samples, window, session.options)
+                    transcript = await admission.speculate(samples, request)
                 if transcript is None:
+                    metrics.SPECULATIONS.labels("failed").inc()
                     session.forget_speculation(window)
                 else:
                     await self._hear(window, transcript, trace)
@@ -299,18 +303,22 @@ class SessionTask:
         """Return the transcript of a window that is or was decoded already, else None."""
         if self._speculation is None:
             return None
-        speculated, transcript = self._speculation
+        speculated, result = self._speculation
         self._speculation = None
-        is_used = speculated == window
-        metrics.SPECULATIONS.labels("used" if is_used else "discarded").inc()
-        return await transcript if is_used else None
+        if speculated != window:
+            metrics.SPECULATIONS.labels("discarded").inc()
+            return None
+        transcript = await result
+        if transcript is not None:
+            metrics.SPECULATIONS.labels("used").inc()
+        return transcript
 
     async def _partial(self, window: Window) -> None:
         session, admission, trace = self.session, self._services.admission, self._trace_of_open(window)
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
                 samples = session.read(window.start, window.end)
-                transcript = await admission.decode_partial(session.id, samples, window, session.options)
+                transcript = await admission.decode_partial(samples, self._request(window))
                 if transcript is not None:
                     await self._hear(window, transcript, trace)
         finally:
@@ -326,13 +334,16 @@ class SessionTask:
         await self._announce(window.segment_start)
         if not self.session.options.interim_results:
             return
+        start_ms, end_ms = milliseconds(window.segment_start), milliseconds(window.end)
         event = Partial(
             **events.ids_of(progress, _now_ms()),
             segment_index=progress.next_segment_index,
-            start_ms=milliseconds(window.segment_start),
-            end_ms=milliseconds(window.end),
+            start_ms=start_ms,
+            end_ms=end_ms,
             text=hypothesis.text,
             stable_text=hypothesis.stable_text,
+            words=session_words(hypothesis.words, audio_start_ms=0, start_ms=start_ms, end_ms=end_ms),
+            confidence=hypothesis.confidence,
         )
         was_sent = await self._services.publisher.send_best_effort(event, progress.reply_partition)
         if was_sent and not trace.has_partial and trace.origin is not None:
@@ -352,6 +363,17 @@ class SessionTask:
             start_ms=milliseconds(segment_start),
         )
         await self._services.publisher.send_best_effort(started, progress.reply_partition)
+
+    def _request(self, window: Window) -> Request:
+        options = self.session.options
+        return Request(
+            self.session.id,
+            window.language,
+            languages=options.languages,
+            prompt=window.prompt,
+            prefix=window.prefix,
+            hotwords=options.keyterms,
+        )
 
     def _trace_of_open(self, window: Window) -> SegmentTrace:
         progress = self.progress

@@ -13,7 +13,6 @@ from whisperline_contracts import (
     Resumed,
     SessionEnd,
     SessionStart,
-    Word,
 )
 
 from whisperline_transcriber.stream.audio import milliseconds
@@ -21,6 +20,7 @@ from whisperline_transcriber.stream.context import Window, remember
 from whisperline_transcriber.stream.hypothesis import Transcript
 from whisperline_transcriber.stream.segmentation import SegmentClosed
 from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection, Session
+from whisperline_transcriber.stream.words import session_words
 
 
 class EventIds(TypedDict):
@@ -135,15 +135,8 @@ def _final(progress: Progress, decoded: Decoded, position: int, time_ms: int) ->
     """Return the final of a segment; `position` is its replay start at the session's rate."""
     segment, transcript = decoded.segment, decoded.transcript
     start_ms, end_ms = milliseconds(segment.start), milliseconds(segment.end)
-    words = tuple(
-        Word(
-            word=word.word,
-            start_ms=min(max(word.start_ms, start_ms), end_ms),
-            end_ms=min(max(word.end_ms, start_ms), end_ms),
-            confidence=min(1.0, max(0.0, word.confidence)),
-        )
-        for word in transcript.shifted(milliseconds(decoded.window.start)).words
-    )
+    audio_start_ms = milliseconds(decoded.window.start)
+    words = session_words(transcript.words, audio_start_ms=audio_start_ms, start_ms=start_ms, end_ms=end_ms)
     mean = math.fsum(word.confidence for word in words) / len(words) if words else 0.0
     return Final(
         **ids_of(progress, time_ms),

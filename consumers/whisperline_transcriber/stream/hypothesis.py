@@ -190,4 +190,3 @@ def _strip_punctuation(word: str, *, at_beginning: bool = True) -> str:
     while at_beginning and start < end and unicodedata.category(word[start]).startswith("P"):
         start += 1
     return word[start:end]
-

@@ -10,7 +10,7 @@ everything is decided.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -23,6 +23,7 @@ from whisperline_transcriber.stream.hypothesis import Hypothesis, Transcript
 from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed, Segmenter, SilenceElapsed
 from whisperline_transcriber.stream.turns import closing_ms
 from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceState, fresh_state
+from whisperline_transcriber.stream.words import session_words
 
 IDLE_CLIENT = "transcriber"  # the client id of an END that the transcriber wrote itself
 
@@ -259,15 +260,15 @@ class Session:
         if self._speculation == window:
             self._speculation = None
 
-    def take_due_partial(self, cadence_samples: int) -> Window | None:
+    def take_due_partial(self, is_due: Callable[[int], bool]) -> Window | None:
         """Return the window of the open segment so far if a partial is due, else None.
 
-        The next partial is due `cadence_samples` later.
+        `is_due` decides, given the number of samples since the last window that was taken.
         """
         segmenter = self._segmenter
         if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
             return None
-        if self.steps.undecided_segments or self._cursor - max(segmenter.start, self._heard_end) < cadence_samples:
+        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._heard_end)):
             return None
         self._heard_end = self._cursor
         return self.window(segmenter.start, self._cursor)
@@ -284,8 +285,10 @@ class Session:
         self._hypothesis = self._hypothesis.extend(heard)
         pause = segmenter.pause
         if pause is not None and pause.end == window.end:
-            if heard.words and heard.words[-1].end_ms > self._utterance_end_ms:
-                self.last_word_end_ms = heard.words[-1].end_ms
+            start_ms, end_ms = milliseconds(window.segment_start), milliseconds(window.end)
+            words = session_words(heard.words, audio_start_ms=0, start_ms=start_ms, end_ms=end_ms)
+            if words and words[-1].end_ms > self._utterance_end_ms:
+                self.last_word_end_ms = words[-1].end_ms
             segment = segmenter.answer(closing_ms(transcript))
             if segment is not None:
                 self._close_segment(segment)
