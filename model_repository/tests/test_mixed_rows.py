@@ -18,7 +18,7 @@ from whisperline_models.weights import Checkpoint
 OPTIONS: list[tuple[str, dict[str, object]]] = [  # the language of a clip, and the options for it
     ("en", {"language": "en", "words": True}),
     ("en", {"prompt": "Minutes taken by Dr. Ott.", "timestamps": True, "lane": "file"}),
-    ("fr", {}),
+    ("fr", {"languages": ["fr", "es", "de"]}),
     ("fr", {"language": "fr", "task": "translate", "lane": "file"}),
     ("es", {"hotwords": ["Ott", "Whisperline"], "prompt": "So far. " * 120}),
     ("es", {"language": "es", "temperature": 0, "lane": "partial"}),
@@ -61,11 +61,13 @@ def test_a_row_is_what_it_is_alone(base: Engine, rows: list[tuple[Request, Resul
 
 def _without_probabilities(result: Result) -> Result:
     words = tuple(replace(word, confidence=0.0) for word in result.words)
-    return replace(result, words=words, avg_logprob=0.0, no_speech_prob=0.0)
+    return replace(result, words=words, avg_logprob=0.0, end_logprob=None, no_speech_prob=0.0, language_probs={})
 
 
 def _probabilities(result: Result) -> list[float]:
-    return [result.avg_logprob, result.no_speech_prob, *(word.confidence for word in result.words)]
+    ends = [] if result.end_logprob is None else [result.end_logprob]
+    confidences = [word.confidence for word in result.words]
+    return [result.avg_logprob, *ends, result.no_speech_prob, *result.language_probs.values(), *confidences]
 
 
 def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]]) -> None:
@@ -80,6 +82,12 @@ def test_each_row_is_under_its_own_options(rows: list[tuple[Request, Result]]) -
     assert (english.language, prompted.language, french.language, japanese.language) == ("en", "en", "fr", "ja")
     assert len(english.words) == len(english.text.split())
     assert not prompted.words
+    assert list(french.language_probs) == sorted(
+        ("fr", "es", "de"), key=french.language_probs.__getitem__, reverse=True
+    )
+    assert sum(french.language_probs.values()) == pytest.approx(1)
+    assert len(japanese.language_probs) == 5
+    assert english.language_probs == {}
     assert translated.text.isascii()
     assert translated.language == "fr"
     assert noise.text == ""

@@ -18,22 +18,26 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .logit_filters import LogitFilter
     from .prompts import Prompt
     from .slots import Kept, Slots, Window
     from .tokenizer import Tokenizer
+
+MAX_LANGUAGE_PROBS = 5  # the most languages in a result
 
 
 @dataclass(frozen=True)
 class DecodingTask:
     """A window to decode after a prompt.
 
-    `language` is the language in the prompt, a placeholder if the row is to detect it. `temperature` 0 decodes
-    greedily; above 0, tokens are sampled with `seed`.
+    `language` is the language in the prompt, a placeholder if the row is to detect it among `languages` (all of the
+    model's, if empty). `temperature` 0 decodes greedily; above 0, tokens are sampled with `seed`.
     """
 
     window: Window
     prompt: Prompt
     language: str = "en"
+    languages: tuple[str, ...] = ()
     timestamps: bool = False
     temperature: float = 0.0
     seed: int = 0
@@ -43,7 +47,8 @@ class DecodingTask:
 class DecodingResult:
     """The result of a task: `tokens` without the prompt and <|endoftext|>, and the log probability of each.
 
-    `avg_logprob` includes that of <|endoftext|>. `ended` is False if the text reached the maximum length instead.
+    `avg_logprob` includes that of <|endoftext|>, which is `end_logprob`, or None if the text reached the maximum length
+    instead. `language_probs` are the most probable of the languages that were allowed, if the language was detected.
     """
 
     tokens: tuple[int, ...]
@@ -51,7 +56,13 @@ class DecodingResult:
     avg_logprob: float
     no_speech_prob: float
     language: str
-    ended: bool
+    end_logprob: float | None
+    language_probs: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """True if the decoder ended the text by itself."""
+        return self.end_logprob is not None
 
 
 class Row:
@@ -62,6 +73,7 @@ class Row:
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.no_speech_prob = 0.0
+        self.language_probs: tuple[tuple[str, float], ...] = ()
         self.position = 0  # of the next input token, counted from the start of the prompt
         self.finished = False
         self.kept: Kept | None = None  # the row's self-attention keys and values, while it is in no slot
@@ -78,8 +90,7 @@ class Row:
             token = self.prompt.tokens[self.position]
         else:
             token = self.tokens[-1]
-        filtered = next_filter(self.tokens, timestamps=self.task.timestamps, tokenizer=self._tokenizer)
-        slots.set_input(slot, token, self.position, filtered)
+        slots.set_input(slot, token, self.position, self._next_filter())
 
     def take_output(self, slots: Slots, slot: int, masks: NDArray[np.float32]) -> None:
         """Read the step's output for this row and advance by one position."""
@@ -106,18 +117,37 @@ class Row:
         """Return the result of a finished row."""
         # As in the reference, the average counts one more than the tokens: `logprobs` includes <|endoftext|>.
         average = sum(self.logprobs) / (len(self.tokens) + 1)
-        ended = len(self.tokens) < self.prompt.sample_len
-        logprobs = tuple(self.logprobs[: len(self.tokens)])
-        return DecodingResult(tuple(self.tokens), logprobs, average, self.no_speech_prob, self.language, ended)
+        *logprobs, last = self.logprobs
+        if len(self.tokens) == len(self.logprobs):
+            logprobs, end_logprob = self.logprobs, None
+        else:
+            end_logprob = last
+        return DecodingResult(
+            tokens=tuple(self.tokens),
+            logprobs=tuple(logprobs),
+            avg_logprob=average,
+            no_speech_prob=self.no_speech_prob,
+            language=self.language,
+            end_logprob=end_logprob,
+            language_probs=self.language_probs,
+        )
+
+    def _next_filter(self) -> LogitFilter:
+        """Return the filter on the next token. The rules apply to the whole text, so a prefix counts as chosen."""
+        text = [*self.prompt.tokens[self.prompt.text_index :], *self.tokens]
+        return next_filter(text, timestamps=self.task.timestamps, tokenizer=self._tokenizer)
 
     def _detect_language(self, logits: NDArray[np.float32]) -> None:
-        codes, ids = zip(*self._tokenizer.languages.items(), strict=True)
-        self.language = codes[int(logits[list(ids)].argmax())]
+        codes = self.task.languages or tuple(self._tokenizer.languages)
+        allowed = logits[[self._tokenizer.languages[code] for code in codes]]
+        probabilities = np.exp(allowed - log_sum_exp(allowed))
+        best = np.argsort(-probabilities, kind="stable")[:MAX_LANGUAGE_PROBS]
+        self.language_probs = tuple((codes[index], float(probabilities[index])) for index in best)
+        self.language = self.language_probs[0][0]
         self.prompt = self.prompt.with_language(self._tokenizer.languages[self.language])
 
     def _sample(self, slots: Slots, slot: int, masks: NDArray[np.float32]) -> tuple[int, float]:
-        filtered = next_filter(self.tokens, timestamps=self.task.timestamps, tokenizer=self._tokenizer)
-        logits = apply_filter(slots.logits(slot), filtered, masks, self._tokenizer)
+        logits = apply_filter(slots.logits(slot), self._next_filter(), masks, self._tokenizer)
         # The Gumbel-max trick: the argmax of logits plus Gumbel noise is a sample from their softmax.
         noise = self._random.gumbel(size=logits.size)
         token = int(np.argmax(logits / self.task.temperature + noise))

@@ -12,7 +12,7 @@ from .aligner import Aligner
 from .audio import CHUNK_LENGTH_S, SAMPLE_RATE
 from .decoding import Decoder, DecodingTask, Row
 from .encoder import Encoder
-from .errors import RequestCancelledError
+from .errors import RequestCancelledError, RequestError
 from .graphs import Device, Graphs, ModelSpec
 from .jobs import Job
 from .prompts import build_prompt
@@ -95,6 +95,11 @@ class Engine:
         `finish` must not raise. `arrived_s` (from `time.monotonic`) is when the request arrived, now by default. The
         engine records the times of its stages in `timeline`.
         """
+        try:
+            build_prompt(request, self.tokenizer)
+        except RequestError as error:  # the prefix is too long
+            finish(error)
+            return
         came_s = time.monotonic() if arrived_s is None else arrived_s
         if timeline is not None:
             timeline.queued_s = came_s
