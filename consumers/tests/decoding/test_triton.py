@@ -83,11 +83,11 @@ async def test_the_outcome_of_a_request_is_counted_by_version(
 
 
 def test_a_request_has_the_options_that_were_given() -> None:
-    """Only a partial goes without timestamps, and options with their default are not sent."""
-    request = Request("a", "de", prompt="Guten Tag.", prefix="Ich", hotwords=("Weber", "Köln"))
-    given = {"language": "de", "prompt": "Guten Tag.", "prefix": "Ich", "hotwords": ["Weber", "Köln"]}
+    """A partial has rough words and no timestamps, and options with their default are not sent."""
+    request = Request("a", "de", prompt="Guten Tag.", prefix="Ich", prefix_ms=800, hotwords=("Weber", "Köln"))
+    given = {"language": "de", "prompt": "Guten Tag.", "prefix": "Ich", "prefix_ms": 800, "hotwords": ["Weber", "Köln"]}
     assert request.options(Lane.FINAL) == given | {"timestamps": True, "words": True, "lane": "final"}
-    assert request.options(Lane.PARTIAL)["timestamps"] is False
+    assert request.options(Lane.PARTIAL) == given | {"timestamps": False, "words": "rough", "lane": "partial"}
     assert Request("a", None, ("de", "fr")).options(Lane.FILE) == {
         "language": None,
         "languages": ["de", "fr"],

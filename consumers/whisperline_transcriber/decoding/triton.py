@@ -33,8 +33,8 @@ class Lane(StrEnum):
 class Request:
     """How to transcribe a piece of a session's audio, whatever it is needed for.
 
-    The session id determines which version of the model serves it. `prompt` is the text before the audio, and `prefix`
-    the text with which the audio itself begins, which the answer leaves out.
+    The session id determines which version of the model serves it. `prompt` is the text before the audio. `prefix` is
+    the text of the first `prefix_ms` of the audio itself, which the answer leaves out.
     """
 
     session_id: str
@@ -42,6 +42,7 @@ class Request:
     languages: tuple[str, ...] = ()  # that detection may choose from; empty: all
     prompt: str = ""
     prefix: str = ""
+    prefix_ms: int = 0
     hotwords: tuple[str, ...] = ()  # words and names to expect
 
     def options(self, lane: Lane) -> dict[str, object]:
@@ -51,12 +52,13 @@ class Request:
             "languages": list(self.languages),
             "prompt": self.prompt,
             "prefix": self.prefix,
+            "prefix_ms": self.prefix_ms,
             "hotwords": list(self.hotwords),
         }
         return {
             "language": self.language,
             "timestamps": not is_partial,
-            "words": not is_partial,
+            "words": "rough" if is_partial else True,
             "lane": lane.value,
             **{name: value for name, value in given.items() if value},
         }
@@ -98,7 +100,7 @@ class Triton:
         await self._client.close()
 
     async def transcribe(self, audio: Samples, request: Request, lane: Lane, deadline_s: float) -> Transcript:
-        """Return the transcript of `audio` (16 kHz).
+        """Return the transcript of `audio` (16 kHz), with words; those of a partial have rough times.
 
         Raises `TritonError`, at the latest after `deadline_s` seconds.
 

@@ -227,6 +227,18 @@ class Session:
             return None
         return self._buffer.read(self._cursor, self._cursor + FRAME_SAMPLES)
 
+    def next_frames(self, most: int) -> list[Samples]:
+        """Return up to `most` frames, the first as `next_frame` does; no FINALIZE or END lies within the others.
+
+        After `push_vad`, those that follow are still the next ones if `voice` is the state that was pushed.
+        """
+        first = self.next_frame()
+        if first is None or self._buffer is None:
+            return []
+        end = min(self._buffer.end, self._controls[0].at) if self._controls else self._buffer.end
+        starts = range(self._cursor + FRAME_SAMPLES, end - FRAME_SAMPLES + 1, FRAME_SAMPLES)
+        return [first, *(self._buffer.read(start, start + FRAME_SAMPLES) for start in starts[: most - 1])]
+
     def push_vad(self, frame: Samples, probability: float, state: VoiceState) -> None:
         """Take the voice-activity model's answer for the last frame that `next_frame` returned."""
         self.voice = state
