@@ -42,6 +42,7 @@ class Transcript(BaseModel):
     model: str
     version: str
     end_logprob: float | None = None  # log probability of <|endoftext|> where the text ended
+    language_probs: dict[str, float] = {}  # of the likeliest languages, if the language was detected
 
 
 @dataclass(frozen=True)
