@@ -56,17 +56,13 @@ class Transcript(BaseModel):
 
 @dataclass(frozen=True)
 class _Piece:
-    """A word in its text: `space` is what stands before it, `closing` the punctuation at its end."""
+    """A word in its text."""
 
-    space: str
+    space: str  # before the word
     core: str  # the word without `closing`
-    closing: str
+    closing: str  # the punctuation at its end
+    key: str  # the word for comparisons: without case, and without the punctuation around it
     times: TranscriptWord
-
-    @property
-    def key(self) -> str:
-        """The word for comparisons, without case and without the punctuation around it."""
-        return _strip_punctuation(self.core).casefold() or self.core
 
 
 @dataclass(frozen=True)
@@ -146,8 +142,9 @@ def _pieces(transcript: Transcript) -> tuple[_Piece, ...]:
         ]
     pieces = []
     for space, word in placed:
-        core = _strip_punctuation(word.word, at_beginning=False) or word.word
-        pieces.append(_Piece(space, core, word.word[len(core) :], word))
+        core = _without_closing(word.word) or word.word
+        key = _without_closing(core[::-1])[::-1].casefold() or core
+        pieces.append(_Piece(space, core, word.word[len(core) :], key, word))
     return tuple(pieces)
 
 
@@ -162,9 +159,12 @@ def _end_of_prefix(prefix: Sequence[_Piece], new: Sequence[_Piece]) -> int:
     common, then the one that ends at the most similar time, then the longest: a word that is missing comes back with
     the next transcript, but one that is told twice is wrong. So a word follows itself only where `new` says it twice.
     """
-    old_keys, new_keys = [piece.key for piece in prefix], [piece.key for piece in new]
-    if old_keys == new_keys[: len(old_keys)]:
-        return len(old_keys)
+    same = 0  # the words that both begin with; nearly always that is the whole prefix
+    while same < min(len(prefix), len(new)) and prefix[same].key == new[same].key:
+        same += 1
+    if same == len(prefix):
+        return same
+    old_keys, new_keys = [piece.key for piece in prefix[same:]], [piece.key for piece in new[same:]]
     # Each row has the costs of the beginnings of `new` against one more word of `prefix`. A word in common lowers the
     # cost by 1, which all words together cannot raise to one edit.
     edit = len(old_keys) + 1
@@ -178,15 +178,15 @@ def _end_of_prefix(prefix: Sequence[_Piece], new: Sequence[_Piece]) -> int:
     end_ms = prefix[-1].times.end_ms
 
     def worth(n: int) -> tuple[int, int, int]:
-        return costs[n], abs(end_ms - (new[n - 1].times.end_ms if n else 0)), -n
+        new_end_ms = new[n - 1].times.end_ms if n else 0
+        return costs[n - same], abs(end_ms - new_end_ms), -n
 
-    return min(range(len(costs)), key=worth)
+    return min(range(same, len(new) + 1), key=worth)
 
 
-def _strip_punctuation(word: str, *, at_beginning: bool = True) -> str:
-    start, end = 0, len(word)
-    while end > start and unicodedata.category(word[end - 1]).startswith("P"):
+def _without_closing(word: str) -> str:
+    """Return the word without the punctuation at its end."""
+    end = len(word)
+    while end and unicodedata.category(word[end - 1]).startswith("P"):
         end -= 1
-    while at_beginning and start < end and unicodedata.category(word[start]).startswith("P"):
-        start += 1
-    return word[start:end]
+    return word[:end]
