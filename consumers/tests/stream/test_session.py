@@ -1,6 +1,6 @@
 """A session's steps depend on its audio alone, and on what was decided before."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ def _chunk(kind: AudioKind = AudioKind.AUDIO, position: int = 0, data: bytes = b
     return AudioChunk(**{**fields, "reply_partition": 0, "kind": kind, "position": position, "data": data, **more})
 
 
-def voice(frames: list[Samples], states: list[VoiceState]) -> list[tuple[float, VoiceState]]:
+def voice(frames: Sequence[Samples], states: Sequence[VoiceState]) -> list[tuple[float, VoiceState]]:
     """Take every loud frame for speech: like a voice-activity model, a deterministic function of the frame."""
     return [
         (0.9 if np.abs(frame.astype(np.int32)).mean() > 500 else 0.05, state)
@@ -60,7 +60,7 @@ def say(_: Samples, window: Window) -> Transcript:
 def opened(options: StreamOptions | None = None, *, rate: int = 16_000, eagerly: bool = False) -> Offline:
     """Return a session that has read its START at offset 0."""
     start = _chunk(AudioKind.START, options=options or StreamOptions(), sample_rate=rate)
-    offline = Offline(Session.started(start, Segmentation()), voice, say, eagerly=eagerly)
+    offline = Offline(Session.started(start, Segmentation()), voice, eagerly=eagerly)
     offline.session.append_record(start, 0)
     return offline
 
@@ -81,9 +81,9 @@ def steps_of(
         offline.session.append_record(_chunk(position=position, data=piece.tobytes(), sample_rate=rate), offset)
         position, offset = position + len(piece), offset + 1
         if offset % 3 == 0:
-            offline.pump()
+            offline.run(say)
     offline.session.append_record(_chunk(AudioKind.END, position=position, sample_rate=rate), offset)
-    offline.pump()
+    offline.run(say)
     return offline.steps
 
 
@@ -145,14 +145,14 @@ def test_a_replay_from_any_decision_makes_the_same_decisions(seed: int, which: i
     assert len(whole) > 1
     restored_from = whole[which % (len(whole) - 1)]
     session = Session.restored(restored_from, Segmentation())
-    offline = Offline(session, voice, say, progress=restored_from)
+    offline = Offline(session, voice, progress=restored_from)
     needed = needed_from(restored_from.memory, restored_from.base)
     first = needed // 1_600 * 1_600 - 1_600 if needed else 0
     for at in range(max(0, first), len(samples), 1_600):
         session.append_record(_audio(samples, at, 1_600), 100 + at)
-        offline.pump()
+        offline.run(say)
     session.append_record(_end(len(samples)), 10**9)
-    offline.pump()
+    offline.run(say)
     assert offline.progress == whole[-1]
     later = [each.final for each in whole if each.revision > restored_from.revision and each.final]
     assert offline.finals == later
@@ -165,7 +165,7 @@ def test_audio_sent_twice_is_heard_once() -> None:
     for at in [*range(0, 80_000, 1_600), *range(48_000, len(samples), 2_400)]:
         offline.session.append_record(_audio(samples, at, 1_600 if at < 48_000 else 2_400), 1 + at)
     offline.session.append_record(_end(len(samples)), 10**9)
-    offline.pump()
+    offline.run(say)
     assert _segments(offline.steps) == _segments(steps_of(samples, [1_600]))
 
 
@@ -186,10 +186,10 @@ def test_an_end_of_a_replaced_connection_is_not_obeyed() -> None:
     session = offline.session
     session.append_record(_chunk(AudioKind.RESUME, connection_id="new"), 5)
     assert not session.append_record(_chunk(AudioKind.END), 6)
-    offline.pump()
+    offline.run(say)
     assert not session.is_over
     assert session.append_record(_chunk(AudioKind.END, connection_id="new"), 7)
-    offline.pump()
+    offline.run(say)
     assert session.is_over
 
 
@@ -203,7 +203,7 @@ def test_what_follows_an_end_is_not_taken() -> None:
     assert session.has_read_end
     assert not session.append_record(_chunk(AudioKind.RESUME, position=16_000, connection_id="new"), 3)
     assert not session.append_record(_chunk(position=16_000, data=second, connection_id="new"), 4)
-    offline.pump()
+    offline.run(say)
     assert [type(step) for step in offline.steps] == [AttachConnection, EndSession]
     assert session.duration_ms == 1_000
 
@@ -229,7 +229,7 @@ def test_a_backlog_needs_no_new_audio(seed: int) -> None:
     for at in range(0, len(samples), 1_600):
         session.append_record(_audio(samples, at, 1_600), 1 + at)
     assert session.untranscribed_samples == len(samples) // 512 * 512
-    offline.pump()
+    offline.run(say)
     assert offline.finals
     assert session.untranscribed_samples == 0
     assert session.buffered_samples > 0
@@ -288,11 +288,11 @@ def test_a_segment_without_words_is_silence() -> None:
         return say(samples, window).model_copy(update={"text": "", "words": []})
 
     start = _chunk(AudioKind.START, options=StreamOptions(utterance_end_ms=1_000))
-    offline = Offline(Session.started(start, Segmentation()), voice, say_nothing)
+    offline = Offline(Session.started(start, Segmentation()), voice)
     offline.session.append_record(start, 0)
     samples = np.concatenate([np.full(32_000, 4_000, np.int16), np.zeros(64_000, np.int16)])
     offline.session.append_record(_chunk(data=samples.tobytes()), 1)
-    offline.pump()
+    offline.run(say_nothing)
     assert [type(step) for step in offline.steps] == [AttachConnection, Transcribe]
     assert offline.finals == []
     assert offline.progress is not None
@@ -304,7 +304,7 @@ def test_finalize_without_speech_is_answered() -> None:
     offline = opened()
     offline.session.append_record(_chunk(data=np.zeros(16_000, np.int16).tobytes()), 1)
     offline.session.append_record(_chunk(AudioKind.FINALIZE, position=16_000), 2)
-    offline.pump()
+    offline.run(say)
     assert offline.steps[1:] == [AnswerFinalize(1_000)]
 
 
@@ -338,14 +338,14 @@ def test_a_flood_of_finalize_is_one() -> None:
 def test_a_replay_does_not_answer_a_finalize_again(progress: Callable[..., Progress]) -> None:
     """A FINALIZE up to the replay start was answered before, so a replay does not answer it again."""
     session = Session.restored(progress(32_000), Segmentation())
-    offline = Offline(session, voice, say, progress=progress(32_000))
+    offline = Offline(session, voice, progress=progress(32_000))
     second = np.zeros(16_000, np.int16).tobytes()
     assert not session.append_record(_chunk(AudioKind.FINALIZE, position=16_000), 1)
     assert session.append_record(_chunk(position=16_000, data=second), 2)
     assert not session.append_record(_chunk(AudioKind.FINALIZE, position=32_000), 3)
     assert session.append_record(_chunk(position=32_000, data=second), 4)
     assert session.append_record(_chunk(AudioKind.FINALIZE, position=48_000), 5)
-    offline.pump()
+    offline.run(say)
     assert offline.steps == [AnswerFinalize(3_000)]
 
 
@@ -409,14 +409,14 @@ def test_an_utterance_ends_once_after_its_last_word(endpointing_ms: int | None) 
     options = StreamOptions(utterance_end_ms=1_000, endpointing_ms=endpointing_ms)
     start = _chunk(AudioKind.START, options=options)
     offline = Offline(
-        Session.started(start, Segmentation(closing_ms=endpointing_ms)), voice, say, eagerly=endpointing_ms is not None
+        Session.started(start, Segmentation(closing_ms=endpointing_ms)), voice, eagerly=endpointing_ms is not None
     )
     offline.session.append_record(start, 0)
     samples = np.concatenate([np.full(24_000, 4_000, np.int16), np.zeros(8 * 16_000, np.int16)])
     came_at: list[int] = []
     for at in range(0, len(samples), 512):
         offline.session.append_record(_audio(samples, at, 512), 1 + at)
-        offline.pump()
+        offline.run(say)
         came_at += [at] * (isinstance(offline.steps[-1], SendUtteranceEnd) and not came_at)
     (end,) = [step for step in offline.steps if isinstance(step, SendUtteranceEnd)]
     assert end.last_word_end_ms == offline.finals[-1].words[-1].end_ms
@@ -438,9 +438,9 @@ def _progress_of(samples: Samples) -> list[Progress]:
     offline = opened()
     for at in range(0, len(samples), 1_600):
         offline.session.append_record(_audio(samples, at, 1_600), 1 + at)
-        offline.pump()
+        offline.run(say)
     offline.session.append_record(_end(len(samples)), 10**9)
-    offline.pump()
+    offline.run(say)
     return offline.decided
 
 

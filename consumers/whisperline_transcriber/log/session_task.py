@@ -29,7 +29,7 @@ from whisperline_runtime.tracing import Status, StatusCode, exemplar, tracer
 
 from whisperline_transcriber import metrics
 from whisperline_transcriber.decoding.admission import Admission
-from whisperline_transcriber.decoding.triton import Request
+from whisperline_transcriber.decoding.triton import request_of
 from whisperline_transcriber.errors import LostRaceError
 from whisperline_transcriber.log.progress import ProgressLog
 from whisperline_transcriber.log.publisher import Publisher
@@ -233,7 +233,7 @@ class SessionTask:
             if transcript is None:
                 samples = session.read(window.start, window.end)
                 transcript = await services.admission.decode_final(
-                    samples, self._request(window), session.options.priority
+                    samples, request_of(session, window), session.options.priority
                 )
             decoded = events.Decoded(segment, window, transcript)
             proposed = events.segment_progress(progress, decoded, session, services.owner, _now_ms())
@@ -284,7 +284,7 @@ class SessionTask:
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
                 samples = session.read(window.start, window.end)
-                request = self._request(window)
+                request = request_of(session, window)
                 if must_answer:
                     transcript = await admission.decode_final(samples, request, session.options.priority)
                 else:
@@ -318,7 +318,7 @@ class SessionTask:
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
                 samples = session.read(window.start, window.end)
-                transcript = await admission.decode_partial(samples, self._request(window))
+                transcript = await admission.decode_partial(samples, request_of(session, window))
                 if transcript is not None:
                     await self._hear(window, transcript, trace)
         finally:
@@ -363,17 +363,6 @@ class SessionTask:
             start_ms=milliseconds(segment_start),
         )
         await self._services.publisher.send_best_effort(started, progress.reply_partition)
-
-    def _request(self, window: Window) -> Request:
-        options = self.session.options
-        return Request(
-            self.session.id,
-            window.language,
-            languages=options.languages,
-            prompt=window.prompt,
-            prefix=window.prefix,
-            hotwords=options.keyterms,
-        )
 
     def _trace_of_open(self, window: Window) -> SegmentTrace:
         progress = self.progress

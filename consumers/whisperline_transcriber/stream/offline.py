@@ -1,18 +1,17 @@
-"""Transcribe a recording as a live session would, without a log: for tests and benchmarks.
+"""Drive a session without a log, for tests and benchmarks.
 
 Finals depend on the samples and on the finals before them, so these are the finals of a live session with any chunk
 sizes and any load. The steps are those of `log.session_task`, taken at once.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 
-from whisperline_contracts import AudioChunk, AudioKind, Final, Progress, SessionEnd, StreamOptions
+from whisperline_contracts import Final, Progress, SessionEnd
 
 from whisperline_transcriber.stream import events
-from whisperline_transcriber.stream.audio import SAMPLE_RATE, Samples
+from whisperline_transcriber.stream.audio import Samples
 from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
-from whisperline_transcriber.stream.segmentation import Segmentation
 from whisperline_transcriber.stream.session import (
     AttachConnection,
     EndSession,
@@ -23,32 +22,23 @@ from whisperline_transcriber.stream.session import (
 )
 from whisperline_transcriber.stream.vad import VoiceState
 
-VoiceModel = Callable[[list[Samples], list[VoiceState]], list[tuple[float, VoiceState]]]
-Decode = Callable[[Samples, Window], Transcript]
-
-CHUNK = SAMPLE_RATE // 10
+VoiceModel = Callable[[Sequence[Samples], Sequence[VoiceState]], list[tuple[float, VoiceState]]]
 
 
 class Offline:
     """Drives a session. `steps` are those that were taken, `decided` the progress after each that the log would decide.
 
-    `voice` is the voice-activity model, `decode` the speech model. With `eagerly`, every pause is decoded, otherwise
-    only those of which the session must know the text.
+    `voice` is the voice-activity model. With `eagerly`, every pause is decoded, otherwise only those of which the
+    session must know the text.
     """
 
     def __init__(
-        self,
-        session: Session,
-        voice: VoiceModel,
-        decode: Decode,
-        *,
-        progress: Progress | None = None,
-        eagerly: bool = False,
+        self, session: Session, voice: VoiceModel, *, progress: Progress | None = None, eagerly: bool = False
     ) -> None:
         self.session, self.progress = session, progress
         self.steps: list[Step] = []
         self.decided: list[Progress] = []
-        self._voice, self._decode, self._eagerly = voice, decode, eagerly
+        self._voice, self._eagerly = voice, eagerly
         self._last: tuple[Window, Transcript] | None = None
 
     @property
@@ -56,17 +46,34 @@ class Offline:
         """The finals so far."""
         return [progress.final for progress in self.decided if progress.final is not None]
 
-    def pump(self) -> None:
-        """Go on until the session needs more records."""
+    def run(self, decode: Callable[[Samples, Window], Transcript]) -> None:
+        """Go on until the session needs more records; `decode` is the speech model."""
+        windows = self.go_on()
+        try:
+            window = next(windows)
+            while True:
+                window = windows.send(decode(self.session.read(window.start, window.end), window))
+        except StopIteration:
+            return
+
+    def go_on(self) -> Generator[Window, Transcript, None]:
+        """Go on until the session needs more records. Yields each window to decode, and takes its transcript."""
         session = self.session
         while True:
             while (step := session.steps.first) is not None:
-                self._take(step)
+                if isinstance(step, Transcribe):
+                    window = session.window(step.segment.start, step.segment.end)
+                    if self._last is None or self._last[0] != window:
+                        self._last = window, (yield window)
+                    self._take(step, events.Decoded(step.segment, *self._last))
+                else:
+                    self._take(step)
                 session.steps.finish_first()
                 self.steps.append(step)
-            window = session.take_due_speculation(eagerly=self._eagerly)
-            if window is not None:
-                session.hear(window, self._transcript(window))
+            due = session.take_due_speculation(eagerly=self._eagerly)
+            if due is not None:
+                self._last = due, (yield due)
+                session.hear(*self._last)
                 continue
             frame = session.next_frame()
             if frame is not None:
@@ -75,22 +82,13 @@ class Offline:
             elif not session.steps:
                 return
 
-    def _transcript(self, window: Window) -> Transcript:
-        if self._last is None or self._last[0] != window:
-            self._last = window, self._decode(self.session.read(window.start, window.end), window)
-        return self._last[1]
-
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, decoded: events.Decoded | None = None) -> None:
         session, progress = self.session, self.progress
         if isinstance(step, AttachConnection):
             decided = events.attach_progress(progress, step, session, "offline")
         elif progress is None:
             raise RuntimeError("the first step of a session is to attach its connection")
-        elif isinstance(step, Transcribe):
-            segment = step.segment
-            window = session.window(segment.start, segment.end)
-            transcript = self._transcript(window)
-            decoded = events.Decoded(segment, window, transcript)
+        elif decoded is not None:
             decided = events.segment_progress(progress, decoded, session, "offline", 0)
         elif isinstance(step, MoveReplayStart):
             decided = events.silence_progress(progress, step.replay_start, session.last_word_end_ms, "offline")
@@ -104,43 +102,3 @@ class Offline:
         self.progress = decided
         self.decided.append(decided)
         session.decided(decided)
-
-
-def transcribe(
-    samples: Samples,
-    voice: VoiceModel,
-    decode: Decode,
-    options: StreamOptions,
-    segmentation: Segmentation,
-    *,
-    sample_rate: int = SAMPLE_RATE,
-) -> Iterator[Final]:
-    """Yield the finals of a recording (mono)."""
-
-    def chunk(kind: AudioKind, position: int, data: bytes = b"") -> AudioChunk:
-        return AudioChunk(
-            session_id="offline",
-            connection_id="offline",
-            client_id="offline",
-            kind=kind,
-            sequence=0,
-            position=position,
-            sample_rate=sample_rate,
-            reply_partition=0,
-            options=options,
-            data=data,
-        )
-
-    start = chunk(AudioKind.START, 0)
-    session = Session.started(start, segmentation)
-    offline = Offline(session, voice, decode)
-    session.append_record(start, 0)
-    told = 0
-    for position in range(0, len(samples), CHUNK):
-        session.append_record(chunk(AudioKind.AUDIO, position, samples[position : position + CHUNK].tobytes()), 1)
-        offline.pump()
-        yield from offline.finals[told:]
-        told = len(offline.finals)
-    session.append_record(chunk(AudioKind.END, len(samples)), 2)
-    offline.pump()
-    yield from offline.finals[told:]
