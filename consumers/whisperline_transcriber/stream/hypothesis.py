@@ -42,7 +42,7 @@ class Transcript(BaseModel):
     avg_logprob: float
     model: str
     version: str
-    end_logprob: float | None = None  # log probability of <|endoftext|> where the text ended
+    last_logprob: float = 0.0  # log probability of the last token of `text`, often its full stop
     language_probs: dict[str, float] = {}  # of the most probable languages, if the language was detected
 
     def shifted(self, by_ms: int) -> Self:
