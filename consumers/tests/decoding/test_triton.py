@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc.aio as tritonclient
 from prometheus_client import REGISTRY
+from tritonclient.grpc.service_pb2 import ModelConfigResponse
 from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.decoding.versions import VersionCache
 from whisperline_transcriber.errors import RoutingError, TritonError
@@ -36,6 +37,12 @@ class Client:
         self.asked_for_versions = 0
         self.routing_error: Exception | None = None
         self.headers: dict[str, str] = {}
+        self.config = ModelConfigResponse()
+        self.asked_for_config = 0
+
+    async def get_model_config(self, *_: Any, **__: Any) -> ModelConfigResponse:
+        self.asked_for_config += 1
+        return self.config
 
     async def infer(self, *_: Any, **__: Any) -> Result:
         self.asked_for_versions += 1
@@ -95,6 +102,17 @@ def test_a_request_has_the_options_that_were_given() -> None:
         "words": True,
         "lane": "file",
     }
+
+
+async def test_the_languages_are_those_of_the_sessions_version() -> None:
+    """They are read once for each version; a repository of an older release says nothing."""
+    client = Client()
+    triton = triton_with(client)
+    client.config.config.parameters["languages.41"].string_value = "de,en"
+    client.config.config.parameters["languages.40"].string_value = "en"
+    assert [await triton.languages(session) for session in "ab"] == [{"de", "en"}] * 2
+    assert client.asked_for_config == 1
+    assert await triton_with(Client()).languages("a") is None
 
 
 async def test_a_version_that_is_gone_is_looked_up_again() -> None:

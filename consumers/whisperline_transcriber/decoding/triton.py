@@ -91,6 +91,7 @@ _CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+LOOKUP_DEADLINE_S = 5.0
 _PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT,)
 
 
@@ -106,6 +107,7 @@ class Triton:
         self._client = client or triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
         self._model = model
         self._versions = VersionCache(self._client, rollout_keep_s)
+        self._languages: dict[str, frozenset[str] | None] = {}  # by version
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,6 +116,25 @@ class Triton:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.close()
+
+    async def languages(self, session_id: str) -> frozenset[str] | None:
+        """Return the codes of the languages that the session's version of the model knows.
+
+        None if its repository was made by a release that did not write them down. Raises `TritonError`.
+        """
+        version = await self._versions.version_of(session_id, LOOKUP_DEADLINE_S)
+        if version not in self._languages:
+            try:
+                answer = await self._client.get_model_config(self._model, version, client_timeout=LOOKUP_DEADLINE_S)
+            except (InferenceServerException, grpc.RpcError) as error:
+                raise TritonError(
+                    f"the languages of version {version} are not known: {error}", is_retriable=True
+                ) from error
+            parameters = answer.config.parameters
+            name = f"languages.{version}"
+            known = frozenset(parameters[name].string_value.split(",")) if name in parameters else None
+            self._languages[version] = known
+        return self._languages[version]
 
     async def transcribe(self, audio: Samples, request: Request, lane: Lane, deadline_s: float) -> Transcript:
         """Return the transcript of `audio` (16 kHz), with words; those of a partial have rough times.
