@@ -27,6 +27,8 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 _CUDA = "CUDAExecutionProvider"
 
+SPIN_US = 50  # how long a thread of ONNX Runtime's pool waits awake for the next operator (docs/adr/0007)
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -162,8 +164,9 @@ def open_graph(path: Path, device: Device, threads: int) -> onnxruntime.Inferenc
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Pool threads spin between two operators of a run, because the next one comes within microseconds. They must not
-    # spin between two runs, because other processes on this machine need the cores.
+    # Pool threads spin between two operators of a run, because the next one often comes within microseconds. They must
+    # not spin for longer, or between two runs: the cores are for other units of work and for other processes.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
     providers = device.providers(captured=path.stem == "decoder")
@@ -177,7 +180,7 @@ def open_graph(path: Path, device: Device, threads: int) -> onnxruntime.Inferenc
 
 @cache
 def _share_memory() -> None:
-    """Let all graphs of this process share one arena for scratch memory, because only one of them runs at a time."""
+    """Let all graphs of this process share one arena for scratch memory, because only a few of them run at a time."""
     arena = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )

@@ -15,7 +15,7 @@ class ServingSettings:
     """The settings of one version, named as in `config.pbtxt`."""
 
     slots: int = 16  # rows that decode together
-    threads: int = 0  # of ONNX Runtime; 0 means one per core
+    threads: int = 0  # on a CPU, cores to use; 0 means all
     max_requests: int = 256  # that a lane may hold at once, waiting or in progress
 
     @classmethod
