@@ -115,15 +115,15 @@ def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Resu
         assert all(0 <= word.confidence <= 1 for word in words)
 
 
-def test_a_prefix_is_continued(served: Engine, rows: list[tuple[Request, Result]]) -> None:
+def test_a_prefix_is_continued(base: Engine, rows: list[tuple[Request, Result]]) -> None:
     """After the first half of a text as prefix, the result is the second half, with the same times of words."""
     for request, _ in rows[-3:]:
-        (whole,) = served.transcribe([replace(request, timestamps=False)])
+        (whole,) = base.transcribe([replace(request, timestamps=False)])
         decided, rest = whole.words[: len(whole.words) // 2], whole.words[len(whole.words) // 2 :]
         prefix = " ".join(word.word for word in decided)
         asked = replace(request, prefix=prefix, prefix_ms=decided[-1].end_ms, timestamps=False)
         timed = replace(asked, timestamps=True)
-        aligned, rough, stamped = served.transcribe([asked, replace(asked, words="rough"), timed])
+        aligned, rough, stamped = base.transcribe([asked, replace(asked, words="rough"), timed])
         assert aligned.text == rough.text == " ".join(word.word for word in rest)
         assert [(word.start_ms, word.end_ms) for word in aligned.words] == [
             (max(word.start_ms, asked.prefix_ms), word.end_ms) for word in rest

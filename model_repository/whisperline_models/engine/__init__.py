@@ -11,6 +11,7 @@ follows:
       audio.py         audio cut into hops for the spectrogram                           (audio.py)
       encoder.py       spectrogram and encoder
       decoding.py      rows of one batch, token by token                                 (decoding.py)
+      beams.py         beam search in the rows of one slot                               (decoding.py)
       prompts.py       the tokens before the first one that a row chooses                (decoding.py)
       logit_filters.py which tokens a row may choose next                                (decoding.py)
       fallback.py      which result to trust, and when to decode again                   (transcribe.py)
