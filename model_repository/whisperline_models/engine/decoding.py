@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from .aligner import Aligner
     from .logit_filters import LogitFilter
     from .prompts import Prompt
     from .slots import Kept, Slots, Window
     from .tokenizer import Tokenizer
 
 MAX_LANGUAGE_PROBS = 5  # the most languages in a result
+MIN_READ = 6  # tokens of a prompt; fewer are fed one by one, which takes no longer than to read them at once
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,11 @@ class DecodingResult:
 
 
 class Row:
-    """One task in progress. It may leave its slot between any two steps and continue later in any other slot."""
+    """One task in progress. It may leave its slot between any two steps and continue later in any other slot.
+
+    A long prompt is read at once (`unread`), instead of one token a step. Then only two of its tokens are fed: first
+    <|startoftranscript|>, for the probability of no speech, then the last one, after which the text begins.
+    """
 
     def __init__(self, task: DecodingTask, tokenizer: Tokenizer) -> None:
         self.task, self.prompt, self.language = task, task.prompt, task.language
@@ -76,11 +82,26 @@ class Row:
         self.language_probs: tuple[tuple[str, float], ...] = ()
         self.position = 0  # of the next input token, counted from the start of the prompt
         self.finished = False
+        self._has_read = False
         self.kept: Kept | None = None  # the row's self-attention keys and values, while it is in no slot
         self._tokenizer = tokenizer
         self._random = np.random.default_rng(task.seed)
         # If earlier text precedes <|startoftranscript|>, the language is detected in a separate step (see `Prompt`).
         self._detects_first = task.prompt.language_index is not None and task.prompt.sot_index > 0
+
+    @property
+    def unread(self) -> tuple[int, ...]:
+        """The tokens from position 0 that are to be read before the next step; none if they are fed one by one."""
+        n_left = len(self.prompt.tokens) - 1 - self.position
+        # The language may be known only after the first step.
+        knows_language = self.prompt.language_index is None
+        return self.prompt.tokens[:-1] if knows_language and not self._has_read and n_left >= MIN_READ else ()
+
+    def read(self) -> None:
+        """Go on after the unread tokens, whose keys and values are now in the caches."""
+        self._has_read = True
+        last = len(self.prompt.tokens) - 1
+        self.position = self.prompt.sot_index if self.position <= self.prompt.sot_index else last
 
     def set_input(self, slots: Slots, slot: int) -> None:
         """Set this row's input token for the next step, and the filter on the token that the step chooses."""
@@ -103,6 +124,9 @@ class Row:
             self.no_speech_prob = float(np.exp(logits[self._tokenizer.no_speech] - log_sum_exp(logits)))
             if self.prompt.language_index is not None:
                 self._detect_language(logits)
+            if self._has_read and self.position < len(self.prompt.tokens) - 1:
+                self.position = len(self.prompt.tokens) - 1
+                return
         if self.position >= len(self.prompt.tokens) - 1:  # the whole prompt has been fed: this step chose a token
             token, logprob = slots.chosen(slot) if self.task.temperature == 0 else self._sample(slots, slot, masks)
             self.logprobs.append(logprob)
@@ -157,9 +181,8 @@ class Row:
 class Decoder:
     """The running rows of one batch. During a step they occupy the first slots, without gaps."""
 
-    def __init__(self, slots: Slots, tokenizer: Tokenizer) -> None:
-        self._slots = slots
-        self._tokenizer = tokenizer
+    def __init__(self, slots: Slots, aligner: Aligner, tokenizer: Tokenizer) -> None:
+        self._slots, self._aligner, self._tokenizer = slots, aligner, tokenizer
         self._masks = filter_masks(tokenizer)
         self._running: list[Row | None] = []  # by slot; None where a row has left
 
@@ -185,6 +208,9 @@ class Decoder:
             row.kept = None
         running = self._close_gaps()
         for slot, row in enumerate(running):
+            if row.unread:
+                self._slots.write(slot, self._aligner.read(row.task.window, row.unread))
+                row.read()
             row.set_input(self._slots, slot)
         self._slots.step(len(running))
         for slot, row in enumerate(running):

@@ -24,7 +24,7 @@ SILENCE_FRAMES = 100
 
 # An encoded window: the keys and values of the cross-attention, an array (2L, H, T, D) on the device.
 Window = Any
-Kept = list[Any]  # the used part of a row's self-attention keys and values, while the row is in no slot
+Kept = Any  # self-attention keys and values of a row that is in no slot, an array (2L, 1, H, tokens, D) on the device
 
 # The inputs of a step for each row, except its caches, under the names of the graph.
 _ROW_INPUTS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
@@ -63,7 +63,8 @@ class Slots:
             return {name: device.arrays.zeros((n_slots, *shape), dtype_of(decoder, name)) for name in names}
 
         head = spec.n_text_state // spec.n_text_head
-        self._own = caches("", (spec.n_text_head, spec.n_text_ctx, head))
+        own = (2 * spec.n_text_layer, n_slots, spec.n_text_head, spec.n_text_ctx, head)
+        self._own = device.arrays.zeros(own, dtype_of(decoder, "key_0"))
         self._cross = caches("cross_", (spec.n_text_head, MAX_FRAMES, head))
         self._last = caches("last_", (1, spec.n_text_state))
         widths = {"logits": (spec.n_vocab,), "chosen": (), "logprob": ()}
@@ -80,8 +81,12 @@ class Slots:
             cross[slot, :, :n_window], cross[slot, :, n_window:n_frames] = of_window, of_silence
             last[slot, 0] = cross[slot, :, n_frames - 1].reshape(-1)
         self._host["n_frames"][slot] = n_frames
-        for own, array in zip(self._own.values(), kept or [], strict=False):
-            own[slot, :, : array.shape[1]] = array
+        if kept is not None:
+            self.write(slot, kept)
+
+    def write(self, slot: int, kept: Kept) -> None:
+        """Write keys and values of a row's first tokens into its slot."""
+        self._own[:, slot : slot + 1, :, : kept.shape[3]] = kept
 
     def with_silence(self, window: Window) -> Window:
         """Return a window with the silence after it."""
@@ -92,14 +97,14 @@ class Slots:
 
     def keep(self, slot: int, n_tokens: int) -> Kept:
         """Return a copy of a row's self-attention keys and values of its first `n_tokens`, for when it returns."""
-        return [own[slot, :, :n_tokens].copy() for own in self._own.values()]
+        return self._own[:, slot : slot + 1, :, :n_tokens].copy()
 
     def move(self, source: int, target: int, n_tokens: int) -> None:
         """Copy the used part of a row's caches to another slot."""
         n_frames = self._host["n_frames"][source]
-        for caches, n_used in ((self._own, n_tokens), (self._cross, n_frames)):
-            for cache in caches.values():
-                cache[target, :, :n_used] = cache[source, :, :n_used]
+        self._own[:, target, :, :n_tokens] = self._own[:, source, :, :n_tokens]
+        for cache in self._cross.values():
+            cache[target, :, :n_frames] = cache[source, :, :n_frames]
         for cache in self._last.values():
             cache[target] = cache[source]
         self._host["n_frames"][target] = n_frames
@@ -121,7 +126,8 @@ class Slots:
                 device.bind_input(binding, name, array[:n_bound])
             for name, array in self._outputs.items():
                 device.bind_output(binding, name, array[:n_bound])
-            for name, array in (self._own | self._cross).items():
+            names = [f"{part}_{layer}" for layer in range(len(self._own) // 2) for part in ("key", "value")]
+            for name, array in (dict(zip(names, self._own, strict=True)) | self._cross).items():
                 device.bind_input(binding, name, array[:n_bound])
                 device.bind_output(binding, f"present_{name}", array[:n_bound])
         for name, array in self._inputs.items():

@@ -74,8 +74,8 @@ class Engine:
         # The last frames of 30 s of encoded silence, which follow every shorter window (see `slots.py`).
         silence = self.encoder.window(np.zeros(SAMPLE_RATE, np.float32), CHUNK_LENGTH_S)[:, :, -SILENCE_FRAMES:].copy()
         self.slots = Slots(self.graphs.decoder, self.spec, self._device, max_batch, silence)
-        self.decoder = Decoder(self.slots, self.tokenizer)
         self.aligner = Aligner(self.graphs, self.spec, self._device, self.slots, self.tokenizer)
+        self.decoder = Decoder(self.slots, self.aligner, self.tokenizer)
         self._stages = Stages(self.encoder, self.decoder, self.aligner, self.tokenizer)
         on_gpu = self._device.on_gpu
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)

@@ -209,14 +209,16 @@ def _best_and_log_sum_exp(graph: GraphBuilder, logits: str) -> tuple[str, str]:
 
 
 def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:
-    """Return the decoder over a whole text at once, which computes the attention of its alignment heads.
+    """Return the decoder over N tokens at once, which reads a prompt, or aligns a text with its audio.
 
-    Inputs: `tokens` (1, N) int64, and `cross_key_i`, `cross_value_i` (1, H, T, D) for each layer up to the last one
-    with an alignment head, which takes only keys. Output: `weights` (heads, N, T), the softmax of the cross-attention.
+    Inputs: `tokens` (B, N) int64, and `cross_key_i`, `cross_value_i` (B, H, T, D) for each layer, of which the last
+    takes only keys if it has alignment heads, and neither if it has none. Outputs: `key_i` and `value_i` (B, H, N, D),
+    those of the text, as one step of the decoder for each token leaves them in its caches; and `weights`
+    (B, heads, N, T), the softmax of the cross-attention of the alignment heads.
     """
     graph = GraphBuilder("aligner", arithmetic)
     whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
-    tokens = graph.input("tokens", INT64, [1, "N"])
+    tokens = graph.input("tokens", INT64, ["B", "N"])
     embedding, positions = (
         graph.parameter(name, whisper.tensor(name))
         for name in ("decoder.token_embedding.weight", "decoder.positional_embedding")
@@ -227,14 +229,20 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
 
     # The cross-attention is spelled out, because no fused operator returns its weights.
     n_head, n_channel = dims.n_text_head, dims.n_text_state // dims.n_text_head
-    # layers after that of the last alignment head cannot change the result
-    last_layer = max(layer for layer, _ in checkpoint.alignment_heads)
+    last_layer = dims.n_text_layer - 1
     collected: list[str] = []
     for layer in range(last_layer + 1):
         block = f"decoder.blocks.{layer}"
         x = whisper.self_attention(x, block, n_head, causal=True)
+        for part in ("key", "value"):
+            heads = graph.op("Reshape", f"{block}.{part}", graph.integers(0, 0, n_head, -1))
+            cache = graph.output(f"{part}_{layer}", graph.float, ["B", n_head, "N", n_channel])
+            graph.op("Transpose", heads, outputs=[cache], perm=[0, 2, 1, 3])
+        wanted = [head for of_layer, head in checkpoint.alignment_heads if of_layer == layer]
+        if layer == last_layer and not wanted:
+            break  # what follows could no longer change a result
         query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
-        shape: list[int | str] = [1, n_head, "T", n_channel]
+        shape: list[int | str] = ["B", n_head, "T", n_channel]
         key = graph.input(f"cross_key_{layer}", graph.float, shape)
         scale = graph.parameter("attention_scale", np.array(n_channel**-0.5, np.float32))
         split = graph.op("Reshape", query, graph.integers(0, 0, n_head, -1))
@@ -246,12 +254,10 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
             joined = graph.op("Transpose", graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])
             attended = graph.op("Reshape", joined, graph.integers(0, 0, dims.n_text_state))
             x = whisper.mlp(graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out")), block)
-        wanted = [head for of_layer, head in checkpoint.alignment_heads if of_layer == layer]
         if wanted:
-            without_batch = graph.op("Squeeze", weights, graph.integers(0))
-            collected.append(graph.op("Gather", without_batch, graph.integers(*wanted)))
-    joined = graph.op("Concat", *collected, axis=0)
-    graph.op("Cast", joined, outputs=[graph.output("weights", FLOAT, ["heads", "N", "T"])], to=FLOAT)
+            collected.append(graph.op("Gather", weights, graph.integers(*wanted), axis=1))
+    joined = graph.op("Concat", *collected, axis=1)
+    graph.op("Cast", joined, outputs=[graph.output("weights", FLOAT, ["B", "heads", "N", "T"])], to=FLOAT)
     return graph.model()
 
 
