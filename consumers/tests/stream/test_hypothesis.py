@@ -12,14 +12,16 @@ WORD_MS = 200
 WORDS = st.lists(st.sampled_from(["ask", "Ask", "not", "not.", "what,", "what", "your", "—"]), max_size=8)
 
 
-def transcript(text: str, *, language: str = "en", timed: bool = True, separator: str | None = " ") -> Transcript:
-    """Return a transcript whose words take 200 ms each, with a confidence of 0.5."""
+def transcript(
+    text: str, *, language: str = "en", timed: bool = True, separator: str | None = " ", confidence: float = 0.75
+) -> Transcript:
+    """Return a transcript whose words take 200 ms each."""
     words = text.split(separator) if separator else list(text)
     return Transcript(
         text=text,
         language=language,
         words=[
-            TranscriptWord(word=word, start_ms=i * WORD_MS, end_ms=(i + 1) * WORD_MS, confidence=0.5)
+            TranscriptWord(word=word, start_ms=i * WORD_MS, end_ms=(i + 1) * WORD_MS, confidence=confidence)
             for i, word in enumerate(words)
             if timed and word
         ],
@@ -37,10 +39,24 @@ def after(*texts: str) -> Hypothesis:
 
 
 def test_what_two_transcripts_agree_on_is_stable() -> None:
-    """The words that two successive transcripts begin with are stable, the rest is not."""
+    """The sure words that two successive transcripts begin with are stable, the rest is not."""
     assert after("ask not what").stable_text == ""
     second = after("ask not what", "ask not that your")
     assert (second.stable_text, second.text) == ("ask not", "ask not that your")
+
+
+def test_unsure_words_need_more_transcripts() -> None:
+    """A word becomes stable when its confidences in the transcripts that agree on it add up, and no word before it."""
+    hypothesis = Hypothesis()
+    stable = []
+    for sure in (0.9, 0.9, 0.1, 0.1):
+        new = transcript("ask not what", confidence=sure)
+        new.words[1] = new.words[1].model_copy(update={"confidence": 0.45})
+        hypothesis = hypothesis.extend(new)
+        stable.append(hypothesis.stable_text)
+    assert stable == ["", "ask", "ask not what", "ask not what"]
+    contradicted = after("ask not").extend(transcript("ask what")).extend(transcript("ask not", confidence=0.6))
+    assert contradicted.stable_text == "ask"  # only transcripts in a row count
 
 
 @pytest.mark.parametrize(
@@ -109,9 +125,9 @@ def test_words_have_times_and_confidences() -> None:
     """Each word has the times and the confidence that its transcript gives; the mean is that of the hypothesis."""
     hypothesis = after("ask not.", "ask not. What")
     assert [(word.word, word.start_ms, word.end_ms, word.confidence) for word in hypothesis.words] == [
-        ("ask", 0, 200, 0.5), ("not.", 200, 400, 0.5), ("What", 400, 600, 0.5),
+        ("ask", 0, 200, 0.75), ("not.", 200, 400, 0.75), ("What", 400, 600, 0.75),
     ]  # fmt: skip
-    assert hypothesis.confidence == 0.5
+    assert hypothesis.confidence == 0.75
     assert Hypothesis().confidence == 0
 
 
