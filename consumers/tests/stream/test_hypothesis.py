@@ -90,6 +90,16 @@ def test_the_times_decide_between_equal_alignments(second_end_ms: int, text: str
     assert before.extend(new).text == text
 
 
+def test_a_transcript_of_a_pause_corrects_what_is_stable() -> None:
+    """What will be the final is shown as it is. What it does not contradict stays stable, and transcripts go on."""
+    before = after("I sink the cat", "I sink the cat sat")
+    paused = before.correct(transcript("I think the cat sat."))
+    assert (paused.stable_text, paused.text) == ("I", "I think the cat sat.")
+    assert paused.extend(transcript("I think the cat sat down")).stable_text == "I think the cat sat"
+    agreeing = transcript("I sink the cat sat.")
+    assert before.correct(agreeing) == before.extend(agreeing)
+
+
 def test_the_punctuation_at_the_end_is_not_stable() -> None:
     """A full stop at the end of a transcript neither keeps its word from being stable nor becomes stable with it."""
     before = after("Ask not.", "Ask not.")
@@ -152,6 +162,15 @@ def test_the_stable_text_only_grows(transcripts: list[list[str]], separator: str
         if timed or separator:
             assert following.text == separator.join(word.word for word in following.words)
         before = following
+
+
+@given(WORDS, WORDS, WORDS)
+def test_the_words_of_a_pause_are_shown(first: list[str], second: list[str], paused: list[str]) -> None:
+    """Whatever was stable, the text at a pause has exactly the words of its transcript."""
+    corrected = after(" ".join(first), " ".join(second)).correct(transcript(" ".join(paused)))
+    said = [word.casefold().strip(".,") for word in corrected.text.split()]
+    assert said == [word.casefold().strip(".,") for word in paused]
+    assert corrected.text.startswith(corrected.stable_text)
 
 
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=7), max_size=10))

@@ -119,6 +119,15 @@ class Hypothesis:
             n_stable += 1
         return Hypothesis((*stable, *supported[:n_stable]), tuple(supported[n_stable:]))
 
+    def correct(self, transcript: Transcript) -> "Hypothesis":
+        """Return the hypothesis that follows when `transcript` will be the final's if the speaker is done.
+
+        It is the same as `extend`, except that stable words which the transcript contradicts are no longer stable:
+        people then read at a pause what the final will say.
+        """
+        kept = _common_beginning(self._stable, _pieces(transcript))
+        return Hypothesis(self._stable[:kept], self._stable[kept:] + self._tail).extend(transcript)
+
 
 def _pieces(transcript: Transcript) -> tuple[_Piece, ...]:
     """Return the words of a transcript with the spaces before them.
@@ -161,10 +170,8 @@ def _end_of_prefix(prefix: Sequence[_Piece], new: Sequence[_Piece]) -> int:
     common, then the one that ends at the most similar time, then the longest: a word that is missing comes back with
     the next transcript, but one that is told twice is wrong. So a word follows itself only where `new` says it twice.
     """
-    same = 0  # the words that both begin with; nearly always that is the whole prefix
-    while same < min(len(prefix), len(new)) and prefix[same].key == new[same].key:
-        same += 1
-    if same == len(prefix):
+    same = _common_beginning(prefix, new)
+    if same == len(prefix):  # nearly always
         return same
     old_keys, new_keys = [piece.key for piece in prefix[same:]], [piece.key for piece in new[same:]]
     # Each row has the costs of the beginnings of `new` against one more word of `prefix`. A word in common lowers the
@@ -184,6 +191,12 @@ def _end_of_prefix(prefix: Sequence[_Piece], new: Sequence[_Piece]) -> int:
         return costs[n - same], abs(end_ms - new_end_ms), -n
 
     return min(range(same, len(new) + 1), key=worth)
+
+
+def _common_beginning(one: Sequence[_Piece], other: Sequence[_Piece]) -> int:
+    """Return the number of words that both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a.key != b.key), min(len(one), len(other)))
 
 
 def _without_closing(word: str) -> str:
