@@ -41,7 +41,7 @@ class TurnRule:
     unmarked_ms: int = 1_000  # behind a text without a mark, where the model does not set any
 
 
-def closing_ms(transcript: Transcript, start: int, said: Sequence[Said] = (), rule: TurnRule = TurnRule()) -> int:
+def closing_ms(transcript: Transcript, start: int = 0, said: Sequence[Said] = (), rule: TurnRule = TurnRule()) -> int:
     """Return the silence that closes a segment that began at sample `start` (16 kHz), in ms.
 
     `transcript` is of the segment so far, `said` are the session's latest finals. They also show whether the model sets
