@@ -59,7 +59,7 @@ def live_text(
             window = next(windows)
             while True:
                 request = request_of(session, window)
-                answer = yield Ask(session.read(window.start, window.end), request.options(Lane.FINAL))
+                answer = yield Ask(session.read(window), request.options(Lane.FINAL))
                 transcript = Transcript.model_validate(answer)
                 if at_pauses is not None:
                     at_pauses.append((window, transcript))

@@ -27,7 +27,7 @@ SECOND = 16_000
 
 def loud(seconds: float) -> bytes:
     """Return samples that `hear` takes for speech."""
-    return np.full(int(seconds * SECOND), 4_000, np.int16).tobytes()
+    return np.tile(np.array([4_000, -4_000], np.int16), int(seconds * SECOND) // 2).tobytes()
 
 
 def silent(seconds: float) -> bytes:

@@ -28,6 +28,19 @@ class Said(BaseModel):
     end: int = Field(ge=0)
 
 
+class Level(BaseModel):
+    """The offset and the loudness of a session's audio up to its replay start; see the transcriber's `stream/level.py`.
+
+    `offset` is in 1/256 of a sample, None if nothing was heard; `speech_db` and `noise_db` are in dB of full scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    offset: int | None = None
+    speech_db: float = -96.0
+    noise_db: float = 0.0
+
+
 class Memory(BaseModel):
     """What a session remembers of its decided audio. It is in the log, so that a replay decodes with the same."""
 
@@ -58,6 +71,7 @@ class Progress(BaseModel):
     # End of the last word of the finals; None if its UtteranceEnd was sent, or if there was no word.
     last_word_end_ms: int | None = None
     memory: Memory = Memory()
+    level: Level = Level()  # at `base`
     final: Final | None = None  # the final that this record decides, if it decides one
     end: SessionEnd | None = None  # set when the session is over
 

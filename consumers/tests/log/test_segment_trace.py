@@ -122,7 +122,7 @@ class Process:
             for offset, chunk in enumerate(chunks):
                 task.append_record(chunk, record_of(chunk, offset, arrived_ms or int(time.time() * 1000)))
                 await self.world.vad.run()
-                while not running.done() and (task.is_busy or not all(each.done() for each in spawned)):
+                while not running.done() and (task.is_busy or not all(each.done() for each in spawned)):  # noqa: ASYNC110
                     await asyncio.sleep(0)
             running.cancel()
 

@@ -74,9 +74,9 @@ async def test_frames_behind_a_new_beginning_are_not_used(
     session = session_with(chunk, AHEAD)
     pushed, push = [], session.push_vad
 
-    def reset_after_three(frame: Samples, probability: float, state: VoiceState) -> None:
+    def reset_after_three(probability: float, state: VoiceState) -> None:
         pushed.append(state.recurrent[0, 0])
-        push(frame, probability, state)
+        push(probability, state)
         if len(pushed) == 3:
             session.voice = fresh_state()
 

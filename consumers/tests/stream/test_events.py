@@ -6,6 +6,7 @@ import pytest
 from whisperline_contracts import (
     AudioChunk,
     AudioKind,
+    Level,
     Memory,
     Progress,
     Resumed,
@@ -19,10 +20,11 @@ from whisperline_transcriber.stream import events
 from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript, TranscriptWord
 from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed
-from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection, Session
+from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection, MoveReplayStart, Session
 
 SEGMENT = SegmentClosed(start=16_000, end=48_000, speech_end=40_000, reason=SegmentEnd.SILENCE, replay_start=48_000)
 WINDOW = Window(16_000, 16_000, 48_000)
+LEVEL = Level(offset=3, speech_db=-20, noise_db=-70)
 SAID = Memory(said=(Said(text="so it goes", start=16_000, end=48_000),))
 IDS = events.EventIds(session_id="s", connection_id="c", client_id="u", time_ms=7)
 
@@ -114,8 +116,8 @@ def test_a_final_moves_the_replay_start_and_the_index(progress: Callable[..., Pr
 def test_silence_moves_the_replay_start_alone(progress: Callable[..., Progress]) -> None:
     """Silence moves the replay start and keeps what was said."""
     before = decide(progress(), transcript(word(0, 500, 1)))
-    after = events.silence_progress(before, 160_000, None, "me")
-    changed = {"base": 160_000, "last_word_end_ms": None, "final": None, "revision": 3}
+    after = events.silence_progress(before, MoveReplayStart(160_000, LEVEL), None, "me")
+    changed = {"base": 160_000, "last_word_end_ms": None, "final": None, "revision": 3, "level": LEVEL}
     assert after == before.model_copy(update=changed)
 
 

@@ -30,7 +30,7 @@ def _frames(seconds: float) -> int:
     return round(seconds * FRAMES_PER_S)
 
 
-@pytest.mark.parametrize("answer_ms", [320, 500, 1_500])
+@pytest.mark.parametrize("answer_ms", [400, 500, 1_500])
 def test_speech_between_silences_is_one_segment(answer_ms: int) -> None:
     """A segment begins a pre-roll before the onset, and ends a post-roll after the speech, whatever the answer."""
     segmenter, closed = _run([0.0] * _frames(2) + [0.9] * _frames(1) + [0.0] * _frames(2), answer_ms=answer_ms)
@@ -56,10 +56,10 @@ def test_a_click_is_not_speech() -> None:
 
 def test_a_short_pause_does_not_close() -> None:
     """Silence shorter than the answer stays within the segment, and the next pause is another question."""
-    segmenter, result = _run([0.9] * 30 + [0.0] * _frames(0.4) + [0.9] * 30)
+    segmenter, result = _run([0.9] * 30 + [0.0] * _frames(0.35) + [0.9] * 30)
     assert result is None
     assert segmenter.is_speaking
-    for _ in range(_frames(0.4)):
+    for _ in range(_frames(0.45)):
         segmenter.push(0.0, 0)
     assert segmenter.awaits_answer
 

@@ -87,6 +87,11 @@ def steps_of(
     return offline.steps
 
 
+def tone(samples: int) -> Samples:
+    """Return so many loud samples without an offset."""
+    return np.tile(np.array([4_000, -4_000], np.int16), samples // 2)
+
+
 def bursts(seed: int, seconds: float, rate: int = 16_000) -> Samples:
     """Return loud and quiet stretches of random lengths."""
     random = np.random.default_rng(seed)
@@ -217,7 +222,7 @@ def test_a_replay_keeps_nothing_that_is_done(progress: Callable[..., Progress]) 
         assert needed == (at + 16_000 == replay_start)
         assert session.buffered_samples == 0
     session.append_record(_chunk(position=replay_start, data=second), replay_start)
-    assert session.next_frame() is not None
+    assert session.next_frames(1)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -238,7 +243,7 @@ def test_a_backlog_needs_no_new_audio(seed: int) -> None:
 def test_undecided_audio_is_a_backlog() -> None:
     """A closed segment counts until it is decided."""
     session = Session.started(_chunk(AudioKind.START), Segmentation(closing_ms=500))
-    samples = np.concatenate([np.full(32_000, 4_000, np.int16), np.zeros(16_000, np.int16)])
+    samples = np.concatenate([tone(32_000), np.zeros(16_000, np.int16)])
     session.append_record(_chunk(data=samples.tobytes()), 1)
     hear_frames(session)
     assert session.steps.undecided_segments == 1
@@ -249,7 +254,7 @@ def test_frames_wait_for_the_answer_to_a_pause() -> None:
     """A pause is taken up to the shortest closing; further frames need the text of the speech before it."""
     offline = opened()
     session = offline.session
-    samples = np.concatenate([np.full(32_000, 4_000, np.int16), np.zeros(64_000, np.int16)])
+    samples = np.concatenate([tone(32_000), np.zeros(64_000, np.int16)])
     session.append_record(_chunk(data=samples.tobytes()), 1)
     heard = hear_frames(session)
     assert session.awaits_answer
@@ -266,15 +271,15 @@ def test_frames_wait_for_the_answer_to_a_pause() -> None:
 def test_speech_that_goes_on_makes_a_speculation_worthless() -> None:
     """What is heard of a pause that is over neither closes the segment nor answers the next pause."""
     session = opened().session
-    tone, quiet = np.full(16_000, 4_000, np.int16), np.zeros(4_000, np.int16)
-    session.append_record(_chunk(data=np.concatenate([tone, quiet]).tobytes()), 1)
+    loud, quiet = tone(16_000), np.zeros(4_000, np.int16)
+    session.append_record(_chunk(data=np.concatenate([loud, quiet]).tobytes()), 1)
     hear_frames(session)
     first = session.take_due_speculation(eagerly=True)
     assert first is not None
-    session.append_record(_chunk(position=20_000, data=np.concatenate([tone, quiet, quiet]).tobytes()), 2)
+    session.append_record(_chunk(position=20_000, data=np.concatenate([loud, quiet, quiet, quiet]).tobytes()), 2)
     hear_frames(session)
     assert session.awaits_answer
-    session.hear(first, say(tone, first))
+    session.hear(first, say(loud, first))
     assert session.awaits_answer
     second = session.take_due_speculation(eagerly=False)
     assert second is not None
@@ -290,7 +295,7 @@ def test_a_segment_without_words_is_silence() -> None:
     start = _chunk(AudioKind.START, options=StreamOptions(utterance_end_ms=1_000))
     offline = Offline(Session.started(start, Segmentation()), voice)
     offline.session.append_record(start, 0)
-    samples = np.concatenate([np.full(32_000, 4_000, np.int16), np.zeros(64_000, np.int16)])
+    samples = np.concatenate([tone(32_000), np.zeros(64_000, np.int16)])
     offline.session.append_record(_chunk(data=samples.tobytes()), 1)
     offline.run(say_nothing)
     assert [type(step) for step in offline.steps] == [AttachConnection, Transcribe]
@@ -311,7 +316,7 @@ def test_finalize_without_speech_is_answered() -> None:
 def test_a_finalize_in_a_pause_closes_what_was_decoded() -> None:
     """The segment has the samples of the pause's window, and the next one begins at the FINALIZE."""
     session = opened().session
-    samples = np.concatenate([np.full(16_000, 4_000, np.int16), np.zeros(4_000, np.int16)])
+    samples = np.concatenate([tone(16_000), np.zeros(4_000, np.int16)])
     session.append_record(_chunk(data=samples.tobytes()), 1)
     hear_frames(session)
     window = session.take_due_speculation(eagerly=True)
@@ -330,8 +335,8 @@ def test_a_flood_of_finalize_is_one() -> None:
         session.append_record(_chunk(data=bytes(2), position=offset // 10), 1_000 + offset)
         session.append_record(_chunk(AudioKind.FINALIZE), offset)
         if offset % 7 == 0:
-            session.next_frame()
-    session.next_frame()
+            session.next_frames(1)
+    session.next_frames(1)
     assert [type(step) for step in session.steps] == [AttachConnection, AnswerFinalize]
 
 
@@ -412,7 +417,7 @@ def test_an_utterance_ends_once_after_its_last_word(endpointing_ms: int | None) 
         Session.started(start, Segmentation(closing_ms=endpointing_ms)), voice, eagerly=endpointing_ms is not None
     )
     offline.session.append_record(start, 0)
-    samples = np.concatenate([np.full(24_000, 4_000, np.int16), np.zeros(8 * 16_000, np.int16)])
+    samples = np.concatenate([tone(24_000), np.zeros(8 * 16_000, np.int16)])
     came_at: list[int] = []
     for at in range(0, len(samples), 512):
         offline.session.append_record(_audio(samples, at, 512), 1 + at)
@@ -426,9 +431,9 @@ def test_an_utterance_ends_once_after_its_last_word(endpointing_ms: int | None) 
 def hear_frames(session: Session) -> int:
     """Push every frame that can be taken without an answer; return the end of the last one that was."""
     heard = 0
-    while (frame := session.next_frame()) is not None:
-        ((probability, state),) = voice([frame], [session.voice])
-        session.push_vad(frame.copy(), probability, state)
+    while frames := session.next_frames(1):
+        ((probability, state),) = voice(frames, [session.voice])
+        session.push_vad(probability, state)
         heard += FRAME_SAMPLES
     return heard
 

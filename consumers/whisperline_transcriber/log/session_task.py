@@ -41,7 +41,6 @@ from whisperline_transcriber.stream.audio import milliseconds
 from whisperline_transcriber.stream.batcher import VadBatcher
 from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
-from whisperline_transcriber.stream.segmentation import SegmentClosed
 from whisperline_transcriber.stream.session import (
     AnswerFinalize,
     AttachConnection,
@@ -203,11 +202,11 @@ class SessionTask:
             raise RuntimeError("the first step of a session is to attach its connection")
         reply_partition, ids = progress_before.reply_partition, events.ids_of(progress_before, _now_ms())
         match step:
-            case Transcribe(segment):
-                await self._transcribe(progress_before, segment)
-            case MoveReplayStart(replay_start):
+            case Transcribe():
+                await self._transcribe(progress_before, step)
+            case MoveReplayStart():
                 told_ms = self.session.last_word_end_ms
-                await self._decide(events.silence_progress(progress_before, replay_start, told_ms, owner))
+                await self._decide(events.silence_progress(progress_before, step, told_ms, owner))
             case AnswerFinalize(position_ms):
                 await publisher.send(Finalized(**ids, position_ms=position_ms), reply_partition)
             case SendUtteranceEnd(last_word_end_ms):
@@ -226,9 +225,9 @@ class SessionTask:
                     late = self._late_resumes.popleft()
                     await publisher.send(events.already_over(late, ended, _now_ms()), late.reply_partition)
 
-    async def _transcribe(self, progress: Progress, segment: SegmentClosed) -> None:
+    async def _transcribe(self, progress: Progress, step: Transcribe) -> None:
         began_s = time.monotonic()
-        session, services = self.session, self._services
+        session, services, segment = self.session, self._services, step.segment
         start, end = session.source_position(segment.start), session.source_position(segment.replay_start)
         speech_end = self._origins.at(session.source_position(segment.speech_end))
         trace = self._trace_of(segment.start, progress.next_segment_index)
@@ -237,11 +236,11 @@ class SessionTask:
             window = session.window(segment.start, segment.end)
             transcript = await self._speculated(window)
             if transcript is None:
-                samples = session.read(window.start, window.end)
+                samples = session.read(window)
                 transcript = await services.admission.decode_final(
                     samples, request_of(session, window), session.options.priority
                 )
-            decoded = events.Decoded(segment, window, transcript)
+            decoded = events.Decoded(segment, window, transcript, step.level)
             proposed = events.segment_progress(progress, decoded, session, services.owner, _now_ms())
             final = proposed.final
             if final is not None:
@@ -289,7 +288,7 @@ class SessionTask:
         trace = self._trace_of_open(window)
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
-                samples = session.read(window.start, window.end)
+                samples = session.read(window)
                 request = request_of(session, window)
                 if must_answer:
                     transcript = await admission.decode_final(samples, request, session.options.priority)
@@ -323,7 +322,7 @@ class SessionTask:
         session, admission, trace = self.session, self._services.admission, self._trace_of_open(window)
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
-                samples = session.read(window.start, window.end)
+                samples = session.read(window)
                 transcript = await admission.decode_partial(samples, request_of(session, window))
                 if transcript is not None:
                     await self._hear(window, transcript, trace)

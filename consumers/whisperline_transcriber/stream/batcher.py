@@ -106,12 +106,12 @@ class VadBatcher:
     def _push(self, row: _Row, answers: Sequence[Answer]) -> None:
         """Give a session the answers to its frames, up to the first that changes what the next frame is."""
         session, state = row.session, row.state
-        for frame, (probability, next_state) in zip(row.frames, answers, strict=True):
+        for probability, next_state in answers:
             waiting = self._waiting.get(session.id)
             if waiting is None or waiting[0] is not session:  # removed, or its id has been restored from the log
                 return
             if session.voice is not state or not session.next_frames(1):  # it begins anew elsewhere, or has to wait
                 return
-            session.push_vad(frame, probability, next_state)
+            session.push_vad(probability, next_state)
             row.on_frame()
             state = next_state

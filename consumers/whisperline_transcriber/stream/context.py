@@ -9,12 +9,12 @@ from whisperline_contracts import Memory, Said
 
 from whisperline_transcriber.stream.audio import SAMPLE_RATE
 
-PROMPT_GAP = 8 * SAMPLE_RATE  # text is a prompt for speech that begins at most this long after it
+PROMPT_GAP = 5 * SAMPLE_RATE // 2  # text is a prompt for speech that begins at most this long after it
 PROMPT_CHARACTERS = 200  # the last of them are the prompt
 PREFIX_GAP = 2 * SAMPLE_RATE  # audio belongs to the window of a segment that begins at most this long after it
 PREFIX_LENGTH = 0 * SAMPLE_RATE  # the most audio before a segment that its window holds
 WINDOW_LENGTH = 28 * SAMPLE_RATE  # Whisper's 30 s less a margin
-MAX_SAID = 32  # finals that are remembered
+MIN_SAID, MAX_SAID = 3, 32  # finals that are remembered
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def remember(memory: Memory, text: str, start: int, end: int) -> Memory:
     """Return the memory after the final of the segment [start, end)."""
     said = (*memory.said, Said(text=text, start=start, end=end))
     characters, first = 0, len(said)
-    while first > 0 and len(said) - first < MAX_SAID and characters < PROMPT_CHARACTERS:
+    while (
+        first > 0 and len(said) - first < MAX_SAID and (characters < PROMPT_CHARACTERS or len(said) - first < MIN_SAID)
+    ):
         first -= 1
         characters += len(said[first].text) + 1
     needed = _prefix_of(memory.model_copy(update={"said": said}), end, end)

@@ -8,6 +8,7 @@ from whisperline_contracts import (
     AudioChunk,
     AudioKind,
     Final,
+    Level,
     Memory,
     Progress,
     Resumed,
@@ -20,7 +21,7 @@ from whisperline_transcriber.stream.context import Window, remember
 from whisperline_transcriber.stream.hypothesis import Transcript
 from whisperline_transcriber.stream.language import gather
 from whisperline_transcriber.stream.segmentation import SegmentClosed
-from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection, Session
+from whisperline_transcriber.stream.session import IDLE_CLIENT, NO_LEVEL, AttachConnection, MoveReplayStart, Session
 from whisperline_transcriber.stream.words import session_words
 
 
@@ -100,6 +101,7 @@ def attach_progress(before: Progress | None, step: AttachConnection, session: Se
         next_segment_index=before.next_segment_index if before else 0,
         last_word_end_ms=before.last_word_end_ms if before else None,
         memory=before.memory if before else Memory(),
+        level=before.level if before else Level(),
     )
 
 
@@ -110,6 +112,7 @@ class Decoded:
     segment: SegmentClosed
     window: Window
     transcript: Transcript
+    level: Level = NO_LEVEL  # at the segment's replay start
 
 
 def segment_progress(before: Progress, decoded: Decoded, session: Session, owner: str, time_ms: int) -> Progress:
@@ -119,7 +122,8 @@ def segment_progress(before: Progress, decoded: Decoded, session: Session, owner
     """
     segment = decoded.segment
     if not decoded.transcript.text.strip():
-        return silence_progress(before, segment.replay_start, session.last_word_end_ms, owner)
+        silence = MoveReplayStart(segment.replay_start, decoded.level)
+        return silence_progress(before, silence, session.last_word_end_ms, owner)
     memory = remember(before.memory, decoded.transcript.text.strip(), segment.start, segment.end)
     languages = gather(before.memory.languages, decoded.transcript, segment.end - segment.start)
     final = _final(before, decoded, session.source_position(segment.replay_start), time_ms)
@@ -130,6 +134,7 @@ def segment_progress(before: Progress, decoded: Decoded, session: Session, owner
         next_segment_index=before.next_segment_index + 1,
         last_word_end_ms=session.told_until(final.words[-1].end_ms if final.words else final.end_ms),
         memory=memory.model_copy(update={"languages": languages}),
+        level=decoded.level,
         final=final,
     )
 
@@ -158,15 +163,16 @@ def _final(progress: Progress, decoded: Decoded, position: int, time_ms: int) ->
     )
 
 
-def silence_progress(before: Progress, replay_start: int, last_word_end_ms: int | None, owner: str) -> Progress:
+def silence_progress(before: Progress, step: MoveReplayStart, last_word_end_ms: int | None, owner: str) -> Progress:
     """Return the progress that decides that there are no words before the next replay start."""
     return _next_progress(
         before,
         owner,
-        replay_start=replay_start,
+        replay_start=step.replay_start,
         next_segment_index=before.next_segment_index,
         last_word_end_ms=last_word_end_ms,
         memory=before.memory,
+        level=step.level,
     )
 
 
@@ -179,6 +185,7 @@ def end_progress(before: Progress, end: SessionEnd, owner: str) -> Progress:
         next_segment_index=before.next_segment_index,
         last_word_end_ms=before.last_word_end_ms,
         memory=before.memory,
+        level=before.level,
         end=end,
     )
 
@@ -191,6 +198,7 @@ def _next_progress(
     next_segment_index: int,
     last_word_end_ms: int | None,
     memory: Memory,
+    level: Level,
     final: Final | None = None,
     end: SessionEnd | None = None,
 ) -> Progress:
@@ -209,6 +217,7 @@ def _next_progress(
         next_segment_index=next_segment_index,
         last_word_end_ms=last_word_end_ms,
         memory=memory,
+        level=level,
         final=final,
         end=end,
     )

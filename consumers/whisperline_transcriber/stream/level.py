@@ -1,15 +1,15 @@
 """Remove the offset of a recording and raise its level, so that a quiet microphone is heard as well as a loud one.
 
-Both are functions of the samples alone. Voice activity needs them frame by frame, from what came before: a `Level`
-follows the offset, the speech and the noise. Whisper gets a whole window, which `normalize_window` brings to one level.
-Integer arithmetic and whole decibels keep the results equal on every processor.
+Both are functions of the samples alone. Voice activity needs them frame by frame, from what came before: a `Level` has
+the offset and the levels of the speech and the noise so far. Whisper gets a whole window, which `normalize_window`
+brings to one level. Integer arithmetic and whole decibels keep the results equal on every processor.
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from whisperline_contracts import Level
 
 from whisperline_transcriber.stream.audio import Samples
 from whisperline_transcriber.stream.vad import FRAME_SAMPLES
@@ -24,39 +24,27 @@ OFFSET_SHIFT = 4  # the offset moves towards the mean of a frame by 2 ** -4 of t
 OFFSET_BITS = 8  # fractional bits of the offset
 
 
-@dataclass(frozen=True)
-class Level:
-    """The offset of a recording and the levels of its speech and its noise, as far as it has been heard.
+def gain_db(level: Level) -> int:
+    """Return the amplification for voice activity at a level; never negative."""
+    wanted_db = min(TARGET_DB - level.speech_db, NOISE_TARGET_DB - level.noise_db)
+    return max(0, min(MAX_GAIN_DB, round(wanted_db)))
 
-    `offset` is in units of 2 ** -OFFSET_BITS of a sample; None before the first frame. Levels are in dB of full scale.
+
+def follow(level: Level, frame: Samples) -> tuple[Samples, Level]:
+    """Return the next 512 samples, normalised for voice activity, and the level after them.
+
+    The frame itself counts, so that speech that begins loudly is not clipped.
     """
-
-    offset: int | None = None
-    speech_db: float = SILENCE_DB
-    noise_db: float = 0.0
-
-    @property
-    def gain_db(self) -> int:
-        """The amplification for the next frame; never negative."""
-        wanted_db = min(TARGET_DB - self.speech_db, NOISE_TARGET_DB - self.noise_db)
-        return max(0, min(MAX_GAIN_DB, round(wanted_db)))
-
-    def follow(self, frame: Samples) -> tuple[Samples, "Level"]:
-        """Return the next 512 samples, normalised for voice activity, and the level after them.
-
-        The frame itself counts, so that speech that begins loudly is not clipped.
-        """
-        mean = (int(frame.sum(dtype=np.int64)) << OFFSET_BITS) // len(frame)
-        offset = mean if self.offset is None else self.offset + ((mean - self.offset) >> OFFSET_SHIFT)
-        centred = frame.astype(np.int32) - (offset >> OFFSET_BITS)
-        loudness_db = level_db(centred)
-        is_first = self.offset is None
-        after = Level(
-            offset,
-            max(loudness_db, self.speech_db - DECAY_DB),
-            loudness_db if is_first else min(loudness_db, self.noise_db + RISE_DB),
-        )
-        return _amplify(centred, after.gain_db), after
+    mean = (int(frame.sum(dtype=np.int64)) << OFFSET_BITS) // len(frame)
+    offset = mean if level.offset is None else level.offset + ((mean - level.offset) >> OFFSET_SHIFT)
+    centred = frame.astype(np.int32) - (offset >> OFFSET_BITS)
+    loudness_db = level_db(centred)
+    after = Level(
+        offset=offset,
+        speech_db=max(loudness_db, level.speech_db - DECAY_DB),
+        noise_db=loudness_db if level.offset is None else min(loudness_db, level.noise_db + RISE_DB),
+    )
+    return _amplify(centred, gain_db(after)), after
 
 
 def normalize_window(samples: Samples) -> Samples:

@@ -52,7 +52,7 @@ class Offline:
         try:
             window = next(windows)
             while True:
-                window = windows.send(decode(self.session.read(window.start, window.end), window))
+                window = windows.send(decode(self.session.read(window), window))
         except StopIteration:
             return
 
@@ -65,7 +65,7 @@ class Offline:
                     window = session.window(step.segment.start, step.segment.end)
                     if self._last is None or self._last[0] != window:
                         self._last = window, (yield window)
-                    self._take(step, events.Decoded(step.segment, *self._last))
+                    self._take(step, events.Decoded(step.segment, *self._last, step.level))
                 else:
                     self._take(step)
                 session.steps.finish_first()
@@ -75,10 +75,10 @@ class Offline:
                 self._last = due, (yield due)
                 session.hear(*self._last)
                 continue
-            frame = session.next_frame()
-            if frame is not None:
-                ((probability, state),) = self._voice([frame.copy()], [session.voice])
-                session.push_vad(frame, probability, state)
+            frames = session.next_frames(1)
+            if frames:
+                ((probability, state),) = self._voice(frames, [session.voice])
+                session.push_vad(probability, state)
             elif not session.steps:
                 return
 
@@ -91,7 +91,7 @@ class Offline:
         elif decoded is not None:
             decided = events.segment_progress(progress, decoded, session, "offline", 0)
         elif isinstance(step, MoveReplayStart):
-            decided = events.silence_progress(progress, step.replay_start, session.last_word_end_ms, "offline")
+            decided = events.silence_progress(progress, step, session.last_word_end_ms, "offline")
         elif isinstance(step, EndSession):
             ids = events.ids_of(progress, 0)
             count, length_ms = progress.next_segment_index, session.duration_ms

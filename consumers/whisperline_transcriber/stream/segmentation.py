@@ -31,9 +31,10 @@ class Segmentation:
     murmur: float = 0.1  # probability from which a frame before the onset may be its soft beginning
     pre_roll_ms: int = 300  # audio before the onset and its soft beginning that belongs to the segment
     longest_pre_roll_ms: int = 1_500  # the soft beginning and the pre-roll together are at most this long
-    post_roll_ms: int = 160  # audio after the end of speech that belongs to the segment
+    post_roll_ms: int = 32  # audio after the end of speech that belongs to the segment
     closing_ms: int | None = None  # silence that closes a segment; None: as long as the answer says
-    shortest_closing_ms: int = 320  # the least that an answer may say
+    shortest_closing_ms: int = 400  # the least that an answer may say
+    longest_closing_ms: int = 1_500  # the most
     max_length_ms: int = 28_000  # longest segment: Whisper's 30 s less a margin
     quietest_ms: int = 12_000  # a segment that reaches the limit is cut at the quietest point of its last 12 s
     quiet_ms: int = 10_000  # after this long without speech, the replay start moves on

@@ -1,6 +1,6 @@
 """One session: records come in, steps come out. Synchronous, without I/O.
 
-`append_record` takes the session's records in the order of the log. `next_frame` returns frames for the
+`append_record` takes the session's records in the order of the log. `next_frames` returns frames for the
 voice-activity model and `push_vad` takes its answers. Work that must happen durably and in order is queued in
 `steps`. The open segment is decoded before it closes, in two ways: `take_due_speculation` returns what its final would
 be decoded from if the pause that lasts closed it, `take_due_partial` its audio so far. `hear` takes the transcripts.
@@ -12,20 +12,23 @@ everything is decided.
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, Self
 
 import numpy as np
-from whisperline_contracts import AudioChunk, AudioKind, Memory, Progress, SegmentEnd, StreamOptions
+from whisperline_contracts import AudioChunk, AudioKind, Level, Memory, Progress, SegmentEnd, StreamOptions
 
 from whisperline_transcriber.stream.audio import AudioBuffer, Resampler, Samples, milliseconds, to_mono
 from whisperline_transcriber.stream.context import Window, needed_from, window_of
 from whisperline_transcriber.stream.hypothesis import Hypothesis, Transcript
 from whisperline_transcriber.stream.language import language_of
+from whisperline_transcriber.stream.level import follow, normalize_window
 from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed, Segmenter, SilenceElapsed
-from whisperline_transcriber.stream.turns import closing_ms
+from whisperline_transcriber.stream.turns import TurnRule, closing_ms
 from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceState, fresh_state
 from whisperline_transcriber.stream.words import session_words
 
+NO_LEVEL = Level()  # nothing was heard yet
 IDLE_CLIENT = "transcriber"  # the client id of an END that the transcriber wrote itself
 
 
@@ -43,6 +46,7 @@ class Transcribe:
     """A segment has closed: decode it and decide its final."""
 
     segment: SegmentClosed
+    level: Level = NO_LEVEL  # at the segment's replay start
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class MoveReplayStart:
     """There is no speech before `replay_start`."""
 
     replay_start: int
+    level: Level = NO_LEVEL  # there
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,7 @@ class Session:
         attached_at: int = -1,
         last_word_end_ms: int | None = None,
         memory: Memory | None = None,
+        level: Level | None = None,
     ) -> None:
         self.id = session_id
         self.connection_id = connection_id  # the connection attached last: only it can end the session
@@ -157,6 +163,7 @@ class Session:
         self.next_position: int | None = None if replay_start else 0
         self.has_read_end = False  # records after the END are ignored
         self._segmentation = segmentation
+        self._turn_rule = TurnRule(longest_ms=segmentation.longest_closing_ms)
         self._resampler = Resampler(sample_rate)
         self._buffer: AudioBuffer | None = None if replay_start else AudioBuffer(sample_rate, 0)
         self._controls: deque[_Control] = deque()
@@ -168,6 +175,10 @@ class Session:
         self._speculation: Window | None = None  # the last that `take_due_speculation` returned
         self._heard_end = 0  # end of the last window that was taken for a partial or a speculation
         self._hypothesis = Hypothesis()
+        self._segmenter = Segmenter(replay_start, segmentation)
+        self._cursor = replay_start  # the first sample that voice activity has not heard
+        self._levels = [level or NO_LEVEL]  # at the replay start, and after each frame since
+        self._ahead: deque[tuple[Samples, Level]] = deque()  # frames from the cursor on, and the level after each
         self._restart(replay_start)
 
     @classmethod
@@ -188,6 +199,7 @@ class Session:
             attached_at=progress.attached_at,
             last_word_end_ms=progress.last_word_end_ms,
             memory=progress.memory,
+            level=progress.level,
         )
 
     def append_record(self, chunk: AudioChunk, offset: int) -> bool:
@@ -215,14 +227,15 @@ class Session:
         self.is_over = self.has_read_end = True
         self.steps.replace_waiting(EndSession(offset, "refused", message))
 
-    def next_frame(self) -> Samples | None:
-        """Return the next 512 samples for the voice-activity model.
+    def next_frames(self, most: int) -> list[Samples]:
+        """Return up to `most` frames of 512 samples for the voice-activity model, at its level.
 
-        First applies each FINALIZE or END that lies within this frame. Returns None if fewer samples have arrived, or
-        if a speculation must be heard first.
+        First applies each FINALIZE or END that lies within the first frame; none lies within the others. Returns none
+        if fewer samples have arrived, or if a speculation must be heard first. After `push_vad`, the frames that
+        follow are still the next ones if `voice` is the state that was pushed.
         """
         if self._segmenter.awaits_answer:
-            return None
+            return []
         while self._controls and self._controls[0].at < self._cursor + FRAME_SAMPLES:
             control = self._controls.popleft()
             is_end = control.kind is AudioKind.END
@@ -234,33 +247,27 @@ class Session:
             if is_end:
                 self.is_over = True
                 self.steps.append(EndSession(control.offset, "idle" if control.is_idle else "closed"))
-
-        if self._buffer is None or self.is_over or self._buffer.end < self._cursor + FRAME_SAMPLES:
-            return None
-        return self._buffer.read(self._cursor, self._cursor + FRAME_SAMPLES)
-
-    def next_frames(self, most: int) -> list[Samples]:
-        """Return up to `most` frames, the first as `next_frame` does; no FINALIZE or END lies within the others.
-
-        After `push_vad`, those that follow are still the next ones if `voice` is the state that was pushed.
-        """
-        first = self.next_frame()
-        if first is None or self._buffer is None:
+        if self._buffer is None or self.is_over:
             return []
         end = min(self._buffer.end, self._controls[0].at) if self._controls else self._buffer.end
-        starts = range(self._cursor + FRAME_SAMPLES, end - FRAME_SAMPLES + 1, FRAME_SAMPLES)
-        return [first, *(self._buffer.read(start, start + FRAME_SAMPLES) for start in starts[: most - 1])]
+        count = min(most, max(0, end - self._cursor) // FRAME_SAMPLES)
+        while len(self._ahead) < count:
+            start = self._cursor + len(self._ahead) * FRAME_SAMPLES
+            heard, level = follow(self._levels[-1] if not self._ahead else self._ahead[-1][1], self._read(start))
+            self._ahead.append((heard, level))
+        return [frame for frame, _ in islice(self._ahead, count)]
 
-    def push_vad(self, frame: Samples, probability: float, state: VoiceState) -> None:
-        """Take the voice-activity model's answer for the last frame that `next_frame` returned."""
+    def push_vad(self, probability: float, state: VoiceState) -> None:
+        """Take the voice-activity model's answer for the first frame that `next_frames` returned."""
+        values = self._read(self._cursor).astype(np.float64)
+        self._levels.append(self._ahead.popleft()[1])
         self.voice = state
         self._cursor += FRAME_SAMPLES
-        values = frame.astype(np.float64)
         match self._segmenter.push(probability, float(values @ values) / FRAME_SAMPLES):
             case SegmentClosed() as segment:
                 self._close_segment(segment)
             case SilenceElapsed(replay_start):
-                self.steps.append(MoveReplayStart(replay_start))
+                self.steps.append(MoveReplayStart(replay_start, self._level_at(replay_start)))
                 self._restart(replay_start)
         self._end_utterance()
 
@@ -315,7 +322,7 @@ class Session:
             words = session_words(heard.words, audio_start_ms=0, start_ms=start_ms, end_ms=end_ms)
             if words and words[-1].end_ms > self._utterance_end_ms:
                 self.last_word_end_ms = words[-1].end_ms
-            segment = segmenter.answer(closing_ms(transcript))
+            segment = segmenter.answer(closing_ms(transcript, window.segment_start, self.memory.said, self._turn_rule))
             if segment is not None:
                 self._close_segment(segment)
                 return None
@@ -348,11 +355,11 @@ class Session:
         """True if no frame can be taken before a speculation is heard."""
         return self._segmenter.awaits_answer
 
-    def read(self, start: int, end: int) -> Samples:
-        """Return a copy of the samples [start, end) at 16 kHz. Raises `IndexError` if they are not in memory."""
+    def read(self, window: Window) -> Samples:
+        """Return the samples of a window at 16 kHz, at one level. Raises `IndexError` if they are not in memory."""
         if self._buffer is None:
             raise IndexError("the session has no audio yet")
-        return self._buffer.read(start, end).copy()
+        return normalize_window(self._buffer.read(window.start, window.end))
 
     @property
     def buffered_samples(self) -> int:
@@ -423,8 +430,18 @@ class Session:
         self._controls.append(_Control(self._buffer.end, offset, chunk.kind, chunk.client_id == IDLE_CLIENT))
         return True
 
+    def _read(self, start: int) -> Samples:
+        """Return a view of the frame that begins at `start`."""
+        if self._buffer is None:
+            raise IndexError("the session has no audio yet")
+        return self._buffer.read(start, start + FRAME_SAMPLES)
+
+    def _level_at(self, sample: int) -> Level:
+        """Return the level before a sample that voice activity has passed since the replay start."""
+        return self._levels[min(len(self._levels) - 1, (sample - self._segmenter.replay_start) // FRAME_SAMPLES)]
+
     def _close_segment(self, segment: SegmentClosed) -> None:
-        self.steps.append(Transcribe(segment))
+        self.steps.append(Transcribe(segment, self._level_at(segment.replay_start)))
         self._restart(segment.replay_start)
 
     def _end_utterance(self) -> None:
@@ -438,6 +455,8 @@ class Session:
             self._utterance_end_ms, self.last_word_end_ms = last_ms, None
 
     def _restart(self, replay_start: int) -> None:
+        self._levels = [self._level_at(replay_start)]
+        self._ahead.clear()
         self._segmenter = Segmenter(replay_start, self._segmentation)
         self.voice = fresh_state()
         self._cursor = replay_start
