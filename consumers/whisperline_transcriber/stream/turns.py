@@ -34,7 +34,7 @@ class TurnRule:
     """
 
     sure_ms: int = 400
-    doubt_ms: int = 800
+    doubt_ms: int = 1_000
     habit_ms: int = 200
     went_on_ms: int = 1_000  # between the audio of two segments; the silence is longer by post-roll and pre-roll
     longest_ms: int = 1_500  # also behind a text without a mark
