@@ -77,6 +77,7 @@ async def main() -> None:
                         )
                     )
                     for each, got in zip(lines, played, strict=True):
+                        assert got.connection_count == 1, "the times of a stream with several connections are not valid"
                         if after_s is None:
                             note_turns(delays, each, got)
                         else:
