@@ -15,10 +15,11 @@ from ours import CACHE
 from recordings import Recording
 from whisperline_contracts import AudioChunk, AudioKind, Final, StreamOptions
 from whisperline_local.assets import SILERO
+from whisperline_transcriber.decoding.triton import Lane, request_of
 from whisperline_transcriber.settings import Settings
-from whisperline_transcriber.stream import events
 from whisperline_transcriber.stream.hypothesis import Transcript
-from whisperline_transcriber.stream.session import AttachConnection, EndSession, Session, Transcribe
+from whisperline_transcriber.stream.offline import Offline
+from whisperline_transcriber.stream.session import Session
 from whisperline_transcriber.stream.vad import VoiceActivity
 
 CHUNK_S = 1.0  # of audio in a record; any length gives the same finals
@@ -41,36 +42,21 @@ def live_text(
     if change != Change():
         changed = pcm * 10 ** (change.gain_db / 20) + change.offset * 32_768
         pcm = changed.round().clip(-32_768, 32_767).astype(np.int16)
-    settings = _settings()
-    session: Session | None = None
-    progress = None
-    finals: list[Final] = []
-    for offset, chunk in enumerate(_records(recording.id, pcm, rate, options)):
-        if session is None:
-            session = Session.started(chunk, settings.segmentation(options.endpointing_ms))
-        session.append_record(chunk, offset)
-        while True:
-            frame = session.next_frame()
-            if frame is not None:
-                ((probability, state),) = _voice_activity()([frame], [session.voice])
-                session.push_vad(frame, probability, state)
-            while (step := session.steps.first) is not None:
-                match step:
-                    case AttachConnection():
-                        progress = events.attach_progress(progress, step, session, "bench")
-                    case Transcribe(segment):
-                        asked = {"language": options.language, "timestamps": True, "words": True}
-                        answer = yield Ask(session.read(segment.start, segment.end), asked)
-                        assert progress is not None
-                        transcript = Transcript.model_validate(answer)
-                        ids = events.ids_of(progress, 0)
-                        finals.append(events.final(ids, len(finals), segment, transcript, segment.end))
-                    case EndSession():
-                        return finals
-                session.steps.finish_first()
-            if frame is None:
-                break
-    raise AssertionError("a session ends with its END")
+    records = _records(recording.id, pcm, rate, options)
+    session = Session.started(records[0], _settings().segmentation(options.endpointing_ms))
+    offline = Offline(session, _voice_activity())
+    for offset, record in enumerate(records):
+        session.append_record(record, offset)
+        windows = offline.go_on()
+        try:
+            window = next(windows)
+            while True:
+                request = request_of(session, window)
+                answer = yield Ask(session.read(window.start, window.end), request.options(Lane.FINAL))
+                window = windows.send(Transcript.model_validate(answer))
+        except StopIteration:
+            pass
+    return offline.finals
 
 
 def _records(session_id: str, pcm: Pcm, rate: int, options: StreamOptions) -> list[AudioChunk]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import jiwer
 import pytest
+import soundfile
 from playwright.async_api import Page, async_playwright, expect
 from whisperline_local import Stack
 
@@ -48,6 +49,26 @@ RESAMPLE = """async ([rate, frequency]) => {
   const steady = whole.subarray(1600, 14400); // without the filter's onset and end
   const power = steady.reduce((sum, sample) => sum + sample ** 2, 0) / steady.length;
   return { level: 10 * Math.log10(2 * power), same: pieces.every((s, i) => s === whole[i]), samples: whole.length };
+}"""
+
+# Returns what the level says after so many frames of 100 ms whose samples are SAMPLE.
+LEVEL = """async (frames) => {
+  const { Level } = await import("/level.js");
+  const level = new Level();
+  for (let n = 0; n < frames; n++) level.push(Int16Array.from({ length: 1600 }, (_, i) => SAMPLE));
+  return level.problem;
+}"""
+
+# Returns the lines on the page, and the text to copy, after two finals of one turn and one of another.
+TURNS = """async () => {
+  const { Transcript } = await import("/transcript.js");
+  const transcript = new Transcript(document.getElementById("finals"), document.getElementById("partial"));
+  const final = { startS: 0, delayS: 0.5 };
+  transcript.final({ ...final, index: 0, text: "So it", endsTurn: false });
+  transcript.final({ ...final, index: 1, text: "goes.", endsTurn: true });
+  transcript.final({ ...final, index: 2, text: "", endsTurn: true });
+  transcript.final({ ...final, index: 3, text: "And on.", endsTurn: true });
+  return [Array.from(document.querySelectorAll("#finals .text"), (line) => line.textContent), transcript.text];
 }"""
 
 
@@ -124,6 +145,31 @@ async def test_the_microphone(stack: Stack, demo_clip: Path, figure: Callable[[s
         await expect(page.locator("#partial")).to_be_hidden()
 
 
+async def test_a_microphone_that_is_too_quiet(stack: Stack, demo_clip: Path, tmp_path: Path) -> None:
+    """When five seconds bring no sound that could be understood, the page says so, until it is over."""
+    samples, rate = soundfile.read(demo_clip)
+    soundfile.write(tmp_path / "whisper.wav", samples / 10 ** (60 / 20), rate)
+    async with _page(stack.gateway_urls[0], *_microphone(tmp_path / "whisper.wav")) as page:
+        await expect(page.locator("#quiet")).to_be_hidden()
+        await page.get_by_role("button", name="Start microphone").click()
+        await expect(page.locator("#quiet")).to_contain_text("The microphone is very quiet", timeout=LIMIT_MS)
+        await page.get_by_role("button", name="Stop").click()
+        await expect(page.get_by_role("status")).to_contain_text("Done", timeout=LIMIT_MS)
+        await expect(page.locator("#quiet")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("sample", "problem"),
+    [("0", "still"), ("9000", "still"), ("9000 + 30 * (i % 2)", "quiet"), ("300 * (i % 2)", None)],
+)
+async def test_the_level(sample: str, problem: str | None, stack: Stack) -> None:
+    """The level tells no sound from little and enough; an offset is no sound, and 4.9 s are too short to judge."""
+    async with _page(stack.gateway_urls[0]) as page:
+        script = LEVEL.replace("SAMPLE", sample)
+        assert await page.evaluate(script, 49) is None
+        assert await page.evaluate(script, 50) == problem
+
+
 async def test_a_dropped_file(stack: Stack, demo_clip: Path) -> None:
     """A file that is dropped on the page is transcribed, and the session closes by itself."""
     async with _page(stack.gateway_urls[0]) as page:
@@ -160,6 +206,12 @@ async def test_a_refused_microphone(stack: Stack) -> None:
         await page.get_by_role("button", name="Start microphone").click()
         await expect(page.get_by_role("alert")).to_contain_text("The browser blocked the microphone. Allow it")
         await expect(page.get_by_role("button", name="Start microphone")).to_be_enabled()
+
+
+async def test_a_turn_is_a_line(stack: Stack) -> None:
+    """The finals of one turn stand on one line, and are copied as one."""
+    async with _page(stack.gateway_urls[0]) as page:
+        assert await page.evaluate(TURNS) == [["So it goes.", "And on."], "So it goes.\nAnd on."]
 
 
 @pytest.mark.parametrize("rate", [48_000, 44_100, 32_000])

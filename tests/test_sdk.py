@@ -27,7 +27,12 @@ async def test_speech_comes_back_to_deepgrams_sdk(stack: Stack, demo_clip: Path)
     errors: list[Any] = []
     client = AsyncDeepgramClient(api_key="none", environment=here)
     async with client.listen.v1.connect(
-        model="nova-3", encoding="linear16", sample_rate=RATE, interim_results=True, language="en"
+        model="nova-3",
+        encoding="linear16",
+        sample_rate=RATE,
+        interim_results=True,
+        language="en",
+        keyterm=["country", "fail"],
     ) as connection:
         connection.on(EventType.MESSAGE, came.append)
         connection.on(EventType.ERROR, errors.append)
@@ -41,6 +46,8 @@ async def test_speech_comes_back_to_deepgrams_sdk(stack: Stack, demo_clip: Path)
     assert errors == []
     results = [message for message in came if message.type == "Results"]
     said = " ".join(result.channel.alternatives[0].transcript for result in results if result.is_final)
-    assert any(not result.is_final for result in results)
+    partials = [result.channel.alternatives[0] for result in results if not result.is_final]
+    assert any(partial.words and partial.confidence > 0 for partial in partials)
+    assert any(result.is_final and result.speech_final for result in results)
     assert "your country" in said.lower() or "fail again" in said.lower()  # of the two clips that the demo has
     assert came[-1].type == "Metadata"

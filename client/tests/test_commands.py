@@ -2,6 +2,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -53,12 +54,16 @@ def test_groups_of_other_packages() -> None:
     assert CLI.invoke(app, ["broken"]).exit_code != 0
 
 
+def final(index: int, text: str, *, speech_final: bool = True, delay_s: float | None = None) -> events.Final:
+    return events.Final(index, 61_200, 63_000, text, (), 0.9, speech_final, from_finalize=False, delay_s=delay_s)
+
+
 EVENTS: list[events.Event] = [
     events.Started("s", "c", "secret"),
     events.Partial(0, 61_200, 62_000, "ask not what", "ask not"),
     events.Ack(800, "secret"),
     events.Disconnected("the gateway closed with 1012", 0.25),
-    events.Final(0, 61_200, 63_000, "Ask not.", (), 0.9, True, False, delay_s=0.425),
+    final(0, "Ask not.", delay_s=0.425),
     events.Closed("s", 63_000, 1, 2),
 ]
 
@@ -84,8 +89,8 @@ async def test_ctrl_c_ends_the_audio_and_not_the_session(gateway: LoopbackGatewa
 
 
 class _Events:
-    def __init__(self) -> None:
-        self._events = iter(EVENTS)
+    def __init__(self, sent: Sequence[events.Event] = EVENTS) -> None:
+        self._events = iter(sent)
 
     def __aiter__(self) -> "_Events":
         return self
@@ -108,6 +113,19 @@ async def test_what_stays_on_a_terminal() -> None:
     assert "1012" in text
 
 
+async def test_a_turn_is_a_line() -> None:
+    """The finals of a turn are printed together when it ends, or when the stream does, with the delay of the last."""
+    console = Console(record=True, width=80, force_terminal=False)
+    sent = [
+        final(0, "So it", speech_final=False, delay_s=0.25), final(1, "goes.", delay_s=0.5), final(2, ""),
+        final(3, "And on", speech_final=False), final(4, ""), final(5, "and", speech_final=False),
+    ]  # fmt: skip
+    await terminal.show(_Events(sent), console)
+    assert [line.strip() for line in console.export_text().splitlines() if line.strip()] == [
+        "01:01.2  So it goes.  +0.50 s", "01:01.2  And on", "01:01.2  and",
+    ]  # fmt: skip
+
+
 async def test_json() -> None:
     """Each event is a line of JSON, without the tokens that would let others resume the session."""
     lines: list[str] = []
@@ -121,3 +139,9 @@ def test_a_partial_shows_what_is_stable() -> None:
     text = terminal.partial_text(events.Partial(0, 0, 1, "ask not what", "ask not"))
     assert text.plain.endswith("ask not what")
     assert {str(span.style) for span in text.spans} >= {terminal.STABLE, terminal.UNSTABLE}
+
+
+def test_a_partial_follows_its_turn() -> None:
+    """While a turn goes on, a partial stands behind the finals of the turn."""
+    text = terminal.partial_text(events.Partial(1, 63_000, 64_000, "what your", "what"), [final(0, "Ask not")])
+    assert text.plain == "01:01.2  Ask not what your"

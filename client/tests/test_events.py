@@ -48,10 +48,12 @@ def test_a_final() -> None:
 
 
 def test_a_partial() -> None:
-    """An interim result has its stable prefix."""
-    best = {"transcript": "ask not what", "stable_transcript": "ask not", "words": [], "confidence": 0}
+    """An interim result has its stable prefix, words and confidence."""
+    word = {"word": "ask", "punctuated_word": "ask", "start": 3.1, "end": 3.3, "confidence": 0.6}
+    best = {"transcript": "ask not what", "stable_transcript": "ask not", "words": [word], "confidence": 0.7}
     partial = events.decode(json.dumps(results(is_final=False, channel={"alternatives": [best]})))
-    assert partial == events.Partial(2, 3100, 4300, "ask not what", "ask not")
+    words = (events.Word("ask", 3100, 3300, 0.6),)
+    assert partial == events.Partial(2, 3100, 4300, "ask not what", "ask not", words, 0.7)
 
 
 def test_the_answer_to_finalize_without_speech() -> None:

@@ -91,6 +91,15 @@ def test_the_deadline_counts_from_the_last_progress() -> None:
     assert outage.next_delay_s(200.0, 1.0) == 1.0
 
 
+def test_options_with_several_values() -> None:
+    """Key terms and languages are repeated in the URL, and left out where there are none."""
+    several = ListenOptions(keyterms=["Ott & Co", "Whisperline"], languages=["de", "en"]).query()
+    url = listen_url("ws://a", several)
+    assert url.endswith("&detect_language=de&detect_language=en&keyterm=Ott+%26+Co&keyterm=Whisperline")
+    assert "keyterm" not in listen_url("ws://a", ListenOptions().query())
+    assert "language" not in listen_url("ws://a", ListenOptions().query())
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

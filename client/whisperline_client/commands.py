@@ -28,21 +28,24 @@ Urls = Annotated[
     list[str],
     typer.Option("--url", envvar="WHISPERLINE_URL", help="URL of a gateway; repeat it to survive the loss of one."),
 ]
-Language = Annotated[str | None, typer.Option(help="Language spoken, such as en or fr.")]
+Language = Annotated[str | None, typer.Option(help="Language spoken, such as en or fr; multi detects it.")]
+Keyterms = Annotated[list[str], typer.Option("--keyterm", help="A name or phrase to expect; repeat it for several.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write events as JSON, one per line.")]
 
 
 @app.command()
 def stream(
     file: Annotated[Path, typer.Argument(help="An audio file: WAV, FLAC, Ogg, MP3...")],
+    *,
     url: Urls = [DEFAULT_URL],  # noqa: B006 - typer copies it
     language: Language = None,
+    keyterms: Keyterms = [],  # noqa: B006 - typer copies it
     fast: Annotated[bool, typer.Option("--fast", help="As fast as the gateway takes it, behind live speech.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Stream an audio file in real time and show its text."""
     audio = _or_exit(lambda: sources.AudioFile.open(file))
-    options = audio.options(language=language, priority="file" if fast else "live")
+    options = audio.options(language=language, keyterms=keyterms, priority="file" if fast else "live")
     _transcribe(audio.live(speed=None if fast else 1.0), options, url, as_json)
 
 
@@ -50,6 +53,7 @@ def stream(
 def mic(
     url: Urls = [DEFAULT_URL],  # noqa: B006 - typer copies it
     language: Language = None,
+    keyterms: Keyterms = [],  # noqa: B006 - typer copies it
     device: Annotated[str | None, typer.Option(help="Input device: its number or a part of its name.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +61,8 @@ def mic(
     _or_exit(sources.require_sounddevice)
     audio = sources.microphone(int(device) if device and device.isdecimal() else device)
     errors.print("listening; Ctrl-C ends the session", style="dim")
-    _transcribe(audio, ListenOptions(sample_rate=sources.MICROPHONE_SAMPLE_RATE, language=language), url, as_json)
+    options = ListenOptions(sample_rate=sources.MICROPHONE_SAMPLE_RATE, language=language, keyterms=keyterms)
+    _transcribe(audio, options, url, as_json)
 
 
 def _transcribe(audio: AsyncIterable[bytes], options: ListenOptions, urls: list[str], as_json: bool) -> None:

@@ -53,7 +53,7 @@ class SpeechStarted:
 
 @dataclass(frozen=True)
 class Word:
-    """One word of a final."""
+    """One word of a partial or a final. In a partial its times are estimates."""
 
     word: str
     start_ms: int
@@ -70,11 +70,16 @@ class Partial:
     end_ms: int
     text: str
     stable_text: str
+    words: tuple[Word, ...] = ()
+    confidence: float = 0.0
 
 
 @dataclass(frozen=True)
 class Final:
-    """The text of a closed segment. `delay_s` counts from when the client got the audio of its last word."""
+    """The text of a closed segment. With `speech_final` it is the last one of the speaker's turn.
+
+    `delay_s` counts from when the client got the audio of its last word.
+    """
 
     segment_index: int
     start_ms: int
@@ -181,17 +186,26 @@ def _results(message: Json) -> Message:
         return Finalized()
     index = _count(message, "segment_index")
     start_ms, end_ms = _ms(message["start"]), _ms(message["start"] + message["duration"])
+    words = tuple(
+        Word(_text(word, "punctuated_word"), _ms(word["start"]), _ms(word["end"]), float(word["confidence"]))
+        for word in best["words"]
+    )
     if not message["is_final"]:
-        return Partial(index, start_ms, end_ms, _text(best, "transcript"), _text(best, "stable_transcript"))
+        return Partial(
+            segment_index=index,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            text=_text(best, "transcript"),
+            stable_text=_text(best, "stable_transcript"),
+            words=words,
+            confidence=float(best["confidence"]),
+        )
     return Final(
         segment_index=index,
         start_ms=start_ms,
         end_ms=end_ms,
         text=_text(best, "transcript"),
-        words=tuple(
-            Word(_text(word, "punctuated_word"), _ms(word["start"]), _ms(word["end"]), float(word["confidence"]))
-            for word in best["words"]
-        ),
+        words=words,
         confidence=float(best["confidence"]),
         speech_final=_flag(message, "speech_final"),
         from_finalize=_flag(message, "from_finalize"),

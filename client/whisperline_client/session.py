@@ -22,7 +22,7 @@ class SessionState:
         self._times = CaptureTimes(options.sample_rate)
         self._resume_token: str | None = None
 
-    def query(self) -> dict[str, str]:
+    def query(self) -> dict[str, str | list[str]]:
         """Return the query of the next connection, which opens the session or resumes it."""
         query = self.options.query()
         # Without a session id this connection opens the session.

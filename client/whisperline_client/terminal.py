@@ -1,7 +1,10 @@
-"""Show events on a terminal: a partial is grey, its stable beginning brighter, and its final takes its place."""
+"""Show events on a terminal: a partial is grey, its stable beginning brighter, and its final takes its place.
+
+A turn is one line, which moves up for good when the speaker is done.
+"""
 
 import json
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import asdict
 
 from rich.console import Console
@@ -20,6 +23,7 @@ async def show(stream: AsyncIterable[events.Event], console: Console, *, delays:
     """
     closed: events.Closed | None = None
     lost = False
+    turn: list[events.Final] = []  # the finals of a turn that goes on
     with Live(console=console, transient=True, auto_refresh=False) as live:
         async for event in stream:
             was_lost, lost = lost, isinstance(event, events.Disconnected)
@@ -27,12 +31,20 @@ async def show(stream: AsyncIterable[events.Event], console: Console, *, delays:
                 case events.Disconnected() if was_lost:
                     pass  # one outage, one line
                 case events.Partial():
-                    live.update(partial_text(event), refresh=True)
+                    live.update(partial_text(event, turn), refresh=True)
+                case events.Final():
+                    turn += [event] if event.text else []
+                    ended, turn = (turn, []) if event.speech_final else ([], turn)
+                    live.update(turn_text(turn, delays=False) if turn else Text(), refresh=True)
+                    if ended:
+                        console.print(turn_text(ended, delays=delays))
                 case events.Closed():
                     closed = event
-                case _ if (line := line_of(event, delays=delays)) is not None:
+                case _ if (line := line_of(event)) is not None:
                     live.update(Text(), refresh=True)
                     console.print(line)
+    if turn:  # the stream ended before the turn
+        console.print(turn_text(turn, delays=delays))
     return closed
 
 
@@ -46,18 +58,25 @@ async def write_json(stream: AsyncIterable[events.Event], write: Callable[[str],
     return closed
 
 
-def partial_text(partial: events.Partial) -> Text:
-    """Return the line that shows a partial."""
+def partial_text(partial: events.Partial, turn: Sequence[events.Final] = ()) -> Text:
+    """Return the line that shows a partial, behind the finals of the same turn."""
     unstable = partial.text.removeprefix(partial.stable_text)
-    return Text.assemble((clock(partial.start_ms), "dim"), "  ", (partial.stable_text, STABLE), (unstable, UNSTABLE))
+    new = Text.assemble((partial.stable_text, STABLE), (unstable, UNSTABLE))
+    if turn:
+        return Text.assemble(turn_text(turn, delays=False), " ", new)
+    return Text.assemble((clock(partial.start_ms), "dim"), "  ", new)
 
 
-def line_of(event: events.Event, *, delays: bool = True) -> Text | None:
-    """Return the line that an event leaves on the terminal, or None."""
+def turn_text(turn: Sequence[events.Final], *, delays: bool) -> Text:
+    """Return the line of the finals of one turn; with `delays`, also how long the last one took."""
+    text, delay_s = " ".join(final.text for final in turn), turn[-1].delay_s
+    delay = f"  +{delay_s:.2f} s" if delays and delay_s is not None else ""
+    return Text.assemble((clock(turn[0].start_ms), "dim"), "  ", (text, "bold"), (delay, "cyan"))
+
+
+def line_of(event: events.Event) -> Text | None:
+    """Return the line that an event other than text leaves on the terminal, or None."""
     match event:
-        case events.Final() if event.text:
-            delay = "" if event.delay_s is None or not delays else f"  +{event.delay_s:.2f} s"
-            return Text.assemble((clock(event.start_ms), "dim"), "  ", (event.text, "bold"), (delay, "cyan"))
         case events.Disconnected():
             return Text(f"connection lost, trying again: {event.reason}", "yellow")
         case events.Resumed():

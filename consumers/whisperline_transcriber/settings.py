@@ -59,8 +59,6 @@ class Settings(ConsumerSettings):
         default=0, ge=0, description="for tests only: deviation of noise added to every probability"
     )
 
-    def segmentation(self, end_silence_ms: int | None) -> Segmentation:
-        """Return the segmentation rules for a session whose client chose `end_silence_ms`, or none."""
-        return Segmentation(
-            pre_roll_ms=self.pre_roll_ms, max_length_ms=self.max_length_ms, end_silence_ms=end_silence_ms or 500
-        )
+    def segmentation(self, closing_ms: int | None) -> Segmentation:
+        """Return the segmentation rules for a session whose client chose `closing_ms`, or none."""
+        return Segmentation(pre_roll_ms=self.pre_roll_ms, max_length_ms=self.max_length_ms, closing_ms=closing_ms)

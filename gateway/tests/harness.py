@@ -315,12 +315,13 @@ def finalized(of: Ids, position_ms: int) -> Finalized:
 
 
 def session_end(
-    of: Ids, segment_count: int, duration_ms: int, reason: Literal["closed", "idle", "unknown"] = "closed"
+    of: Ids, segment_count: int, duration_ms: int, reason: Literal["closed", "idle", "unknown", "refused"] = "closed"
 ) -> SessionEnd:
     """Return the end of a session."""
     return SessionEnd(
         session_id=of.session_id, connection_id=of.connection_id, client_id=of.client_id, time_ms=0,
         segment_count=segment_count, duration_ms=duration_ms, reason=reason,
+        message="language: this model has no de, only en." if reason == "refused" else "",
     )  # fmt: skip
 
 

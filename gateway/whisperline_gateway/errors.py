@@ -74,6 +74,11 @@ def session_over() -> ClientError:
     return ClientError("SESSION_ENDED", message, "Start a new session with the audio that is left.")
 
 
+def refused_options(problem: str) -> ClientError:
+    """Return the error of options that the model cannot honour; `problem` names the option and what would do."""
+    return ClientError("BAD_PARAMETER", problem, "Correct the parameter, or use a deployment whose model can do this.")
+
+
 def unreadable_audio(problem: str) -> ClientError:
     """Return the error of audio that does not match the parameters, or its own header."""
     action = "Send 16-bit PCM, as a WAV file or as raw samples."

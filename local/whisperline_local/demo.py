@@ -35,17 +35,19 @@ async def demonstrate(stack: Stack, speech: Path, console: Console) -> None:
     if closed is None or not delays_s:
         raise StepFailed("the demonstration", "no text came back", hint=f"The logs are in {stack.settings.logs}.")
 
-    table = Table("", "from", "to", "text", "words", "final after", caption="final after: from the end of speech")
+    table = Table("turn", "from", "to", "text", "words", "final after", caption="final after: from the end of speech")
+    turn = 1
     for row in await stored_finals(stack, closed.session_id):
         delay_s = delays_s.get(row.segment_index)
         table.add_row(
-            str(row.segment_index),
+            str(turn),
             clock(row.start_ms),
             clock(row.end_ms),
             row.text,
             str(len(row.words)),
             "" if delay_s is None else f"{delay_s:.2f} s",
         )
+        turn += row.ends_turn
     console.print(f"\nPostgreSQL holds of session {closed.session_id}:", highlight=False)
     console.print(table)
 

@@ -61,13 +61,18 @@ def test_a_row_is_what_it_is_alone(base: Engine, rows: list[tuple[Request, Resul
 
 def _without_probabilities(result: Result) -> Result:
     words = tuple(replace(word, confidence=0.0) for word in result.words)
-    return replace(result, words=words, avg_logprob=0.0, end_logprob=None, no_speech_prob=0.0, language_probs={})
+    return replace(result, words=words, avg_logprob=0.0, last_logprob=0.0, no_speech_prob=0.0, language_probs={})
 
 
 def _probabilities(result: Result) -> list[float]:
-    ends = [] if result.end_logprob is None else [result.end_logprob]
     confidences = [word.confidence for word in result.words]
-    return [result.avg_logprob, *ends, result.no_speech_prob, *result.language_probs.values(), *confidences]
+    return [
+        result.avg_logprob,
+        result.last_logprob,
+        result.no_speech_prob,
+        *result.language_probs.values(),
+        *confidences,
+    ]
 
 
 def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]]) -> None:

@@ -44,6 +44,7 @@ finals = st.builds(
     language=texts,
     confidence=probabilities,
     reason=st.sampled_from(SegmentEnd),
+    ends_turn=st.booleans(),
     model=texts,
     model_version=texts,
     position=milliseconds,

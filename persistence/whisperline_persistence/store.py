@@ -54,7 +54,7 @@ class StoredSession:
     ended_ms: int | None  # since the Unix epoch
     duration_ms: int | None
     segment_count: int | None
-    end_reason: Literal["closed", "idle"] | None
+    end_reason: Literal["closed", "idle", "refused"] | None
 
 
 class Store:
@@ -132,7 +132,7 @@ class Store:
     async def ping(self) -> None:
         """Return normally if the database answers and has this release's tables; raise `StoreError` otherwise."""
         async with self._connection() as connection:
-            await connection.execute("SELECT 1 FROM sessions, segments, words LIMIT 0")
+            await connection.execute("SELECT ends_turn FROM sessions, segments, words LIMIT 0")
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
@@ -223,7 +223,7 @@ _UPDATE_ENDS = """
 
 _FINAL_COLUMNS = """
     session_id, segment_index, connection_id, client_id, schema_version, time_ms, start_ms, end_ms, text, language,
-    confidence, reason, model, model_version, position
+    confidence, reason, ends_turn, model, model_version, position
 """
 
 # Words are joined to the segments that this statement stored: a final whose segment existed already adds no words.
@@ -232,7 +232,7 @@ _INSERT_FINALS = f"""
         SELECT * FROM json_to_recordset(%s) AS event (
             session_id text, segment_index integer, connection_id text, client_id text, schema_version text,
             time_ms bigint, start_ms bigint, end_ms bigint, text text, language text, confidence double precision,
-            reason text, model text, model_version text, position bigint, words json
+            reason text, ends_turn boolean, model text, model_version text, position bigint, words json
         )
     ), stored AS (
         INSERT INTO segments ({_FINAL_COLUMNS})

@@ -17,8 +17,10 @@ from whisperline_runtime.tracing import current_traceparent
 from whisperline_transcriber import metrics
 from whisperline_transcriber.decoding.versions import VersionCache
 from whisperline_transcriber.errors import TritonError
-from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.audio import Samples, milliseconds
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
+from whisperline_transcriber.stream.session import Session
 
 
 class Lane(StrEnum):
@@ -62,6 +64,20 @@ class Request:
             "lane": lane.value,
             **{name: value for name, value in given.items() if value},
         }
+
+
+def request_of(session: Session, window: Window) -> Request:
+    """Return the request for a window of a session."""
+    options = session.options
+    return Request(
+        session.id,
+        window.language,
+        languages=options.languages,
+        prompt=window.prompt,
+        prefix=window.prefix,
+        prefix_ms=milliseconds(window.segment_start - window.start) if window.prefix else 0,
+        hotwords=options.keyterms,
+    )
 
 
 # `channel_args` replace all of the client's defaults, so the message sizes are repeated here.

@@ -2,8 +2,8 @@
 
 `append_record` takes the session's records in the order of the log. `next_frame` returns frames for the
 voice-activity model and `push_vad` takes its answers. Work that must happen durably and in order is queued in
-`steps`. Work that may be lost is polled for: `take_opened_segment` for SpeechStarted events, `take_due_partial` for
-partials.
+`steps`. The open segment is decoded before it closes, in two ways: `take_due_speculation` returns what its final would
+be decoded from if the pause that lasts closed it, `take_due_partial` its audio so far. `hear` takes the transcripts.
 
 All state can be rebuilt by replaying the log from the session's *replay start*, the sample at 16 kHz before which
 everything is decided.
@@ -15,18 +15,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from whisperline_contracts import AudioChunk, AudioKind, Progress, SegmentEnd, StreamOptions
+from whisperline_contracts import AudioChunk, AudioKind, Memory, Progress, SegmentEnd, StreamOptions
 
-from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, AudioBuffer, Resampler, Samples, milliseconds, to_mono
-from whisperline_transcriber.stream.hypothesis import Hypothesis, agree
-from whisperline_transcriber.stream.segmentation import (
-    Segmentation,
-    SegmentClosed,
-    Segmenter,
-    SegmentOpened,
-    SilenceElapsed,
-)
+from whisperline_transcriber.stream.audio import AudioBuffer, Resampler, Samples, milliseconds, to_mono
+from whisperline_transcriber.stream.context import Window, needed_from, window_of
+from whisperline_transcriber.stream.hypothesis import Hypothesis, Transcript
+from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed, Segmenter, SilenceElapsed
+from whisperline_transcriber.stream.turns import closing_ms
 from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceState, fresh_state
+from whisperline_transcriber.stream.words import session_words
 
 IDLE_CLIENT = "transcriber"  # the client id of an END that the transcriber wrote itself
 
@@ -52,7 +49,6 @@ class MoveReplayStart:
     """There is no speech before `replay_start`."""
 
     replay_start: int
-    speech_end_ms: int | None
 
 
 @dataclass(frozen=True)
@@ -139,7 +135,8 @@ class Session:
         *,
         replay_start: int = 0,
         attached_at: int = -1,
-        speech_end_ms: int | None = None,
+        last_word_end_ms: int | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self.id = session_id
         self.connection_id = connection_id  # the connection attached last: only it can end the session
@@ -147,6 +144,8 @@ class Session:
         self.options = options
         self.steps = StepQueue()
         self.attached_at = attached_at  # offset of the last START or RESUME read
+        self.memory = memory or Memory()  # of the finals that are decided
+        self._base = replay_start  # everything before it is decided
         # Samples at the session's rate; unknown after a restore, until the record that holds the replay start is read.
         self.next_position: int | None = None if replay_start else 0
         self.has_read_end = False  # records after the END are ignored
@@ -156,12 +155,12 @@ class Session:
         self._controls: deque[_Control] = deque()
         self.is_over = False  # the END took effect
         self._answered_up_to = replay_start or -1  # FINALIZEs up to this sample were answered before the restore
-        self._opened_segment: int | None = (
-            None  # first sample of an opened segment, until `take_opened_segment` returns it
-        )
-        self._partial_end = 0  # end of the last partial that `take_due_partial` returned
+        # End of the last word told that no UtteranceEnd followed, and the end of the last for which one was queued.
+        self.last_word_end_ms = last_word_end_ms
+        self._utterance_end_ms = -1
+        self._speculation: Window | None = None  # the last that `take_due_speculation` returned
+        self._heard_end = 0  # end of the last window that was taken for a partial or a speculation
         self._hypothesis = Hypothesis()
-        self._speech_end = None if speech_end_ms is None else speech_end_ms * SAMPLES_PER_MS
         self._restart(replay_start)
 
     @classmethod
@@ -180,7 +179,8 @@ class Session:
             segmentation,
             replay_start=progress.base,
             attached_at=progress.attached_at,
-            speech_end_ms=progress.speech_end_ms,
+            last_word_end_ms=progress.last_word_end_ms,
+            memory=progress.memory,
         )
 
     def append_record(self, chunk: AudioChunk, offset: int) -> bool:
@@ -204,10 +204,13 @@ class Session:
                 return self._append_control(chunk, offset)
 
     def next_frame(self) -> Samples | None:
-        """Return the next 512 samples for the voice-activity model, or None if fewer have arrived.
+        """Return the next 512 samples for the voice-activity model.
 
-        First applies each FINALIZE or END that lies within this frame.
+        First applies each FINALIZE or END that lies within this frame. Returns None if fewer samples have arrived, or
+        if a speculation must be heard first.
         """
+        if self._segmenter.awaits_answer:
+            return None
         while self._controls and self._controls[0].at < self._cursor + FRAME_SAMPLES:
             control = self._controls.popleft()
             is_end = control.kind is AudioKind.END
@@ -242,67 +245,100 @@ class Session:
         self._cursor += FRAME_SAMPLES
         values = frame.astype(np.float64)
         match self._segmenter.push(probability, float(values @ values) / FRAME_SAMPLES):
-            case SegmentOpened(start):
-                self._opened_segment = start
-                self._partial_end = start
-                self._speech_end = None
-                self._hypothesis = Hypothesis()
             case SegmentClosed() as segment:
                 self._close_segment(segment)
             case SilenceElapsed(replay_start):
-                speech_end_ms = None if self._speech_end is None else milliseconds(self._speech_end)
-                self.steps.append(MoveReplayStart(replay_start, speech_end_ms))
+                self.steps.append(MoveReplayStart(replay_start))
                 self._restart(replay_start)
+        self._end_utterance()
 
-        wanted_ms, since = self.options.utterance_end_ms, self._speech_end
-        if wanted_ms is None or since is None or self._segmenter.may_be_speech:
-            return
-        if self._cursor - since >= wanted_ms * SAMPLES_PER_MS:
-            self.steps.append(SendUtteranceEnd(milliseconds(since)))
-            self._speech_end = None
+    def take_due_speculation(self, *, eagerly: bool) -> Window | None:
+        """Return the window of the segment that the pause that lasts would close, if `hear` needs its transcript now.
 
-    def take_opened_segment(self) -> int | None:
-        """Return the first sample of the segment that opened last, or None if an earlier call returned it."""
-        start, self._opened_segment = self._opened_segment, None
-        return start
+        Without `eagerly` that is the case once no frame can be taken without it. Returns each window once.
+        """
+        pause = self._segmenter.pause
+        if pause is None or self.steps.undecided_segments or not (eagerly or self._segmenter.awaits_answer):
+            return None
+        window = self.window(pause.start, pause.end)
+        if window == self._speculation:
+            return None
+        self._speculation = window
+        self._heard_end = pause.end
+        return window
 
-    def take_due_partial(self, is_due: Callable[[int], bool]) -> tuple[int, int] | None:
-        """Return the samples [start, end) of the open segment so far if a partial is due, else None.
+    def forget_speculation(self, window: Window) -> None:
+        """Note that a window that `take_due_speculation` returned was not decoded: it returns it again."""
+        if self._speculation == window:
+            self._speculation = None
 
-        `is_due` decides, given the number of samples since the last one.
+    def take_due_partial(self, is_due: Callable[[int], bool]) -> Window | None:
+        """Return the window of the open segment so far if a partial is due, else None.
+
+        `is_due` decides, given the number of samples since the last window that was taken.
         """
         segmenter = self._segmenter
         if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
             return None
-        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._partial_end)):
+        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._heard_end)):
             return None
-        self._partial_end = self._cursor
-        return segmenter.start, self._cursor
+        self._heard_end = self._cursor
+        return self.window(segmenter.start, self._cursor)
 
-    def extend_hypothesis(self, text: str) -> Hypothesis:
-        """Extend the open segment's hypothesis by the transcript `text`; return the new hypothesis."""
-        self._hypothesis = agree(self._hypothesis, text)
+    def hear(self, window: Window, transcript: Transcript) -> Hypothesis | None:
+        """Take the transcript of a window of the open segment; return what is known of the segment's text.
+
+        Returns None if the segment has closed, or closes now.
+        """
+        segmenter = self._segmenter
+        if segmenter.start != window.segment_start or self.steps.undecided_segments:
+            return None
+        heard = transcript.shifted(milliseconds(window.start))
+        self._hypothesis = self._hypothesis.extend(heard)
+        pause = segmenter.pause
+        if pause is not None and pause.end == window.end:
+            start_ms, end_ms = milliseconds(window.segment_start), milliseconds(window.end)
+            words = session_words(heard.words, audio_start_ms=0, start_ms=start_ms, end_ms=end_ms)
+            if words and words[-1].end_ms > self._utterance_end_ms:
+                self.last_word_end_ms = words[-1].end_ms
+            segment = segmenter.answer(closing_ms(transcript))
+            if segment is not None:
+                self._close_segment(segment)
+                return None
+            self._end_utterance()
         return self._hypothesis
 
+    def window(self, start: int, end: int) -> Window:
+        """Return what is decoded for a segment [start, end), given the finals that are decided."""
+        return window_of(self.memory, start, end, self.options.language)
+
+    def told_until(self, last_word_end_ms: int) -> int | None:
+        """Return the end of a final's last word, or None if its UtteranceEnd was queued before the final."""
+        return last_word_end_ms if last_word_end_ms > self._utterance_end_ms else None
+
+    def decided(self, progress: Progress) -> int:
+        """Take what the log has decided; return the position before which a replay needs no audio.
+
+        The position is in samples at the session's rate.
+        """
+        self.memory = progress.memory
+        self._base = progress.base
+        self.last_word_end_ms = progress.last_word_end_ms
+        needed = needed_from(self.memory, self._base)
+        if self._buffer is not None:
+            self._buffer.drop(needed)
+        return self._first_needed(needed)
+
     @property
-    def open_segment(self) -> int | None:
-        """The first sample of the open segment, or None."""
-        return self._segmenter.start
+    def awaits_answer(self) -> bool:
+        """True if no frame can be taken before a speculation is heard."""
+        return self._segmenter.awaits_answer
 
     def read(self, start: int, end: int) -> Samples:
         """Return a copy of the samples [start, end) at 16 kHz. Raises `IndexError` if they are not in memory."""
         if self._buffer is None:
             raise IndexError("the session has no audio yet")
         return self._buffer.read(start, end).copy()
-
-    def drop_before(self, replay_start: int) -> int:
-        """Drop the audio before `replay_start`; return the position before which a replay needs no audio.
-
-        The position is in samples at the session's rate.
-        """
-        if self._buffer is not None:
-            self._buffer.drop(replay_start)
-        return self._first_needed(replay_start)
 
     @property
     def buffered_samples(self) -> int:
@@ -317,7 +353,7 @@ class Session:
         """
         if self._buffer is None:
             return 0
-        undecided = max(0, self._segmenter.replay_start - self._buffer.start)
+        undecided = self._segmenter.replay_start - self._base
         frames = max(0, self._buffer.end - self._cursor) // FRAME_SAMPLES
         return undecided + frames * FRAME_SAMPLES
 
@@ -330,18 +366,18 @@ class Session:
         """Return the position, at the session's rate, of a sample at 16 kHz."""
         return self._resampler.source(sample)
 
-    def _first_needed(self, replay_start: int) -> int:
+    def _first_needed(self, sample: int) -> int:
         # The resampler's window reaches back, and a replay must compute exactly the same samples.
-        return self._resampler.source(replay_start) - self._resampler.half - 1
+        return self._resampler.source(sample) - self._resampler.half - 1
 
     def _append_audio(self, chunk: AudioChunk) -> bool:
-        replay_start = self._segmenter.replay_start
+        needed = needed_from(self.memory, self._base)
         begins_replay = (
             self.next_position is None
-            # True for the first record that determines the samples at the replay start. Audio before it is decided,
+            # True for the first record that determines the first sample that is needed. Audio before it is decided,
             # however far back the log is read.
-            and self._resampler.first(chunk.position) <= replay_start
-            and chunk.position + chunk.samples > self._first_needed(replay_start)
+            and self._resampler.first(chunk.position) <= needed
+            and chunk.position + chunk.samples > self._first_needed(needed)
         )
         if begins_replay:
             self._buffer = AudioBuffer(self.sample_rate, chunk.position)
@@ -353,7 +389,7 @@ class Session:
         self.next_position += len(new)
         self._buffer.append(new)
         if begins_replay:
-            self._buffer.drop(replay_start)
+            self._buffer.drop(needed)
         return len(new) > 0
 
     def _append_control(self, chunk: AudioChunk, offset: int) -> bool:
@@ -375,10 +411,22 @@ class Session:
 
     def _close_segment(self, segment: SegmentClosed) -> None:
         self.steps.append(Transcribe(segment))
-        self._speech_end = segment.speech_end
-        self._restart(segment.end)
+        self._restart(segment.replay_start)
+
+    def _end_utterance(self) -> None:
+        """Queue an UtteranceEnd if the silence behind the last word has reached the length that the client chose."""
+        wanted_ms, last_ms = self.options.utterance_end_ms, self.last_word_end_ms
+        if wanted_ms is None or last_ms is None or self.steps.undecided_segments:
+            return
+        is_quiet = self._segmenter.pause is not None or not self._segmenter.may_be_speech
+        if is_quiet and milliseconds(self._cursor) - last_ms >= wanted_ms:
+            self.steps.append(SendUtteranceEnd(last_ms))
+            self._utterance_end_ms, self.last_word_end_ms = last_ms, None
 
     def _restart(self, replay_start: int) -> None:
         self._segmenter = Segmenter(replay_start, self._segmentation)
         self.voice = fresh_state()
         self._cursor = replay_start
+        self._speculation = None
+        self._heard_end = replay_start
+        self._hypothesis = Hypothesis()

@@ -13,6 +13,7 @@ from whisperline_gateway.errors import ClientDisconnectedError, ClientError, Res
 from whisperline_gateway.protocol.messages import (
     Ack,
     Audio,
+    ClientMessage,
     CloseStream,
     Finalize,
     KeepAlive,
@@ -316,6 +317,30 @@ async def test_audio_for_a_session_that_has_ended_is_an_error() -> None:
         connection.on_event(session_end(start, 0, 0, "idle"))
         scene.peer.say(Audio(bytes(2_000)))
     assert scene.end_code() == "SESSION_ENDED"
+
+
+@pytest.mark.parametrize(
+    "says", [(), (Audio(bytes(2_000)),), (CloseStream(),), (Audio(bytes(2_000)), CloseStream())], ids=len
+)
+async def test_options_that_the_model_cannot_honour_are_an_error(says: tuple[ClientMessage, ...]) -> None:
+    """The transcriber refuses the session, and whatever the client does meanwhile, it is told which option is wrong."""
+    scene = Scene(acks=True)
+    async with scene.running() as (connection, _):
+        start = await scene.log.until_kind(AudioKind.START)
+        await scene.peer.until_sent(SessionStarted)
+        scene.peer.say(*says)
+        if CloseStream() in says:
+            await scene.log.until_kind(AudioKind.END)
+            for _ in range(10):  # the connection comes to wait for the session's end
+                await asyncio.sleep(0)
+        connection.on_event(session_end(start, 0, 0, "refused"))
+        scene.peer.say(Audio(bytes(2_000)))
+    failure = scene.peer.closed_with
+    assert failure is not None
+    assert (failure.code, failure.message, failure.retriable) == (
+        "BAD_PARAMETER", "language: this model has no de, only en.", False,
+    )  # fmt: skip
+    assert scene.detached == []
 
 
 async def test_a_client_that_does_not_read_is_too_slow() -> None:

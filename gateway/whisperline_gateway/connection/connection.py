@@ -177,8 +177,8 @@ class Connection:
             self.interrupt(error)
         if isinstance(event, Resumed) and self._uplink is not None:
             self._on_durable(self._uplink.position)  # Acks had to wait for this answer
-        if isinstance(event, SessionEnd) and event.reason == "unknown":
-            self.interrupt(errors.unknown_session())
+        if isinstance(event, SessionEnd) and event.reason in ("unknown", "refused"):
+            self.interrupt(_ending_error(event))
 
     def interrupt(self, error: Exception) -> None:
         """End the connection from outside its tasks: one of them raises `error`. Only the first call counts."""
@@ -364,7 +364,7 @@ class Connection:
                         await self._opened.wait()
                     # The end of the session is rounded to milliseconds: 1 ms of audio after it is no error.
                     if self._downlink.ended is not None and len(samples) > pcm.bytes_per_s // 1000:
-                        raise errors.session_over()
+                        raise _ending_error(self._downlink.ended)
                     if self._uplink is not None:
                         self._uplink.write(samples)
                 case Finalize() if self._phase is not Phase.HEADER:
@@ -403,8 +403,9 @@ class Connection:
         timeout_s = self._services.settings.finals_limit_s(self._origin.options.priority)
         if not await self._downlink.wait_for_end(timeout_s):
             raise errors.late_finals(timeout_s)
-        if not self._is_in_session(uplink.position):
-            raise errors.session_over()
+        ended = self._downlink.ended
+        if ended is not None and (ended.reason == "refused" or not self._is_in_session(uplink.position)):
+            raise _ending_error(ended)
 
     async def _leave_session(self, ending: ClientError | ClientDisconnectedError | None) -> None:
         """Let a session that has not ended wait for its client, or end it.
@@ -465,3 +466,14 @@ class Connection:
         except TimeoutError:
             pass
         raise errors.not_durable()
+
+
+def _ending_error(ended: SessionEnd) -> ClientError:
+    """Return the error for a client that goes on after its session has ended."""
+    match ended.reason:
+        case "unknown":
+            return errors.unknown_session()
+        case "refused":
+            return errors.refused_options(ended.message)
+        case _:
+            return errors.session_over()

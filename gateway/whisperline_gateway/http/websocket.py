@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 from starlette.status import WS_1008_POLICY_VIOLATION
@@ -82,7 +82,7 @@ async def serve_socket(socket: WebSocket, protocol: ClientProtocol, registry: Re
         transport.protocol = protocol
     # An error in the query is sent on the open socket, because a browser hides the answer to a failed handshake.
     try:
-        request: Open | ClientError = protocol.open(socket.query_params)
+        request: Open | ClientError = protocol.open(parse_qs(socket.url.query, keep_blank_values=True))
     except ClientError as error:
         request = error
     resume = None if isinstance(request, ClientError) else request.resume

@@ -157,8 +157,8 @@ class ClientProtocol(Protocol):
 
     path: ClassVar[str]
 
-    def open(self, query: Mapping[str, str]) -> Open:
-        """Read the query of the URL. Raises `ClientError`."""
+    def open(self, parameters: Mapping[str, Sequence[str]]) -> Open:
+        """Read the query of the URL: the values of each parameter, in order. Raises `ClientError`."""
 
     def handshake(self, session_id: str, subprotocols: Sequence[str]) -> Handshake:
         """Return what is added to the answer to a handshake that offers `subprotocols`."""

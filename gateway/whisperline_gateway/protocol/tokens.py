@@ -15,7 +15,7 @@ from whisperline_contracts import StreamOptions
 
 from whisperline_gateway.errors import bad_token, expired_token
 
-MAX_TOKEN_CHARS = 2048
+MAX_TOKEN_CHARS = 8192  # a URL cannot hold more
 
 
 class SignedSession(BaseModel):

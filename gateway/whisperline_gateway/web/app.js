@@ -1,5 +1,6 @@
 // The page: one session at a time, from the microphone or a file, and its text.
 
+import { Level } from "./level.js";
 import { startFile, startMicrophone } from "./sources.js";
 import { Stream } from "./stream.js";
 import { Transcript } from "./transcript.js";
@@ -12,11 +13,16 @@ const STATES = {
   closing: () => "Finishing…",
 };
 
+const QUIET = {
+  still: "No sound comes from the microphone. It may be muted, here or by a switch of its own.",
+  quiet: "The microphone is very quiet. If you are speaking, come closer, or raise its level in the settings of your system.",
+};
+
 const page = Object.fromEntries(
-  ["state", "microphone", "choose", "file", "language", "fast", "error", "copy"].map((id) => [id, document.getElementById(id)]),
+  ["state", "microphone", "choose", "file", "language", "fast", "quiet", "error", "copy"].map((id) => [id, document.getElementById(id)]),
 );
 const transcript = new Transcript(document.getElementById("finals"), document.getElementById("partial"));
-let session = null; // { stop } while audio is recorded or text is still to come
+let session = null; // { stop, understood } while audio is recorded or text is still to come
 
 function show(state, text) {
   page.state.dataset.state = state;
@@ -26,6 +32,13 @@ function show(state, text) {
 function complain(text) {
   page.error.textContent = text;
   page.error.hidden = !text;
+}
+
+function warnOfQuiet(problem) {
+  // A microphone whose speech became text is loud enough: then it is quiet because nobody speaks.
+  const text = problem === "quiet" && session?.understood ? "" : (QUIET[problem] ?? "");
+  if (page.quiet.textContent !== text) page.quiet.textContent = text;
+  page.quiet.hidden = !text;
 }
 
 function setBusy(kind) {
@@ -63,6 +76,7 @@ async function run(priority, start) {
 }
 
 function hear(type, detail) {
+  if (session && detail.text) session.understood = true;
   const heard = {
     state: () => show(detail.state, STATES[detail.state](detail)),
     partial: () => transcript.partial(detail),
@@ -78,6 +92,7 @@ function over(state, text, problem) {
   session = null;
   show(state, text);
   complain(problem);
+  warnOfQuiet(null);
   setBusy(null);
   transcript.partial(null);
   page.copy.hidden = !transcript.text;
@@ -90,7 +105,18 @@ function runFile(file) {
   );
 }
 
-page.microphone.addEventListener("click", () => (session ? session.stop?.() : run("live", startMicrophone)));
+function runMicrophone() {
+  const level = new Level();
+  run("live", (onFrame) =>
+    startMicrophone((frame) => {
+      level.push(frame);
+      warnOfQuiet(level.problem);
+      onFrame(frame);
+    }),
+  );
+}
+
+page.microphone.addEventListener("click", () => (session ? session.stop?.() : runMicrophone()));
 page.choose.addEventListener("click", () => page.file.click());
 page.file.addEventListener("change", () => {
   if (page.file.files.length) runFile(page.file.files[0]);

@@ -149,7 +149,8 @@ export class Stream {
     this.#progressed();
     const { transcript, words } = message.channel.alternatives[0];
     const spokenS = words.length ? words.at(-1).end : message.start + message.duration;
-    this.emit("final", { index, startS: message.start, text: transcript, delayS: this.#delayS(spokenS) });
+    const delayS = this.#delayS(spokenS);
+    this.emit("final", { index, startS: message.start, text: transcript, delayS, endsTurn: message.speech_final });
   }
 
   #delayS(spokenS) {

@@ -5,6 +5,7 @@ const clock = (seconds) =>
 
 export class Transcript {
   #lines = [];
+  #line = null; // the element of the last line while the speaker's turn goes on
 
   constructor(finals, partial) {
     this.finals = finals;
@@ -17,6 +18,7 @@ export class Transcript {
 
   clear() {
     this.#lines = [];
+    this.#line = null;
     this.finals.replaceChildren();
     this.partial(null);
   }
@@ -32,16 +34,29 @@ export class Transcript {
     });
   }
 
-  final({ index, startS, text, delayS }) {
+  // Show a final: in a line of its own, or in that of the turn which it continues.
+  final({ index, startS, text, delayS, endsTurn }) {
     this.partial(null);
-    if (!text) return;
+    const continued = this.#line;
+    if (text) this.#keepInView(() => (continued ? this.#continue(continued, text) : this.#begin(index, startS, text)));
+    if (text && delayS !== null) {
+      this.#line.querySelector(".delay").textContent = `+${delayS.toFixed(2)} s`;
+    }
+    if (endsTurn) this.#line = null;
+  }
+
+  #begin(index, startS, text) {
     this.#lines.push(text);
-    const line = document.createElement("li");
-    line.className = "line";
-    line.dataset.index = index;
-    line.append(part("time", "", clock(startS)), part("span", "text", text));
-    if (delayS !== null) line.append(part("span", "delay", `+${delayS.toFixed(2)} s`));
-    this.#keepInView(() => this.finals.append(line));
+    this.#line = document.createElement("li");
+    this.#line.className = "line";
+    this.#line.dataset.index = index;
+    this.#line.append(part("time", "", clock(startS)), part("span", "text", text), part("span", "delay", ""));
+    this.finals.append(this.#line);
+  }
+
+  #continue(line, text) {
+    this.#lines.push(`${this.#lines.pop()} ${text}`);
+    line.querySelector(".text").textContent = this.#lines.at(-1);
   }
 
   // Scroll with the text, unless the reader has scrolled up.

@@ -56,7 +56,8 @@ class Part:
 class Result:
     """The answer to one request, with the fields of the interface. `text` is "" if there is no speech.
 
-    `end_logprob` is the log probability of <|endoftext|> where the text ended, and None if it did not end by itself.
+    `last_logprob` is the log probability of the last token of the text: how sure the model is of the full stop there.
+    It is 0 if there is no text.
     `language_probs` has the most probable languages, if the language was detected.
     """
 
@@ -65,7 +66,7 @@ class Result:
     tokens: tuple[int, ...]
     words: tuple[Word, ...]
     avg_logprob: float
-    end_logprob: float | None
+    last_logprob: float
     no_speech_prob: float
     language_probs: dict[str, float]
     compression_ratio: float
@@ -98,7 +99,7 @@ def build_result(parts: Sequence[Part], tokenizer: Tokenizer, model: str, versio
         tokens=tuple(tokens),
         words=separate_words([word for part in spoken for word in part.words], *_new_audio_ms(parts)),
         avg_logprob=float(np.average([r.avg_logprob for r in averaged], weights=[len(r.tokens) + 1 for r in averaged])),
-        end_logprob=averaged[-1].end_logprob,
+        last_logprob=_last_logprob(spoken, tokenizer),
         no_speech_prob=first.result.no_speech_prob,
         language_probs=dict(first.result.language_probs),
         compression_ratio=compression_ratio(text),
@@ -106,6 +107,14 @@ def build_result(parts: Sequence[Part], tokenizer: Tokenizer, model: str, versio
         model=model,
         version=version,
     )
+
+
+def _last_logprob(spoken: Sequence[Part], tokenizer: Tokenizer) -> float:
+    for part in reversed(spoken):
+        for token, logprob in zip(reversed(part.result.tokens), reversed(part.result.logprobs), strict=True):
+            if token < tokenizer.eot:
+                return logprob
+    return 0.0
 
 
 def align_words(part: Part, task: Task, aligner: Aligner, tokenizer: Tokenizer) -> tuple[Word, ...]:

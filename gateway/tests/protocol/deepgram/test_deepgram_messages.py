@@ -33,19 +33,19 @@ def sent(message: ServerMessage) -> dict[str, Any]:
     return fields
 
 
-def some_final(reason: SegmentEnd) -> Final:
+def some_final(reason: SegmentEnd = SegmentEnd.SILENCE, *, ends_turn: bool = True) -> Final:
     return Final(
         session_id="s", connection_id="c", client_id="o", time_ms=0, segment_index=3, start_ms=1_250, end_ms=2_000,
         text=" Ask not!", language="en", confidence=0.9,
         words=(Word(word=" Ask", start_ms=1_250, end_ms=1_500, confidence=0.8),
                Word(word=" not!", start_ms=1_500, end_ms=2_000, confidence=1.0)),
-        reason=reason, model="tiny.en", model_version="1", position=32_000,
+        reason=reason, ends_turn=ends_turn, model="tiny.en", model_version="1", position=32_000,
     )  # fmt: skip
 
 
 def test_a_final_has_the_shape_that_sdks_read() -> None:
     """A final has its times in seconds, and each word both bare and punctuated."""
-    message = sent(some_final(SegmentEnd.SILENCE))
+    message = sent(some_final())
     assert (message["type"], message["channel_index"]) == ("Results", [0, 1])
     assert (message["start"], message["duration"], message["segment_index"]) == (1.25, 0.75, 3)
     best = message["channel"]["alternatives"][0]
@@ -57,32 +57,31 @@ def test_a_final_has_the_shape_that_sdks_read() -> None:
     assert isinstance(message["metadata"]["model_uuid"], str)
 
 
-@pytest.mark.parametrize(
-    ("reason", "speech_final", "from_finalize"),
-    [
-        (SegmentEnd.SILENCE, True, False),
-        (SegmentEnd.END, True, False),
-        (SegmentEnd.FINALIZE, True, True),
-        (SegmentEnd.MAX_LENGTH, False, False),
-    ],
-)
-def test_why_a_segment_closed_is_told(reason: SegmentEnd, speech_final: bool, from_finalize: bool) -> None:
-    """A segment that was only too long is not the end of speech."""
-    message = sent(some_final(reason))
-    assert (message["is_final"], message["speech_final"], message["from_finalize"]) == (
-        True, speech_final, from_finalize,
-    )  # fmt: skip
+@pytest.mark.parametrize("reason", SegmentEnd)
+@pytest.mark.parametrize("ends_turn", [True, False])
+def test_a_final_says_if_the_speaker_is_done(reason: SegmentEnd, ends_turn: bool) -> None:
+    """Every segment has a final, and the last one of a turn is the end of speech, whatever closed the segment."""
+    message = sent(some_final(reason, ends_turn=ends_turn))
+    assert (message["is_final"], message["speech_final"]) == (True, ends_turn)
+    assert message["from_finalize"] == (reason is SegmentEnd.FINALIZE)
 
 
-def test_a_partial_carries_its_stable_part() -> None:
-    """An interim result contains the stable part of its text."""
+def test_a_partial_has_the_shape_of_a_final() -> None:
+    """An interim result has words and a confidence, which voice agents wait for, and the stable part of its text."""
     event = Partial(
         session_id="s", connection_id="c", client_id="o", time_ms=0, segment_index=0, start_ms=0, end_ms=900,
-        text="ask not what", stable_text="ask not",
+        text="Ask not what", stable_text="Ask not", confidence=0.7,
+        words=tuple(Word(word=word, start_ms=300 * i, end_ms=300 * (i + 1), confidence=0.7)
+                    for i, word in enumerate(["Ask", "not", "what"])),
     )  # fmt: skip
     message = sent(event)
-    assert not message["is_final"]
-    assert message["channel"]["alternatives"][0]["stable_transcript"] == "ask not"
+    assert (message["is_final"], message["speech_final"], message["from_finalize"]) == (False, False, False)
+    best = message["channel"]["alternatives"][0]
+    assert (best["transcript"], best["stable_transcript"], best["confidence"]) == ("Ask not what", "Ask not", 0.7)
+    assert best["words"][0] == {
+        "word": "ask", "punctuated_word": "Ask", "start": 0.0, "end": 0.3, "confidence": 0.7,
+    }  # fmt: skip
+    assert {*best, "languages"} == {*sent(some_final())["channel"]["alternatives"][0], "stable_transcript"}
 
 
 def test_finalize_without_speech_is_answered() -> None:
@@ -108,6 +107,7 @@ def test_an_error_says_what_to_do() -> None:
         (errors.expired_token(90_000, 86_400), "RESUME_TOKEN_EXPIRED", 1008),
         (errors.unknown_session(), "SESSION_UNKNOWN", 1008),
         (errors.session_over(), "SESSION_ENDED", 1008),
+        (errors.refused_options("language: this model has no de, only en."), "BAD_PARAMETER", 1008),
         (SupersededError(), "SUPERSEDED", 1008),
         (errors.silent_client(12), "NET-0001", 1011),
         (errors.late_finals(20), "FINALS_LATE", 1011),

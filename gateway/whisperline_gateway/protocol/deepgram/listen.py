@@ -26,9 +26,9 @@ class DeepgramListen:
     def __init__(self) -> None:
         self._sequence_id = 0
 
-    def open(self, query: Mapping[str, str]) -> Open:
+    def open(self, parameters: Mapping[str, Sequence[str]]) -> Open:
         """Read the query. Raises `ClientError` BAD_PARAMETER."""
-        return parse_query(query)
+        return parse_query(parameters)
 
     def handshake(self, session_id: str, subprotocols: Sequence[str]) -> Handshake:
         """Return the header that SDKs read. In a browser they offer "token" and their key as subprotocols."""

@@ -2,11 +2,12 @@
 
 import json
 import string
+from collections.abc import Sequence
 from datetime import UTC
 from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
-from whisperline_contracts import Final, Finalized, Partial, SegmentEnd, SpeechStarted, UtteranceEnd
+from whisperline_contracts import Final, Finalized, Partial, SegmentEnd, SpeechStarted, UtteranceEnd, Word
 
 from whisperline_gateway.errors import ClientError
 from whisperline_gateway.protocol.deepgram.errors import bad_message, error_action, error_code
@@ -131,7 +132,12 @@ def _fields(message: ServerMessage) -> _Fields:  # noqa: PLR0911 - one for each 
 
 
 def _partial(event: Partial) -> _Fields:
-    alternative = {"transcript": event.text, "stable_transcript": event.stable_text, "confidence": 0.0, "words": []}
+    alternative = {
+        "transcript": event.text,
+        "stable_transcript": event.stable_text,
+        "confidence": event.confidence,
+        "words": _words(event.words),
+    }
     return {
         **_results(event.session_id, event.start_ms, event.end_ms, alternative),
         "is_final": False,
@@ -142,10 +148,28 @@ def _partial(event: Partial) -> _Fields:
 
 
 def _final(event: Final) -> _Fields:
-    words = []
-    for word in event.words:
+    alternative = {
+        "transcript": event.text,
+        "confidence": event.confidence,
+        "languages": [event.language],
+        "words": _words(event.words),
+    }
+    return {
+        **_results(
+            event.session_id, event.start_ms, event.end_ms, alternative, model=event.model, version=event.model_version
+        ),
+        "is_final": True,
+        "speech_final": event.ends_turn,
+        "from_finalize": event.reason is SegmentEnd.FINALIZE,
+        "segment_index": event.segment_index,
+    }
+
+
+def _words(words: Sequence[Word]) -> list[_Fields]:
+    found = []
+    for word in words:
         written = word.word.strip()
-        words.append(
+        found.append(
             {
                 "word": written.strip(_PUNCTUATION).lower() or written,
                 "punctuated_word": written,
@@ -154,21 +178,7 @@ def _final(event: Final) -> _Fields:
                 "confidence": word.confidence,
             }
         )
-    alternative = {
-        "transcript": event.text,
-        "confidence": event.confidence,
-        "languages": [event.language],
-        "words": words,
-    }
-    return {
-        **_results(
-            event.session_id, event.start_ms, event.end_ms, alternative, model=event.model, version=event.model_version
-        ),
-        "is_final": True,
-        "speech_final": event.reason is not SegmentEnd.MAX_LENGTH,
-        "from_finalize": event.reason is SegmentEnd.FINALIZE,
-        "segment_index": event.segment_index,
-    }
+    return found
 
 
 def _results(

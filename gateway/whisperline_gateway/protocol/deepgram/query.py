@@ -1,10 +1,11 @@
 """The query of Deepgram's live API, read into types. docs/protocol.md has the parameters and their meaning.
 
-Unknown parameters are ignored, as Deepgram does. An invalid value of a known parameter is an error.
+Unknown parameters are ignored, as Deepgram does. An invalid value of a known parameter is an error. If a parameter that
+has one value is repeated, the last one counts.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from whisperline_contracts import StreamOptions
@@ -14,10 +15,16 @@ from whisperline_gateway.protocol.deepgram.errors import bad_parameter
 from whisperline_gateway.protocol.messages import Open, Resume
 from whisperline_gateway.protocol.pcm import PcmFormat
 
-MIN_ENDPOINTING_MS, MAX_ENDPOINTING_MS = 100, 5_000
+MIN_ENDPOINTING_MS, MAX_ENDPOINTING_MS = 10, 5_000
 MIN_UTTERANCE_END_MS, MAX_UTTERANCE_END_MS = 1_000, 10_000
+MAX_KEYTERMS = 100
+# Of all key terms together, in UTF-8. Whisper's prompt takes 223 tokens, and a token holds about 4 bytes of most
+# languages. The terms are in every record of the session and in its resume tokens, which must fit into a URL.
+MAX_KEYTERM_BYTES = 1_000
+MAX_LANGUAGES = 100
 _MAX_SEGMENTS = 2**31
 _LANGUAGE = re.compile(r"([a-z]{2,3})([-_][a-z0-9]{2,8})*", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?\d{1,6}(\.\d{1,6})?", re.ASCII)
 _SESSION_ID = re.compile(r"[0-9a-f-]{36}")
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
@@ -25,13 +32,17 @@ _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 Query = Mapping[str, str]
 
 
-def parse_query(query: Query) -> Open:
-    """Read the query. Raises `ClientError` BAD_PARAMETER."""
+def parse_query(parameters: Mapping[str, Sequence[str]]) -> Open:
+    """Read the query: the values of each parameter, in order. Raises `ClientError` BAD_PARAMETER."""
+    query = {name: values[-1] for name, values in parameters.items()}
     client_id = query.get("client_id")
     if client_id is not None and _CLIENT_ID.fullmatch(client_id) is None:
         raise bad_parameter("client_id", "it must have 1 to 128 visible ASCII characters")
+    detected = _detected_languages(parameters.get("detect_language", ()))
     options = StreamOptions(
-        language=_language(query),
+        language=_language(query) if detected is None else None,
+        languages=detected or (),
+        keyterms=_keyterms(parameters.get("keyterm", ()), parameters.get("keywords", ())),
         interim_results=_boolean(query, "interim_results"),
         priority=_priority(query),
         endpointing_ms=_endpointing_ms(query),
@@ -60,15 +71,65 @@ def _pcm(query: Query) -> PcmFormat | None:
 
 
 def _language(query: Query) -> str | None:
-    if _boolean(query, "detect_language"):
-        return None
-    language = query.get("language", "en")
-    if language in ("multi", "auto"):
-        return None
-    match = _LANGUAGE.fullmatch(language)
+    language = query.get("language") or "en"  # a form sends an empty value where nothing was chosen
+    return None if language in ("multi", "auto") else _language_code("language", language, "multi")
+
+
+def _detected_languages(values: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the languages that detection may choose from (empty: all), or None if `language` is to be used.
+
+    As for Deepgram's recordings, `detect_language` is true, false, or repeated, with a language tag each time.
+    """
+    values = [value for value in values if value]
+    if len(values) > MAX_LANGUAGES:
+        raise bad_parameter("detect_language", f"it is given {len(values)} times, at most {MAX_LANGUAGES} will do")
+    truths = {_TRUTH.get(value.lower()) for value in values}
+    if None not in truths:
+        return () if True in truths else None
+    codes = [
+        _language_code("detect_language", value, "true or false") for value in values if value.lower() not in _TRUTH
+    ]
+    if False in truths:
+        raise bad_parameter("detect_language", f"it is both false and {_shown(codes[0])}")
+    return tuple(dict.fromkeys(codes))
+
+
+def _language_code(name: str, tag: str, alternative: str) -> str:
+    match = _LANGUAGE.fullmatch(tag)
     if match is None:
-        raise bad_parameter("language", f"{_shown(language)} is neither a language tag (en, de, en-US) nor multi")
+        raise bad_parameter(name, f"{_shown(tag)} is neither a language tag (en, de, en-US) nor {alternative}")
     return match[1].lower()  # Whisper knows languages, not regions
+
+
+def _keyterms(keyterms: Sequence[str], keywords: Sequence[str]) -> tuple[str, ...]:
+    """Return the words and phrases to expect, from `keyterm` (Nova-3) and from `keywords` (the older models).
+
+    Whisper takes words to expect without weights, so the intensifier of `keywords` only matters where it is below 0,
+    which would suppress the word.
+    """
+    values = [("keyterm", value) for value in keyterms]
+    for value in keywords:
+        word, colon, intensifier = value.rpartition(":")
+        if not colon or _NUMBER.fullmatch(intensifier) is None:
+            word = value
+        elif float(intensifier) < 0:
+            raise bad_parameter("keywords", f"{_shown(value)} suppresses a word, which is not supported")
+        values.append(("keywords", word))
+    terms: dict[str, str] = {}  # by the term: the parameter that it came in
+    for name, value in values:
+        term = " ".join(value.split())
+        if not term.isprintable() or "<|" in term:  # "<|" begins Whisper's special tokens
+            raise bad_parameter(name, f"{_shown(term)} has characters that no text has")
+        if term:
+            terms.setdefault(term, name)
+    if not terms:
+        return ()
+    name, n_bytes = next(iter(terms.values())), len("".join(terms).encode())
+    if len(terms) > MAX_KEYTERMS:
+        raise bad_parameter(name, f"there are {len(terms)} terms, at most {MAX_KEYTERMS} will do")
+    if n_bytes > MAX_KEYTERM_BYTES:
+        raise bad_parameter(name, f"the terms have {n_bytes} bytes together, at most {MAX_KEYTERM_BYTES} will do")
+    return tuple(terms)
 
 
 def _priority(query: Query) -> Literal["live", "file"]:
@@ -81,10 +142,10 @@ def _priority(query: Query) -> Literal["live", "file"]:
             raise bad_parameter("priority", f"{_shown(other)} is neither live nor file")
 
 
-def _endpointing_ms(query: Query) -> int:
-    match query.get("endpointing", "true").lower():
+def _endpointing_ms(query: Query) -> int | None:
+    match (query.get("endpointing") or "true").lower():
         case "true":
-            return StreamOptions().endpointing_ms
+            return None  # the segment closes when the speaker is done
         case "false":
             return MAX_ENDPOINTING_MS
         case _:
