@@ -126,7 +126,7 @@ async def ours(programmes: Sequence[Programme], counts: Sequence[int]) -> list[R
                 for at_s, final in played.finals:
                     text = f"{text} {final.text}".strip()
                     finals.append((at_s, text))
-                return Heard(finals, len(played.partials), played.connection_count > 1)
+                return Heard(finals, len(played.partials), bool(played.lost))
 
             await stream(programmes[0])  # warm-up
             for count in counts:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from clips import SAMPLE_RATE, Pcm
-from whisperline_client import Client, Closed, Event, Final, ListenOptions, Partial
+from whisperline_client import Client, Disconnected, Event, Final, ListenOptions, Partial
 
 CHUNK_MS = 50
 
@@ -23,11 +23,9 @@ class Played:
     finalized_s: tuple[float, ...]
 
     @property
-    def connection_count(self) -> int:
-        """How many connections it took; with more than one, its times are not those of a stream that works."""
-        closed = self.messages[-1][1]
-        assert isinstance(closed, Closed)
-        return closed.connection_count
+    def lost(self) -> list[str]:
+        """Why connections were lost. If any was, the times are not those of a stream that works."""
+        return [event.reason for _, event in self.messages if isinstance(event, Disconnected)]
 
     @property
     def finals(self) -> list[tuple[float, Final]]:
