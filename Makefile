@@ -14,7 +14,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-live bench-footprint bench-code bench-tracing bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-live bench-footprint bench-code bench-tracing bench-serving bench-text bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -81,6 +81,9 @@ bench-tracing: .venv/.installed ## The cost of tracing for a record and a reques
 
 bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
 	@$(RUN)/python bench/serving.py $(PART)
+
+bench-text: .venv/.installed .tools/peer/.installed .tools/whisper-live/.installed ## Word error rates of live text and whole files, beside faster-whisper and WhisperLive (ARGS="--only natural")
+	@$(RUN)/python bench/text.py $(ARGS)
 
 bench-memory: .venv/.installed ## Memory over 20,000 requests, and with up to 256 at a time
 	@$(RUN)/python bench/memory.py

@@ -51,10 +51,9 @@ class InProcess:
         if not folder.exists():
             export_version(load_checkpoint(model, CACHE), folder, "int8")
         self._engine = Engine(folder, max_batch=BATCH, threads=threads)
-        self._languages = self._engine.tokenizer.languages
-        self._known = sqlite3.connect(folder.with_suffix(".sqlite"))
+        self.tokenizer = self._engine.tokenizer
+        self._known = sqlite3.connect(folder.with_suffix(".sqlite"), timeout=60, isolation_level=None)
         self._known.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT)")
-        self.asked = self.decoded_s = 0.0
 
     def run(self, tasks: Iterable[Task[T]]) -> list[T]:
         """Run the tasks, BATCH at a time, and return their results in order."""
@@ -91,16 +90,13 @@ class InProcess:
                 raise errors[0]
             if not self._engine.work() and n_running == 0:
                 break
-        self._known.commit()
         return [results[index] for index in sorted(results)]
 
     def _submit(self, ask: Ask, finish: Any) -> None:
-        request = Request.parse(ask.audio, json.dumps(ask.options).encode(), self._languages)
-        self.decoded_s += len(ask.audio) / 16_000
+        request = Request.parse(ask.audio, json.dumps(ask.options).encode(), self.tokenizer.languages)
         self._engine.submit(request, finish)
 
     def _recall(self, ask: Ask) -> Answer | None:
-        self.asked += 1
         row = self._known.execute("SELECT answer FROM answers WHERE key = ?", (_key(ask),)).fetchone()
         return None if row is None else json.loads(row[0])
 

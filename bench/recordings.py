@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from clips import SPEECH_DIR, Pcm
+from whisperline_transcriber.stream.audio import AudioBuffer
 
 NO_SPEECH = "zxx"  # the manifest's language of recordings without speech
 
@@ -31,6 +32,14 @@ class Recording:
             return samples[:, self.channel].copy(), rate
         mono: Pcm = samples.mean(axis=1).round().astype(np.int16)
         return mono, rate
+
+    def read_16_khz(self) -> Pcm:
+        """Return the samples at 16 kHz, converted as the transcriber converts a session's."""
+        pcm, rate = self.read()
+        buffer = AudioBuffer(rate, 0)
+        buffer.append(pcm)
+        buffer.flush()
+        return buffer.read(0, buffer.end).copy()
 
 
 def read_recordings() -> list[Recording]:

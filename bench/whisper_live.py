@@ -25,7 +25,7 @@ PYTHON = CHECKOUT / ".tools" / "whisper-live" / "bin" / "python"
 VERSION = "0.10.0"
 PACKET_S = 0.256  # its client's own: 4096 samples
 START_S = 60.0  # its server imports torch
-QUIET_S = 3.0  # after the last sample, its text stands once nothing has come for this long,
+QUIET_S = 5.0  # after the last sample, its text stands once nothing has come for this long,
 LONGEST_WAIT_S = 15.0  # or after this long: its client's own limit
 OPTIONS = {  # its client's defaults
     "task": "transcribe",
@@ -116,7 +116,14 @@ async def whisper_live(threads: int, log: Path | None = None) -> AsyncIterator[W
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
     output = asyncio.subprocess.DEVNULL if log is None else log.open("wb")
     process = await asyncio.create_subprocess_exec(
-        PYTHON, script, str(weights()), str(port), stdout=output, stderr=asyncio.subprocess.STDOUT, env=environment
+        PYTHON,
+        "-P",  # else the script's own folder, where this module is, would hide the package `whisper_live`
+        script,
+        str(weights()),
+        str(port),
+        stdout=output,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
     )
     try:
         async with asyncio.timeout(START_S):

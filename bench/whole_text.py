@@ -8,6 +8,7 @@ from collections.abc import Generator
 
 from clips import SAMPLE_RATE, Pcm
 from in_process import Answer, Ask
+from whisperline_contracts import Word
 from whisperline_models.engine.audio import N_SAMPLES, N_SAMPLES_PER_TOKEN
 from whisperline_models.engine.tokenizer import Tokenizer
 
@@ -17,25 +18,40 @@ PROMPT_CHARACTERS = 1_000  # of the text before: more than the 223 tokens that a
 
 def whole_text(
     audio: Pcm, tokenizer: Tokenizer, language: str, options: dict[str, object] | None = None
-) -> Generator[Ask, Answer, str]:
-    """Return the text of samples at 16 kHz as a task of `InProcess`; `options` are further ones for the engine."""
+) -> Generator[Ask, Answer, tuple[str, list[Word]]]:
+    """Return the text of samples at 16 kHz and its words, as a task of `InProcess`.
+
+    `options` are further ones for the engine.
+    """
     texts: list[str] = []
+    words: list[Word] = []
     seek = 0
     while len(audio) - seek > LEAST_S * SAMPLE_RATE:
         window = audio[seek : seek + N_SAMPLES]
-        asked = {"language": language, "timestamps": True, **(options or {})}
+        asked = {"language": language, "timestamps": True, "words": True, **(options or {})}
         if texts:
             asked["prompt"] = "".join(texts).strip()[-PROMPT_CHARACTERS:]
         answer = yield Ask(window, asked)
         tokens, n_done = answer["tokens"], len(window)
         if seek + len(window) < len(audio):
             kept = last_pair(tokens, tokenizer.timestamp_begin)
-            n_tokens = N_SAMPLES if kept is None else (tokens[kept] - tokenizer.timestamp_begin) * N_SAMPLES_PER_TOKEN
-            if kept is not None and n_tokens > SAMPLE_RATE:
-                tokens, n_done = tokens[:kept], n_tokens
+            n_kept = 0 if kept is None else (tokens[kept] - tokenizer.timestamp_begin) * N_SAMPLES_PER_TOKEN
+            if n_kept > SAMPLE_RATE:
+                tokens, n_done = tokens[:kept], n_kept
         texts.append(tokenizer.decode(tokens))
+        seek_ms, done_ms = seek * 1000 // SAMPLE_RATE, n_done * 1000 // SAMPLE_RATE
+        words += [
+            Word(
+                word=word["word"],
+                start_ms=seek_ms + word["start_ms"],
+                end_ms=seek_ms + word["end_ms"],
+                confidence=min(1.0, word["confidence"]),
+            )
+            for word in answer["words"]
+            if word["start_ms"] < done_ms
+        ]
         seek += n_done
-    return "".join(texts).strip()
+    return "".join(texts).strip(), words
 
 
 def last_pair(tokens: list[int], timestamp_begin: int) -> int | None:

@@ -63,7 +63,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Partial:
-    """The text of the open segment so far. It begins with `stable_text`, which will not change any more."""
+    """The text of the open segment so far. It begins with `stable_text`, which seldom changes before the final."""
 
     segment_index: int
     start_ms: int

@@ -7,7 +7,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 from aiokafka import ConsumerRecord
-from whisperline_contracts import AudioChunk, AudioKind, Event, Progress
+from whisperline_contracts import AudioChunk, AudioKind, Event, Progress, StreamOptions
 from whisperline_transcriber.decoding.admission import Admission
 from whisperline_transcriber.decoding.triton import Request
 from whisperline_transcriber.log.progress import ProgressLog
@@ -122,9 +122,13 @@ class Decoding:
         self.partial_every = SECOND // 2  # samples
         self.admits_speculation = True
         self.speculations_fail = False
+        self.refuses = ""
 
     def admits_partial(self, _: str, new_samples: int) -> bool:
         return new_samples >= self.partial_every
+
+    async def refusal(self, _: str, __: StreamOptions) -> str:
+        return self.refuses
 
     async def decode_final(self, audio: Samples, _: Request, __: str) -> Transcript:
         self.asked.append(len(audio))

@@ -24,6 +24,9 @@ OPTIONS: list[tuple[str, dict[str, object]]] = [  # the language of a clip, and 
     ("es", {"language": "es", "temperature": 0, "lane": "partial"}),
     ("de", {"language": "en", "temperature": [0.6, 0.8], "timestamps": True}),
     ("ja", {"words": True, "timestamps": True}),
+    ("en", {"language": "en", "beam_size": 5, "words": "rough"}),
+    ("fr", {"beam_size": 2, "patience": 2, "timestamps": True, "lane": "partial"}),
+    ("en", {"beam_size": 5, "prefix": "And", "prefix_ms": 300, "length_penalty": 0.5, "lane": "file"}),
     ("zxx", {"lane": "partial"}),
 ]
 
@@ -40,7 +43,7 @@ def rows(base: Engine, speech_dir: Path, english: list[Clip]) -> list[tuple[Requ
     clips = {code: read_manifest(speech_dir, {code}, longest_s=14) for code, _ in OPTIONS}
     requests = [
         Request.parse(clips[code][index].read(), json.dumps(options).encode(), base.tokenizer.languages)
-        for index, (code, options) in zip((0, 4, 1, 2, 1, 2, 0, 0, 0), OPTIONS, strict=True)
+        for index, (code, options) in zip((0, 4, 1, 2, 1, 2, 0, 0, 3, 3, 5, 0), OPTIONS, strict=True)
     ]
     return [(request, base.transcribe([request])[0]) for request in requests]
 
@@ -83,10 +86,11 @@ def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]
 
 def test_each_row_is_under_its_own_options(rows: list[tuple[Request, Result]]) -> None:
     """Languages are detected, translations are English, words are timed on request, and noise gives no text."""
-    english, prompted, french, translated, *_, japanese, noise = [result for _, result in rows]
+    english, prompted, french, translated, *_, japanese, searched, _, _, noise = [result for _, result in rows]
     assert (english.language, prompted.language, french.language, japanese.language) == ("en", "en", "fr", "ja")
     assert len(english.words) == len(english.text.split())
     assert not prompted.words
+    assert len(searched.words) == len(searched.text.split())
     assert list(french.language_probs) == sorted(
         ("fr", "es", "de"), key=french.language_probs.__getitem__, reverse=True
     )

@@ -26,6 +26,7 @@ def test_options_left_out_have_their_defaults() -> None:
     assert (request.language, request.task, request.prompt, request.hotwords) == (None, "transcribe", "", "")
     assert (request.languages, request.prefix, request.prefix_ms) == ((), "", 0)
     assert (request.timestamps, request.words, request.lane) == (False, False, "final")
+    assert (request.beam_size, request.patience, request.length_penalty) == (None, 1.0, None)
     assert request.temperatures == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -39,6 +40,8 @@ def test_options_are_read() -> None:
     assert parse({"hotwords": "Ott", "temperature": [0, 0.5]}).temperatures == (0.0, 0.5)
     request = parse({"prefix": "So far", "prefix_ms": 700, "words": "rough"})
     assert (request.prefix, request.prefix_ms, request.words) == ("So far", 700, "rough")
+    request = parse({"beam_size": 5, "patience": 2, "length_penalty": 0})
+    assert (request.beam_size, request.patience, request.length_penalty) == (5, 2.0, 0.0)
     request = parse({"languages": ["fr", "en", "fr"]})
     assert (request.language, request.languages) == (None, ("fr", "en"))
     assert parse({"languages": ["fr"]}).language == "fr"
@@ -48,7 +51,11 @@ def test_options_are_read() -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"beam": 5}, "options.beam is not known, only hotwords, lane"),
+        ({"beam": 5}, "options.beam is not known, only beam_size, hotwords"),
+        ({"beam_size": 6}, "options.beam_size: 6 will not do, send a whole number from 1 to 5, or null"),
+        ({"beam_size": True}, "options.beam_size: true has the wrong type"),
+        ({"patience": 0}, "options.patience: 0 will not do, send a number from 0.2 to 4"),
+        ({"length_penalty": "1"}, 'options.length_penalty: "1" will not do, send a number from 0 to 1'),
         ({"\ud800": 5}, r"options.\ud800 is not known"),
         ({"words": 1}, "options.words: 1 has the wrong type, send true, false or"),
         ({"language": "de"}, 'this model has no "de", only en, fr'),
@@ -110,7 +117,7 @@ _JSON = st.recursive(
 )
 _NAMES = (
     *("language", "languages", "task", "prompt", "hotwords", "prefix", "prefix_ms"),
-    *("timestamps", "words", "temperature", "lane"),
+    *("timestamps", "words", "temperature", "beam_size", "patience", "length_penalty", "lane"),
 )
 
 

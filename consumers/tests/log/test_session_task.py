@@ -245,6 +245,21 @@ async def test_a_speculation_that_fails_is_decoded_when_it_is_needed(
     assert [each.text for each in world.log.all(Final)] == ["so it goes"]
 
 
+async def test_options_that_cannot_be_honoured_end_the_session_at_its_start(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """A refused session tells why and ends, and the audio that was already sent is not heard."""
+    world.decoding.refuses = "language: this model has no de, only en."
+    async with session(world, chunk) as s:
+        start = await s.write(AudioKind.START)
+        await s.write(AudioKind.AUDIO, loud(1) + silent(1))
+        await s.write(AudioKind.FINALIZE)
+        assert await s.ended() == start
+    assert [type(each) for each in world.log.happened] == [Progress, Progress, SessionEnd]
+    (end,) = world.log.all(SessionEnd)
+    assert (end.reason, end.message) == ("refused", world.decoding.refuses)
+
+
 async def test_noise_tells_nobody_of_a_turn(world: World, chunk: Callable[..., AudioChunk]) -> None:
     """A segment without words makes no event, and a FINALIZE in it is answered like one in silence."""
     world.decoding.said = ""

@@ -12,14 +12,16 @@ WORD_MS = 200
 WORDS = st.lists(st.sampled_from(["ask", "Ask", "not", "not.", "what,", "what", "your", "—"]), max_size=8)
 
 
-def transcript(text: str, *, language: str = "en", timed: bool = True, separator: str | None = " ") -> Transcript:
-    """Return a transcript whose words take 200 ms each, with a confidence of 0.5."""
+def transcript(
+    text: str, *, language: str = "en", timed: bool = True, separator: str | None = " ", confidence: float = 0.75
+) -> Transcript:
+    """Return a transcript whose words take 200 ms each."""
     words = text.split(separator) if separator else list(text)
     return Transcript(
         text=text,
         language=language,
         words=[
-            TranscriptWord(word=word, start_ms=i * WORD_MS, end_ms=(i + 1) * WORD_MS, confidence=0.5)
+            TranscriptWord(word=word, start_ms=i * WORD_MS, end_ms=(i + 1) * WORD_MS, confidence=confidence)
             for i, word in enumerate(words)
             if timed and word
         ],
@@ -37,10 +39,24 @@ def after(*texts: str) -> Hypothesis:
 
 
 def test_what_two_transcripts_agree_on_is_stable() -> None:
-    """The words that two successive transcripts begin with are stable, the rest is not."""
+    """The sure words that two successive transcripts begin with are stable, the rest is not."""
     assert after("ask not what").stable_text == ""
     second = after("ask not what", "ask not that your")
     assert (second.stable_text, second.text) == ("ask not", "ask not that your")
+
+
+def test_unsure_words_need_more_transcripts() -> None:
+    """A word becomes stable when its confidences in the transcripts that agree on it add up, and no word before it."""
+    hypothesis = Hypothesis()
+    stable = []
+    for sure in (0.9, 0.9, 0.1, 0.1):
+        new = transcript("ask not what", confidence=sure)
+        new.words[1] = new.words[1].model_copy(update={"confidence": 0.45})
+        hypothesis = hypothesis.extend(new)
+        stable.append(hypothesis.stable_text)
+    assert stable == ["", "ask", "ask not what", "ask not what"]
+    contradicted = after("ask not").extend(transcript("ask what")).extend(transcript("ask not", confidence=0.6))
+    assert contradicted.stable_text == "ask"  # only transcripts in a row count
 
 
 @pytest.mark.parametrize(
@@ -72,6 +88,16 @@ def test_the_times_decide_between_equal_alignments(second_end_ms: int, text: str
     new.words[1] = new.words[1].model_copy(update={"end_ms": second_end_ms})
     new.words[2] = new.words[2].model_copy(update={"end_ms": second_end_ms + WORD_MS})
     assert before.extend(new).text == text
+
+
+def test_a_transcript_of_a_pause_corrects_what_is_stable() -> None:
+    """What will be the final is shown as it is. What it does not contradict stays stable, and transcripts go on."""
+    before = after("I sink the cat", "I sink the cat sat")
+    paused = before.correct(transcript("I think the cat sat."))
+    assert (paused.stable_text, paused.text) == ("I", "I think the cat sat.")
+    assert paused.extend(transcript("I think the cat sat down")).stable_text == "I think the cat sat"
+    agreeing = transcript("I sink the cat sat.")
+    assert before.correct(agreeing) == before.extend(agreeing)
 
 
 def test_the_punctuation_at_the_end_is_not_stable() -> None:
@@ -109,9 +135,9 @@ def test_words_have_times_and_confidences() -> None:
     """Each word has the times and the confidence that its transcript gives; the mean is that of the hypothesis."""
     hypothesis = after("ask not.", "ask not. What")
     assert [(word.word, word.start_ms, word.end_ms, word.confidence) for word in hypothesis.words] == [
-        ("ask", 0, 200, 0.5), ("not.", 200, 400, 0.5), ("What", 400, 600, 0.5),
+        ("ask", 0, 200, 0.75), ("not.", 200, 400, 0.75), ("What", 400, 600, 0.75),
     ]  # fmt: skip
-    assert hypothesis.confidence == 0.5
+    assert hypothesis.confidence == 0.75
     assert Hypothesis().confidence == 0
 
 
@@ -136,6 +162,15 @@ def test_the_stable_text_only_grows(transcripts: list[list[str]], separator: str
         if timed or separator:
             assert following.text == separator.join(word.word for word in following.words)
         before = following
+
+
+@given(WORDS, WORDS, WORDS)
+def test_the_words_of_a_pause_are_shown(first: list[str], second: list[str], paused: list[str]) -> None:
+    """Whatever was stable, the text at a pause has exactly the words of its transcript."""
+    corrected = after(" ".join(first), " ".join(second)).correct(transcript(" ".join(paused)))
+    said = [word.casefold().strip(".,") for word in corrected.text.split()]
+    assert said == [word.casefold().strip(".,") for word in paused]
+    assert corrected.text.startswith(corrected.stable_text)
 
 
 @given(st.lists(st.lists(st.sampled_from("abcd"), max_size=7), max_size=10))

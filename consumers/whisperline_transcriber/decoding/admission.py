@@ -14,6 +14,7 @@ import time
 from functools import partial
 from typing import Literal
 
+from whisperline_contracts import StreamOptions
 from whisperline_runtime.retry import retrying
 from whisperline_runtime.tracing import Span, SpanKind, Status, StatusCode, exemplar, tracer
 
@@ -23,6 +24,7 @@ from whisperline_transcriber.errors import TritonError
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, Samples, milliseconds
 from whisperline_transcriber.stream.hypothesis import Transcript
+from whisperline_transcriber.stream.language import refusal
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +88,18 @@ class Admission:
             return False
         del self._waiting[session_id]
         return True
+
+    async def refusal(self, session_id: str, options: StreamOptions) -> str:
+        """Return why the session's version of the model cannot serve its options; "" if it can.
+
+        "" also if that cannot be known now: no session has to wait for Triton to begin.
+        """
+        try:
+            known = await self._triton.languages(session_id)
+        except TritonError as error:
+            log.warning("%s", error)
+            return ""
+        return "" if known is None else refusal(options, known)
 
     async def decode_final(
         self, audio: Samples, request: Request, priority: Literal["live", "file"] = "live"

@@ -59,7 +59,6 @@ class Request:
         }
         return {
             "language": self.language,
-            "timestamps": not is_partial,
             "words": "rough" if is_partial else True,
             "lane": lane.value,
             **{name: value for name, value in given.items() if value},

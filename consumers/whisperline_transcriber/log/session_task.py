@@ -189,6 +189,11 @@ class SessionTask:
         if isinstance(step, AttachConnection):
             progress = await self._decide(events.attach_progress(self.progress, step, self.session, owner))
             self._watermark.release(self.session.id, step.offset)
+            if step.chunk.kind is AudioKind.START:
+                why = await self._services.admission.refusal(self.session.id, self.session.options)
+                if why:
+                    self.session.refuse(step.offset, why)
+                    return
             answer = events.attached(events.ids_of(progress, _now_ms()), step, progress)
             await publisher.send(answer, progress.reply_partition)
             return
@@ -207,12 +212,13 @@ class SessionTask:
                 await publisher.send(Finalized(**ids, position_ms=position_ms), reply_partition)
             case SendUtteranceEnd(last_word_end_ms):
                 await publisher.send(UtteranceEnd(**ids, last_word_end_ms=last_word_end_ms), reply_partition)
-            case EndSession(is_idle=is_idle):
+            case EndSession(reason=reason, message=message):
                 end = SessionEnd(
                     **ids,
                     segment_count=progress_before.next_segment_index,
                     duration_ms=self.session.duration_ms,
-                    reason="idle" if is_idle else "closed",
+                    reason=reason,
+                    message=message,
                 )
                 ended = await self._decide(events.end_progress(progress_before, end, owner))
                 await publisher.send(end, reply_partition)

@@ -34,7 +34,7 @@ class Window:
 
 
 def window_of(memory: Memory, start: int, end: int, language: str | None) -> Window:
-    """Return the window of the segment [start, end) of a session whose client chose `language`, or None."""
+    """Return the window of the segment [start, end); `language` is that of the segment, if it is known."""
     within = _prefix_of(memory, start, end)
     before = memory.said[: len(memory.said) - len(within)]
     window_start = within[0].start if within else start

@@ -18,6 +18,7 @@ from whisperline_contracts import (
 from whisperline_transcriber.stream.audio import milliseconds
 from whisperline_transcriber.stream.context import Window, remember
 from whisperline_transcriber.stream.hypothesis import Transcript
+from whisperline_transcriber.stream.language import gather
 from whisperline_transcriber.stream.segmentation import SegmentClosed
 from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection, Session
 from whisperline_transcriber.stream.words import session_words
@@ -119,6 +120,8 @@ def segment_progress(before: Progress, decoded: Decoded, session: Session, owner
     segment = decoded.segment
     if not decoded.transcript.text.strip():
         return silence_progress(before, segment.replay_start, session.last_word_end_ms, owner)
+    memory = remember(before.memory, decoded.transcript.text.strip(), segment.start, segment.end)
+    languages = gather(before.memory.languages, decoded.transcript, segment.end - segment.start)
     final = _final(before, decoded, session.source_position(segment.replay_start), time_ms)
     return _next_progress(
         before,
@@ -126,7 +129,7 @@ def segment_progress(before: Progress, decoded: Decoded, session: Session, owner
         replay_start=segment.replay_start,
         next_segment_index=before.next_segment_index + 1,
         last_word_end_ms=session.told_until(final.words[-1].end_ms if final.words else final.end_ms),
-        memory=remember(before.memory, final.text, segment.start, segment.end),
+        memory=memory.model_copy(update={"languages": languages}),
         final=final,
     )
 

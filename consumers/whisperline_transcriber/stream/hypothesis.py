@@ -1,9 +1,10 @@
 """The model's transcripts, and the text of an open segment that follows from them.
 
 A `Transcript` is the model's answer for one piece of audio. A `Hypothesis` is built from the transcripts of a growing
-segment by LocalAgreement (Liu et al., 2020; Macháček et al., Turning Whisper into Real-Time): the words on which two
-successive transcripts agree are stable. Stable words only grow in number within a segment. A later transcript that
-contradicts them is aligned to them, and only what it says behind them is used. The final is free to differ.
+segment by LocalAgreement (Liu et al., 2020; Macháček et al., Turning Whisper into Real-Time): the words on which
+successive transcripts agree are stable. Two sure words are enough, and the less sure the model is of a word, the more
+transcripts must agree on it. Stable words only grow in number within a segment. A later transcript that contradicts
+them is aligned to them, and only what it says behind them is used. The final is free to differ.
 """
 
 import math
@@ -13,6 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
+
+# The sum of a word's confidences, over the successive transcripts that have it, from which on it is stable. Measured on
+# growing pieces of telephone calls and interviews with tiny.en: of the stable words 3 % differed from the final. Where
+# any two transcripts decide, 15 % did, and hardly more words were stable.
+STABLE_SUPPORT = 1.25
 
 _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue"})  # Whisper's languages that are written without spaces
 
@@ -63,6 +69,7 @@ class _Piece:
     closing: str  # the punctuation at its end
     key: str  # the word for comparisons: without case, and without the punctuation around it
     times: TranscriptWord
+    support: float  # the sum of its confidences over the successive transcripts that have it here
 
 
 @dataclass(frozen=True)
@@ -109,14 +116,26 @@ class Hypothesis:
             # The newest transcript decides how the last stable word ends, if it has this word.
             same = follows > 0 and new[follows - 1].key == stable[-1].key
             stable = (*stable[:-1], replace(stable[-1], closing=new[follows - 1].closing if same else ""))
-        agreed = 0
-        for old_piece, new_piece in zip(self._tail, tail, strict=False):
+        supported = list(tail)
+        for i, (old_piece, new_piece) in enumerate(zip(self._tail, tail, strict=False)):
             # A transcript often ends with a full stop that goes away, so last words are compared without punctuation.
-            is_last = agreed + 1 in (len(self._tail), len(tail))
+            is_last = i + 1 in (len(self._tail), len(tail))
             if old_piece.key != new_piece.key or not (is_last or _written([old_piece]) == _written([new_piece])):
                 break
-            agreed += 1
-        return Hypothesis(stable + tail[:agreed], tail[agreed:])
+            supported[i] = replace(new_piece, support=old_piece.support + new_piece.support)
+        n_stable = 0
+        while n_stable < len(supported) and supported[n_stable].support >= STABLE_SUPPORT:
+            n_stable += 1
+        return Hypothesis((*stable, *supported[:n_stable]), tuple(supported[n_stable:]))
+
+    def correct(self, transcript: Transcript) -> "Hypothesis":
+        """Return the hypothesis that follows when `transcript` will be the final's if the speaker is done.
+
+        It is the same as `extend`, except that stable words which the transcript contradicts are no longer stable:
+        people then read at a pause what the final will say.
+        """
+        kept = _common_beginning(self._stable, _pieces(transcript))
+        return Hypothesis(self._stable[:kept], self._stable[kept:] + self._tail).extend(transcript)
 
 
 def _pieces(transcript: Transcript) -> tuple[_Piece, ...]:
@@ -144,7 +163,8 @@ def _pieces(transcript: Transcript) -> tuple[_Piece, ...]:
     for space, word in placed:
         core = _without_closing(word.word) or word.word
         key = _without_closing(core[::-1])[::-1].casefold() or core
-        pieces.append(_Piece(space, core, word.word[len(core) :], key, word))
+        support = min(1.0, max(0.0, word.confidence))
+        pieces.append(_Piece(space, core, word.word[len(core) :], key, word, support))
     return tuple(pieces)
 
 
@@ -159,10 +179,8 @@ def _end_of_prefix(prefix: Sequence[_Piece], new: Sequence[_Piece]) -> int:
     common, then the one that ends at the most similar time, then the longest: a word that is missing comes back with
     the next transcript, but one that is told twice is wrong. So a word follows itself only where `new` says it twice.
     """
-    same = 0  # the words that both begin with; nearly always that is the whole prefix
-    while same < min(len(prefix), len(new)) and prefix[same].key == new[same].key:
-        same += 1
-    if same == len(prefix):
+    same = _common_beginning(prefix, new)
+    if same == len(prefix):  # nearly always
         return same
     old_keys, new_keys = [piece.key for piece in prefix[same:]], [piece.key for piece in new[same:]]
     # Each row has the costs of the beginnings of `new` against one more word of `prefix`. A word in common lowers the
@@ -182,6 +200,12 @@ def _end_of_prefix(prefix: Sequence[_Piece], new: Sequence[_Piece]) -> int:
         return costs[n - same], abs(end_ms - new_end_ms), -n
 
     return min(range(same, len(new) + 1), key=worth)
+
+
+def _common_beginning(one: Sequence[_Piece], other: Sequence[_Piece]) -> int:
+    """Return the number of words that both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a.key != b.key), min(len(one), len(other)))
 
 
 def _without_closing(word: str) -> str:

@@ -95,7 +95,7 @@ class Offline:
         elif isinstance(step, EndSession):
             ids = events.ids_of(progress, 0)
             count, length_ms = progress.next_segment_index, session.duration_ms
-            end = SessionEnd(**ids, segment_count=count, duration_ms=length_ms, reason="closed")
+            end = SessionEnd(**ids, segment_count=count, duration_ms=length_ms, reason=step.reason)
             decided = events.end_progress(progress, end, "offline")
         else:
             return

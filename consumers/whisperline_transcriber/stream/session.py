@@ -12,7 +12,7 @@ everything is decided.
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from whisperline_contracts import AudioChunk, AudioKind, Memory, Progress, SegmentEnd, StreamOptions
@@ -20,6 +20,7 @@ from whisperline_contracts import AudioChunk, AudioKind, Memory, Progress, Segme
 from whisperline_transcriber.stream.audio import AudioBuffer, Resampler, Samples, milliseconds, to_mono
 from whisperline_transcriber.stream.context import Window, needed_from, window_of
 from whisperline_transcriber.stream.hypothesis import Hypothesis, Transcript
+from whisperline_transcriber.stream.language import language_of
 from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed, Segmenter, SilenceElapsed
 from whisperline_transcriber.stream.turns import closing_ms
 from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceState, fresh_state
@@ -70,7 +71,8 @@ class EndSession:
     """The record at `offset` has ended the session."""
 
     offset: int
-    is_idle: bool
+    reason: Literal["closed", "idle", "refused"]
+    message: str = ""  # why it was refused
 
 
 Step = AttachConnection | Transcribe | MoveReplayStart | AnswerFinalize | SendUtteranceEnd | EndSession
@@ -99,6 +101,11 @@ class StepQueue:
             self._steps.pop()
         self._steps.append(step)
         self.undecided_segments += isinstance(step, Transcribe)
+
+    def replace_waiting(self, step: Step) -> None:
+        """Queue a step in place of all that wait behind the one in progress."""
+        self._steps = deque([self._steps[0], step])
+        self.undecided_segments = 0
 
     def finish_first(self) -> None:
         """Remove the step in progress."""
@@ -203,6 +210,11 @@ class Session:
             case AudioKind.FINALIZE | AudioKind.END:
                 return self._append_control(chunk, offset)
 
+    def refuse(self, offset: int, message: str) -> None:
+        """End the session, which began with the record at `offset`, because its options cannot be honoured."""
+        self.is_over = self.has_read_end = True
+        self.steps.replace_waiting(EndSession(offset, "refused", message))
+
     def next_frame(self) -> Samples | None:
         """Return the next 512 samples for the voice-activity model.
 
@@ -221,7 +233,7 @@ class Session:
                 self.steps.append(AnswerFinalize(milliseconds(control.at)))
             if is_end:
                 self.is_over = True
-                self.steps.append(EndSession(control.offset, control.is_idle))
+                self.steps.append(EndSession(control.offset, "idle" if control.is_idle else "closed"))
 
         if self._buffer is None or self.is_over or self._buffer.end < self._cursor + FRAME_SAMPLES:
             return None
@@ -310,7 +322,7 @@ class Session:
 
     def window(self, start: int, end: int) -> Window:
         """Return what is decoded for a segment [start, end), given the finals that are decided."""
-        return window_of(self.memory, start, end, self.options.language)
+        return window_of(self.memory, start, end, language_of(self.options, self.memory.languages, end - start))
 
     def told_until(self, last_word_end_ms: int) -> int | None:
         """Return the end of a final's last word, or None if its UtteranceEnd was queued before the final."""

@@ -126,6 +126,9 @@ class Job:
             timestamps=request.timestamps,
             temperature=temperature,
             seed=seed,
+            beam_size=1 if temperature else request.beam_size or 1,
+            patience=request.patience,
+            length_penalty=request.length_penalty,
         )
 
 

@@ -25,6 +25,7 @@ MAX_SAMPLES = N_SAMPLES
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # the reference's temperature fallback
 MAX_TEMPERATURES = 8
+MAX_BEAM_SIZE = 5  # the rows of the decoder that share a window in an export
 MAX_OPTIONS_BYTES = 65_536
 MAX_PROMPT_CHARACTERS = 8_192  # in each of prompt, hotwords and prefix: about ten times what 223 tokens of English hold
 
@@ -37,7 +38,9 @@ class Request:
     `prompt` is the text before the audio; `hotwords` are words to expect in the audio. `prefix` is the text of the
     first `prefix_ms` of the audio: the decoder continues it, and the result holds only what follows. `words` asks for
     words with times: True aligns them with the audio, "rough" estimates the times from the lengths of the words.
-    `temperatures` are tried in order by the temperature fallback (`fallback.py`).
+    `temperatures` are tried in order by the temperature fallback (`fallback.py`). At temperature 0, beam search keeps
+    `beam_size` hypotheses: 1 decodes greedily, and None takes the engine's default for the lane. `patience` and
+    `length_penalty` are those of the reference.
     """
 
     audio: NDArray[np.float32]
@@ -51,6 +54,9 @@ class Request:
     timestamps: bool = False
     words: Words = False
     temperatures: tuple[float, ...] = TEMPERATURES
+    beam_size: int | None = None
+    patience: float = 1.0
+    length_penalty: float | None = None
     lane: Lane = "final"
 
     @classmethod
@@ -127,7 +133,7 @@ def read_words(value: object) -> Words:
     return "rough" if value == "rough" else read_boolean(value)
 
 
-def read_milliseconds(value: object) -> int:
+def read_whole_number(value: object) -> int:
     """Accept a whole number from 0."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError("has the wrong type")
@@ -177,6 +183,27 @@ def read_temperatures(value: object) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
+def read_beam_size(value: object) -> int | None:
+    """Accept a whole number of beams."""
+    if value is None:
+        return None
+    number = read_whole_number(value)
+    if not 1 <= number <= MAX_BEAM_SIZE:
+        raise ValueError
+    return number
+
+
+def read_number(least: float, most: float) -> Callable[[object], float]:
+    """Return a reader that accepts a number in this range."""
+
+    def read(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError
+        return float(value)
+
+    return read
+
+
 _PROMPT_TEXT = f"text of up to {MAX_PROMPT_CHARACTERS} characters without <|"
 # By the option's name: the field of `Request`, its reader, and the allowed values as an error message lists them.
 _OPTIONS: dict[str, tuple[str, Callable[[object], Any], str]] = {
@@ -186,10 +213,13 @@ _OPTIONS: dict[str, tuple[str, Callable[[object], Any], str]] = {
     "prompt": ("prompt", read_text, _PROMPT_TEXT),
     "hotwords": ("hotwords", read_hotwords, f"{_PROMPT_TEXT}, or a list of words"),
     "prefix": ("prefix", read_text, _PROMPT_TEXT),
-    "prefix_ms": ("prefix_ms", read_milliseconds, "the length of the audio that the prefix covers, in ms"),
+    "prefix_ms": ("prefix_ms", read_whole_number, "the length of the audio that the prefix covers, in ms"),
     "timestamps": ("timestamps", read_boolean, "true or false"),
     "words": ("words", read_words, 'true, false or "rough"'),
     "temperature": ("temperatures", read_temperatures, f"a number from 0 to 1, or a list of 1 to {MAX_TEMPERATURES}"),
+    "beam_size": ("beam_size", read_beam_size, f"a whole number from 1 to {MAX_BEAM_SIZE}, or null"),
+    "patience": ("patience", read_number(0.2, 4), "a number from 0.2 to 4"),
+    "length_penalty": ("length_penalty", read_number(0, 1), "a number from 0 to 1"),
     "lane": ("lane", read_name(LANES), " or ".join(LANES)),
 }
 

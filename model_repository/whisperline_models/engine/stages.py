@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .audio import SAMPLE_RATE
+from .beams import BeamRow
 from .decoding import Row
 from .fallback import Verdict, judge
 from .jobs import find_cut
@@ -22,7 +23,7 @@ from .result import Part, align_words, estimate_words
 from .schedule import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .aligner import Aligner
     from .decoding import Decoder, DecodingResult
@@ -34,8 +35,16 @@ if TYPE_CHECKING:
 class Stages:
     """Runs the graphs of each stage for jobs."""
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, aligner: Aligner, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        open_beam_decoder: Callable[[], Decoder],
+        aligner: Aligner,
+        tokenizer: Tokenizer,
+    ) -> None:
         self._encoder, self._decoder, self._aligner, self._tokenizer = encoder, decoder, aligner, tokenizer
+        self._open_beam_decoder = open_beam_decoder
 
     def run(self, stage: Stage, jobs: Sequence[Job]) -> None:
         """Do one unit of work for jobs that are all in this stage."""
@@ -62,9 +71,19 @@ class Stages:
                 self._begin_decoding(job)
 
     def decode(self, jobs: Sequence[Job]) -> None:
-        """Choose the next token of every row, and process the results of rows that are finished."""
+        """Choose the next tokens of every row, and process the results of rows that are finished.
+
+        Of rows of beam search, only the first ones that have slots take part.
+        """
         by_row = {id(job.row): job for job in jobs}
-        for row in self._decoder.step([job.row for job in jobs if job.row is not None]):
+        rows = [job.row for job in jobs if job.row is not None]
+        greedy = [row for row in rows if not isinstance(row, BeamRow)]
+        beams = [row for row in rows if isinstance(row, BeamRow)]
+        finished = self._decoder.step(greedy) if greedy else []
+        if beams:
+            decoder = self._open_beam_decoder()
+            finished += decoder.step(beams[: decoder.n_slots])
+        for row in finished:
             self._take_result(by_row[id(row)], row.result())
 
     def align(self, jobs: Sequence[Job]) -> None:
@@ -75,7 +94,8 @@ class Stages:
             job.stage = Stage.DONE
 
     def _begin_decoding(self, job: Job) -> None:
-        job.row = Row(job.decoding_task(self._tokenizer), self._tokenizer)
+        task = job.decoding_task(self._tokenizer)
+        job.row = BeamRow(task, self._tokenizer) if task.beam_size > 1 else Row(task, self._tokenizer)
         job.stage = Stage.DECODE
 
     def _take_result(self, job: Job, result: DecodingResult) -> None:
