@@ -86,6 +86,10 @@ class Round:
     closing_to_final_s: tuple[float, float] | None = None  # p50, p95
 
     @property
+    def p50_s(self) -> float:
+        return percentile(self.delays_s, 50) if len(self.delays_s) > 1 else math.inf
+
+    @property
     def p95_s(self) -> float:
         return percentile(self.delays_s, 95) if len(self.delays_s) > 1 else math.inf
 
@@ -187,6 +191,7 @@ async def measure(
         judge(figures, number % len(programmes), programmes[number % len(programmes)], each)
         figures.partials_per_s.append(each.partials / length_s)
         figures.lost += each.is_lost
+    say(f"p50 {figures.p50_s:.2f} s, p95 {figures.p95_s:.2f} s, not final {figures.never_final}, lost {figures.lost}")
     return figures
 
 
@@ -313,7 +318,7 @@ def report(rounds: Sequence[Round], programmes: Sequence[Programme], seconds: fl
             [
                 each.system,
                 each.streams,
-                f"{percentile(each.delays_s, 50):.2f}" if len(each.delays_s) > 1 else "-",
+                f"{each.p50_s:.2f}",
                 f"{each.p95_s:.2f}",
                 *(f"{value:.2f}" for value in closing or ()),
                 *(() if closing else ("", "")),
@@ -365,9 +370,7 @@ def draw(rounds: Sequence[Round]) -> None:
         own = [each for each in rounds if each.system == system]
         streams = [each.streams for each in own]
         delays.plot(streams, [each.p95_s for each in own], marker="o", label=f"{system}, p95")
-        delays.plot(
-            streams, [percentile(each.delays_s, 50) for each in own], marker=".", linestyle=":", label=f"{system}, p50"
-        )
+        delays.plot(streams, [each.p50_s for each in own], marker=".", linestyle=":", label=f"{system}, p50")
         partials.plot(streams, [statistics.mean(each.partials_per_s) for each in own], marker="o", label=system)
     delays.set(xlabel="streams", ylabel="end of speech to final text, s", ylim=(0, BROKEN_S))
     partials.set(xlabel="streams", ylabel="partials a second and stream", ylim=(0, None))
