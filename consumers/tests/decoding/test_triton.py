@@ -90,15 +90,14 @@ async def test_the_outcome_of_a_request_is_counted_by_version(
 
 
 def test_a_request_has_the_options_that_were_given() -> None:
-    """A partial has rough words and no timestamps, and options with their default are not sent."""
+    """A partial has rough words, and options with their default are not sent."""
     request = Request("a", "de", prompt="Guten Tag.", prefix="Ich", prefix_ms=800, hotwords=("Weber", "Köln"))
     given = {"language": "de", "prompt": "Guten Tag.", "prefix": "Ich", "prefix_ms": 800, "hotwords": ["Weber", "Köln"]}
-    assert request.options(Lane.FINAL) == given | {"timestamps": True, "words": True, "lane": "final"}
-    assert request.options(Lane.PARTIAL) == given | {"timestamps": False, "words": "rough", "lane": "partial"}
+    assert request.options(Lane.FINAL) == given | {"words": True, "lane": "final"}
+    assert request.options(Lane.PARTIAL) == given | {"words": "rough", "lane": "partial"}
     assert Request("a", None, ("de", "fr")).options(Lane.FILE) == {
         "language": None,
         "languages": ["de", "fr"],
-        "timestamps": True,
         "words": True,
         "lane": "file",
     }
