@@ -14,7 +14,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-live bench-footprint bench-code bench-tracing bench-serving bench-text bench-memory bench-serving-gpu clean
+.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-live bench-footprint bench-turns bench-code bench-tracing bench-serving bench-text bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ bench-live: .venv/.installed .tools/whisper-live/.installed ## Live streams unti
 
 bench-footprint: .venv/.installed ## Start-up, memory and CPU of each process (PEER=../other measures another checkout in turn)
 	@$(RUN)/python bench/footprint.py $(PEER:%=--peer %) $(ROUNDS:%=--rounds %)
+
+bench-turns: .venv/.installed ## When turns are ended too early and how long their ends take, by the rule's constants
+	@$(RUN)/python bench/turns.py
 
 bench-code: .venv/.installed ## The shape of the code: lengths, private helpers, comments, imports (PEER=../other beside it)
 	@$(RUN)/python bench/code_shape.py $(PEER:%=--peer %)

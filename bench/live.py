@@ -176,7 +176,7 @@ async def measure(
     say(f"{system}: {count} streams")
     figures = Round(system, count)
     length_s = len(programmes[0].samples) / SAMPLE_RATE
-    cpu_s = {part: sum(map(cpu_seconds, members)) for part, members in processes.items()}
+    cpu_s = {process: cpu_seconds(process) for members in processes.values() for process in members}
 
     async def play_later(number: int) -> Heard:
         # Evenly spread, so that streams with the same programme do not need the same thing at the same moment.
@@ -185,8 +185,9 @@ async def measure(
 
     heard = await asyncio.gather(*(play_later(number) for number in range(count)))
     for part, members in processes.items():
-        figures.cpu[part] = (sum(map(cpu_seconds, members)) - cpu_s[part]) / length_s
-    figures.memory_mb = sum(memory_mb(members)["pss"] for members in processes.values())
+        living = [process for process in members if process.is_running()]  # PostgreSQL's workers come and go
+        figures.cpu[part] = sum(cpu_seconds(process) - cpu_s[process] for process in living) / length_s
+        figures.memory_mb += memory_mb(living)["pss"]
     for number, each in enumerate(heard):
         judge(figures, number % len(programmes), programmes[number % len(programmes)], each)
         figures.partials_per_s.append(each.partials / length_s)

@@ -17,6 +17,7 @@ from whisperline_contracts import AudioChunk, AudioKind, Final, StreamOptions
 from whisperline_local.assets import SILERO
 from whisperline_transcriber.decoding.triton import Lane, request_of
 from whisperline_transcriber.settings import Settings
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
 from whisperline_transcriber.stream.offline import Offline
 from whisperline_transcriber.stream.session import Session
@@ -34,9 +35,15 @@ class Change:
 
 
 def live_text(
-    recording: Recording, options: StreamOptions, change: Change | None = None
+    recording: Recording,
+    options: StreamOptions,
+    change: Change | None = None,
+    at_pauses: list[tuple[Window, Transcript]] | None = None,
 ) -> Generator[Ask, Answer, list[Final]]:
-    """Return the finals of a recording as a task of `InProcess`."""
+    """Return the finals of a recording as a task of `InProcess`.
+
+    If there is a list `at_pauses`, every pause is decoded, and what was decoded is appended.
+    """
     change = change or Change()
     pcm, rate = recording.read()
     if change != Change():
@@ -44,7 +51,7 @@ def live_text(
         pcm = changed.round().clip(-32_768, 32_767).astype(np.int16)
     records = _records(recording.id, pcm, rate, options)
     session = Session.started(records[0], _settings().segmentation(options.endpointing_ms))
-    offline = Offline(session, _voice_activity())
+    offline = Offline(session, _voice_activity(), eagerly=at_pauses is not None)
     for offset, record in enumerate(records):
         session.append_record(record, offset)
         windows = offline.go_on()
@@ -53,7 +60,10 @@ def live_text(
             while True:
                 request = request_of(session, window)
                 answer = yield Ask(session.read(window.start, window.end), request.options(Lane.FINAL))
-                window = windows.send(Transcript.model_validate(answer))
+                transcript = Transcript.model_validate(answer)
+                if at_pauses is not None:
+                    at_pauses.append((window, transcript))
+                window = windows.send(transcript)
         except StopIteration:
             pass
     return offline.finals

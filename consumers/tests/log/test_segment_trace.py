@@ -81,6 +81,9 @@ class StandIn:
         self.contexts: list[str | None] = []
         self.errors: list[TritonError] = []
 
+    async def languages(self, _: str) -> None:
+        """Know no languages."""
+
     async def transcribe(self, _: Samples, __: Request, ___: Lane, ____: float) -> Transcript:
         self.contexts.append(current_traceparent())
         if self.errors:
@@ -119,7 +122,7 @@ class Process:
             for offset, chunk in enumerate(chunks):
                 task.append_record(chunk, record_of(chunk, offset, arrived_ms or int(time.time() * 1000)))
                 await self.world.vad.run()
-                while task.is_busy or not all(each.done() for each in spawned):  # noqa: ASYNC110 - many tasks
+                while not running.done() and (task.is_busy or not all(each.done() for each in spawned)):
                     await asyncio.sleep(0)
             running.cancel()
 

@@ -306,9 +306,11 @@ class Session:
         if segmenter.start != window.segment_start or self.steps.undecided_segments:
             return None
         heard = transcript.shifted(milliseconds(window.start))
-        self._hypothesis = self._hypothesis.extend(heard)
         pause = segmenter.pause
-        if pause is not None and pause.end == window.end:
+        if pause is None or pause.end != window.end:
+            self._hypothesis = self._hypothesis.extend(heard)
+        else:
+            self._hypothesis = self._hypothesis.correct(heard)
             start_ms, end_ms = milliseconds(window.segment_start), milliseconds(window.end)
             words = session_words(heard.words, audio_start_ms=0, start_ms=start_ms, end_ms=end_ms)
             if words and words[-1].end_ms > self._utterance_end_ms:
