@@ -1,6 +1,6 @@
 """Measure the delay of text as voice builders count it: from the true end of speech, through the whole stack.
 
-    make bench-latency               # alone and as eight streams, about 8 minutes
+    make bench-latency               # alone and as eight streams, about 11 minutes
     make bench-latency UTTERANCES=3  # of each kind, for a quick look
 
 Utterances of many speakers (read aloud, said on the telephone, turns of telephone calls) are played in real time, each
