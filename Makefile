@@ -14,7 +14,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-footprint bench-turns bench-code bench-tracing bench-serving bench-text bench-memory bench-serving-gpu clean
+.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-live bench-footprint bench-turns bench-code bench-tracing bench-serving bench-text bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -61,8 +61,11 @@ check: .venv/.installed ## Style, types, and that every project's lock is true
 parity: .venv/.installed .tools/oracle/.installed ## Compare with transformers on torch (an environment of 5 GB)
 	@WHISPERLINE_ORACLE_PYTHON=$(CURDIR)/.tools/oracle/bin/python $(RUN)/python -m pytest -m oracle $(PYTEST_ARGS)
 
-bench-latency: .venv/.installed ## From the end of speech to the final, alone and beside other streams
-	@$(RUN)/python bench/latency.py
+bench-latency: .venv/.installed ## From the true end of speech to the text, as one stream and as eight (UTTERANCES=3 of each kind is quick)
+	@$(RUN)/python bench/latency.py $(UTTERANCES:%=--utterances %)
+
+bench-live: .venv/.installed .tools/whisper-live/.installed ## Live streams until the machine is full, beside WhisperLive (STREAMS="8 24", PEER=0)
+	@$(RUN)/python bench/live.py $(if $(STREAMS),--streams $(STREAMS)) $(PEER:%=--peer %)
 
 bench-footprint: .venv/.installed ## Start-up, memory and CPU of each process (PEER=../other measures another checkout in turn)
 	@$(RUN)/python bench/footprint.py $(PEER:%=--peer %) $(ROUNDS:%=--rounds %)

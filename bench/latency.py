@@ -1,6 +1,6 @@
 """Measure the delay of text as voice builders count it: from the true end of speech, through the whole stack.
 
-    make bench-latency               # alone and as eight streams, about 8 minutes
+    make bench-latency               # alone and as eight streams, about 11 minutes
     make bench-latency UTTERANCES=3  # of each kind, for a quick look
 
 Utterances of many speakers (read aloud, said on the telephone, turns of telephone calls) are played in real time, each
@@ -42,6 +42,7 @@ class Delays:
     seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TARGETS_S})
     early: int = 0  # turns that were ended before their speaker had stopped
     missing: int = 0  # utterances without a word
+    lost: int = 0  # connections, which makes the times too short or too long
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ async def main() -> None:
                         )
                     )
                     for each, got in zip(lines, played, strict=True):
+                        delays.lost += len(got.lost)
                         if after_s is None:
                             note_turns(delays, each, got)
                         else:
@@ -90,7 +92,17 @@ async def main() -> None:
         "delay counts from there.",
         "A turn that was ended too early (the speaker went on) counts from the last of its finals, and in its column.",
     ]
-    columns = ("streams", "measure", "count", "p50, s", "p95, s", "longest, s", "ended too early", "without text")
+    columns = (
+        "streams",
+        "measure",
+        "count",
+        "p50, s",
+        "p95, s",
+        "longest, s",
+        "ended too early",
+        "without text",
+        "connections lost",
+    )
     write(
         "latency", [*heading("From the end of speech to the text", "make bench-latency", *notes), *table(columns, rows)]
     )
@@ -171,6 +183,7 @@ def report(streams: int, delays: Delays) -> Iterator[list[object]]:
             f"{max(values):.2f}",
             delays.early if name == "speech_final" else "",
             delays.missing if name == "screen" else "",
+            delays.lost if name == "screen" else "",
         ]
 
 

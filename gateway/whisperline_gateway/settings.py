@@ -24,7 +24,9 @@ class Settings(ConsumerSettings):
     in_flight_bytes: int = Field(
         default=512 * 1024, ge=1024, description="audio of one connection that Kafka has not acknowledged"
     )
-    flush_ms: int = Field(default=40, ge=0, le=1_000, description="how long audio is gathered into one record")
+    flush_ms: int = Field(
+        default=40, ge=0, le=1_000, description="least time between two records of audio; it is gathered meanwhile"
+    )
     ack_interval_ms: int = Field(default=200, ge=0, le=10_000, description="shortest time between two Acks")
     heartbeat_s: float = Field(default=30, gt=0, le=60, description="how often a quiet session shows that it lives")
     idle_timeout_s: float = Field(default=12, gt=0, description="how long a client may send nothing (NET-0001)")

@@ -84,6 +84,34 @@ async def test_partials_are_bounded(triton: StandIn, settings: Callable[..., Set
     assert admission.admits_partial("s", MUCH)
 
 
+async def test_a_quick_triton_gets_more_requests(
+    clock: SimpleNamespace, triton: StandIn, settings: Callable[..., Settings]
+) -> None:
+    """While answers to live speech take little time, there may be as many speculations and partials as finals."""
+    admission = admission_to(triton, settings(finals_in_flight=3, speculations_in_flight=1, partials_in_flight=1))
+    off = admission_to(triton, settings(speculations_in_flight=0, partials_in_flight=0))
+    for answer_s, is_admitted in ((0.01, True), (5.0, False)):
+        triton.answer.clear()
+        triton.lanes[Lane.FINAL].clear()
+        async with asyncio.TaskGroup() as tasks:
+            answered = tasks.create_task(admission.decode_final(SPEECH, REQUEST))
+            tasks.create_task(off.decode_final(SPEECH, REQUEST))
+            await triton.lanes[Lane.FINAL].wait()
+            clock.now_s += answer_s
+            triton.answer.set()
+            await answered
+            triton.answer.clear()
+            tasks.create_task(admission.decode_final(SPEECH, REQUEST))
+            tasks.create_task(admission.decode_partial(SPEECH, REQUEST))
+            triton.lanes[Lane.PARTIAL].clear()
+            await triton.lanes[Lane.PARTIAL].wait()
+            assert admission.admits_speculation is is_admitted
+            assert admission.admits_partial("s", 60 * MUCH) is is_admitted
+            assert not off.admits_speculation
+            assert not off.admits_partial("s", 60 * MUCH)
+            triton.answer.set()
+
+
 async def test_the_session_with_the_most_unseen_speech_gets_the_next_partial(
     clock: SimpleNamespace, triton: StandIn, settings: Callable[..., Settings]
 ) -> None:
@@ -93,6 +121,7 @@ async def test_the_session_with_the_most_unseen_speech_gets_the_next_partial(
     await triton.lanes[Lane.PARTIAL].wait()
     assert not admission.admits_partial("longest", 3 * MUCH)
     assert not admission.admits_partial("long", 2 * MUCH)
+    clock.now_s += 0.5 * module.WAITING_S
     triton.answer.set()
     await asking
     assert not admission.admits_partial("long", 2 * MUCH)

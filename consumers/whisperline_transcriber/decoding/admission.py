@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FINAL_DEADLINE_S = 60.0
 SPECULATION_DEADLINE_S = 10.0  # afterwards the segment's final is decoded like any other
 PARTIAL_DEADLINE_S = 5.0
+QUICK_S = 0.15  # Triton has room for more requests while its answers to live speech take less than this
 STALE_S = 5.0  # after this long without an answer to live speech, Triton is assumed to be fast again
 SMOOTHING = 0.3  # weight of the newest response time in the moving average
 CADENCE_PER_ANSWER = 2.0  # new speech per partial, in response times: decoding takes at most half of a session's time
@@ -52,7 +53,8 @@ class Admission:
     """Limits the requests that this process has in flight at Triton.
 
     Finals of live speech have `finals_in_flight` slots, files half as many. Speculations are admitted while fewer than
-    `speculations_in_flight` finals and speculations are in flight, and partials have `partials_in_flight` slots.
+    `speculations_in_flight` finals and speculations are in flight, and partials have `partials_in_flight` slots. While
+    Triton answers within `QUICK_S`, as on a GPU, speculations and partials may be as many as finals.
     """
 
     def __init__(self, triton: Triton, settings: Settings) -> None:
@@ -69,7 +71,7 @@ class Admission:
     @property
     def admits_speculation(self) -> bool:
         """True if there is room for one more speculation. Ask again for as long as the silence lasts."""
-        return self._in_flight[Lane.FINAL] < self._settings.speculations_in_flight
+        return self._in_flight[Lane.FINAL] < self._most(self._settings.speculations_in_flight)
 
     def admits_partial(self, session_id: str, new_samples: int) -> bool:
         """Return True if it is this session's turn to get a partial.
@@ -82,7 +84,7 @@ class Admission:
         now_s = time.monotonic()
         self._waiting = {each: wait for each, wait in self._waiting.items() if now_s - wait[1] < WAITING_S}
         self._waiting[session_id] = new_samples, now_s
-        room = self._settings.partials_in_flight - self._in_flight[Lane.PARTIAL]
+        room = self._most(self._settings.partials_in_flight) - self._in_flight[Lane.PARTIAL]
         ahead = sum(samples > new_samples for samples, _ in self._waiting.values())
         if ahead >= room or self._slots["live"].locked():
             return False
@@ -192,6 +194,11 @@ class Admission:
         answer_s = 0.0 if self._is_stale else self._answer_s
         cadence_ms = max(self._settings.partial_cadence_ms, int(CADENCE_PER_ANSWER * 1000 * answer_s))
         return cadence_ms * SAMPLES_PER_MS
+
+    def _most(self, limit: int) -> int:
+        """Return how many requests may be in flight where `limit` is for a Triton that is not quick; 0 stays 0."""
+        is_quick = not self._is_stale and self._answer_s < QUICK_S
+        return max(limit, self._settings.finals_in_flight) if limit and is_quick else limit
 
     def _note_answer(self, elapsed_s: float) -> None:
         self._answer_s += (1 if self._is_stale else SMOOTHING) * (elapsed_s - self._answer_s)

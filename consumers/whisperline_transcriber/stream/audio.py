@@ -17,6 +17,7 @@ SAMPLE_RATE = 16_000  # Hz; the rate that Whisper and Silero expect
 SAMPLES_PER_MS = SAMPLE_RATE // 1000
 ZERO_CROSSINGS = 24  # of the sinc, on either side
 KAISER_BETA = 9.0  # about 90 dB of stop band
+LEAST_BLOCK, MOST_BLOCK = 32, 640  # output samples that one matrix product computes together
 PASS_BAND = 0.94  # of the lower Nyquist frequency
 
 
@@ -59,29 +60,58 @@ class Resampler:
         return 0 if source_start <= 0 else -(-(source_start + self.half) * self._up // self._down)
 
     def convert(self, source: Samples, source_start: int, start: int, end: int) -> Samples:
-        """Return output samples [start, end) from `source`, which begins at `source_start` and reaches far enough."""
+        """Return output samples [start, end) from `source`, which begins at `source_start` and reaches far enough.
+
+        The source counts as silent before its first sample.
+        """
         if self.identity:
             return source[start - source_start : end - source_start]
-        at = np.arange(start, end, dtype=np.int64) * self._down
-        first = at // self._up - self.half + 1 - source_start
-        padded = np.pad(source, (self.half, 0)) if source_start == 0 else source
-        offset = self.half if source_start == 0 else 0
-        windows = sliding_window_view(padded, 2 * self.half)[first + offset]
-        kernels = _kernels(self._up, self._down, self.half)[at % self._up]
-        mixed = np.einsum("ij,ij->i", windows.astype(np.float32), kernels)
+        # Whole blocks are computed, which need more source than is held. Silence takes its place: the outputs that it
+        # reaches are not wanted.
+        block = self._up * -(-LEAST_BLOCK // self._up)
+        step = block * self._down // self._up
+        first, last = start // block, -(-end // block)
+        begin = first * step - self.half + 1
+        held = np.zeros((last - first) * step + 2 * self.half - 1)
+        lower, upper = max(begin, source_start), min(begin + len(held), source_start + len(source))
+        held[lower - begin : upper - begin] = source[lower - source_start : upper - source_start]
+        at = slice(start - first * block, end - first * block)
+        if block <= MOST_BLOCK:
+            taps = _block_taps(self._up, self._down, self.half, block)
+            mixed = (np.ascontiguousarray(sliding_window_view(held, len(taps))[::step]) @ taps).ravel()[at]
+        else:  # a ratio of large numbers: few outputs share a phase
+            positions = np.arange(at.start, at.stop) * self._down
+            windows = sliding_window_view(held, 2 * self.half)[positions // self._up]
+            kernels = _kernels(self._up, self._down, self.half)[positions % self._up]
+            mixed = np.einsum("ij,ij->i", windows, kernels)
         converted: Samples = mixed.round().clip(-32768, 32767).astype(np.int16)
         return converted
 
 
 @lru_cache(maxsize=8)
-def _kernels(up: int, down: int, half: int) -> NDArray[np.float32]:
-    """Return the filter of each phase, (up, 2 * half): its taps lie at source offsets 1 - half ... half."""
+def _kernels(up: int, down: int, half: int) -> NDArray[np.float64]:
+    """Return the filter of each phase, (up, 2 * half): its taps lie at source offsets 1 - half ... half.
+
+    The taps are multiples of 2^-30. So the products with 16-bit samples and their sums are exact in float64, and an
+    output does not depend on the order in which they are added, which varies with the number of outputs.
+    """
     cutoff = PASS_BAND * min(1.0, up / down)
     offsets = np.arange(1 - half, half + 1) - np.arange(up)[:, None] / up
     window = np.i0(KAISER_BETA * np.sqrt(np.clip(1 - (offsets / half) ** 2, 0, None))) / np.i0(KAISER_BETA)
     kernels = cutoff * np.sinc(cutoff * offsets) * window
-    normal: NDArray[np.float32] = (kernels / kernels.sum(axis=1, keepdims=True)).astype(np.float32)
-    return normal
+    exact: NDArray[np.float64] = (kernels / kernels.sum(axis=1, keepdims=True) * 2**30).round() / 2**30
+    return exact
+
+
+@lru_cache(maxsize=8)
+def _block_taps(up: int, down: int, half: int, block: int) -> NDArray[np.float64]:
+    """Return the matrix that turns the source of a block into its outputs, (source samples, outputs)."""
+    outputs = np.arange(block)
+    taps = np.zeros((block * down // up + 2 * half - 1, block))
+    taps[(outputs * down // up)[:, None] + np.arange(2 * half), outputs[:, None]] = _kernels(up, down, half)[
+        outputs * down % up
+    ]
+    return taps
 
 
 class AudioBuffer:

@@ -57,6 +57,26 @@ async def opened(log: HeldLog, reports: Reports | None = None, limits: UplinkLim
     await uplink.close()
 
 
+async def test_audio_is_gathered_and_a_control_is_not_held_up() -> None:
+    """A piece of audio that comes alone is written at once, further ones together; a FINALIZE does not wait."""
+    log = HeldLog()
+    async with opened(log, limits=UplinkLimits(flush_s=3_600, heartbeat_s=7_200, in_flight_bytes=2_048)) as uplink:
+        uplink.write(bytes(2))
+        await log.until(2)
+        uplink.write(bytes(4))
+        await asyncio.sleep(0)
+        uplink.write(bytes(6))
+        uplink.finalize()
+        await log.until(4)
+        sent = [(chunk.kind, len(chunk.data)) for chunk in log.chunks]
+    assert sent == [
+        (AudioKind.START, 0),
+        (AudioKind.AUDIO, 2),
+        (AudioKind.AUDIO, 10),
+        (AudioKind.FINALIZE, 0),
+    ]
+
+
 async def test_the_phases_of_an_uplink() -> None:
     """An uplink opens with its first durable record, ends once, and is closed last."""
     log = HeldLog()

@@ -5,6 +5,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
@@ -47,7 +48,7 @@ class UplinkPhase(Enum):
 class UplinkLimits:
     """Limits on how audio is gathered into records, and on how much of it may wait."""
 
-    flush_s: float  # how long audio is gathered into one record
+    flush_s: float  # the least time between two records of audio, which is gathered meanwhile
     heartbeat_s: float  # after this long without a record an empty one is written
     in_flight_bytes: int  # audio that may wait for Kafka
 
@@ -133,6 +134,7 @@ class Uplink:
         self._next_position = template.position  # of the next record
         self._tracker = AckTracker(template.position)
         self._work = asyncio.Event()
+        self._control_waits = asyncio.Event()  # a record other than audio is in the queue
         self._changed = asyncio.Event()
         self._pump: asyncio.Task[None] | None = None
 
@@ -221,6 +223,7 @@ class Uplink:
             return
         self._queue.append(kind)
         self._waiting_bytes += _CONTROL_BYTES
+        self._control_waits.set()
         self._work.set()
 
     async def _change(self) -> None:
@@ -228,6 +231,8 @@ class Uplink:
         await self._changed.wait()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_audio_s = loop.time()
         try:
             while self.is_running:
                 try:
@@ -237,9 +242,15 @@ class Uplink:
                     if self.phase is not UplinkPhase.ENDED:
                         await self._send(AudioKind.AUDIO)  # an empty record shows that the connection lives
                     continue
-                if self.phase is not UplinkPhase.OPENING:
-                    await asyncio.sleep(self._limits.flush_s)
+                # Audio that comes in many small pieces is gathered. A piece that comes alone goes out at once, and so
+                # does what the client waits for: the effect of a FINALIZE or END.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(next_audio_s):
+                        await self._control_waits.wait()
+                if any(isinstance(item, _Gathered) for item in self._queue):
+                    next_audio_s = loop.time() + self._limits.flush_s
                 self._work.clear()
+                self._control_waits.clear()
                 while self._queue and self.is_running:
                     # The item stays at the head while it is sent: `flush` must not take the queue for empty.
                     await self._send_item(self._queue[0])
