@@ -7,7 +7,8 @@ that end after 1.5 s of silence. Then each rule says after how much silence it w
 `turn_pauses.json` has the true answer for each pause, [end of speech, next speech, kind] in ms: "mid-sentence" where
 the sentence goes on, "sentence" where the speaker goes on with another sentence, and "turn" where the turn is over.
 Kinds come from the turns of the two-channel calls, elsewhere from the punctuation that `base` gives the whole file. To
-end a turn in mid-sentence is a false end. The table goes to bench/results/turns.md.
+end a turn in mid-sentence is a false end. A second table counts the ends of whole live sessions, whose segments are
+shorter than those of the first one where a turn has ended. Both go to bench/results/turns.md.
 """
 
 import json
@@ -23,7 +24,7 @@ from live_text import live_text
 from peer import MODEL
 from recordings import Recording, read_recordings
 from report import THREADS, heading, table, write
-from whisperline_contracts import Said, StreamOptions
+from whisperline_contracts import Final, Said, StreamOptions
 from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, milliseconds
 from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
@@ -47,6 +48,12 @@ RULES: dict[str, TurnRule] = {
     **{f"a mark: {ms} ms + 800 a nat + 200 a habit": replace(RULE, sure_ms=ms) for ms in (300, 500)},
     **{f"the default, at most {ms} ms": replace(RULE, longest_ms=ms) for ms in (1_000, 1_200, 2_000)},
     "**the default**": RULE,
+}
+
+
+LIVE = {
+    "default": StreamOptions(),
+    **{f"endpointing={ms}": StreamOptions(endpointing_ms=ms) for ms in (300, 500, 1_500)},
 }
 
 
@@ -99,7 +106,30 @@ def main() -> None:
         "mean",
         f"over {LATE_MS} ms, %",
     )
-    write("turns", [*heading("When a turn ends", "make bench-turns", *notes), *table(columns, rows)])
+    lives = []
+    for name, options in LIVE.items():
+        finals = engine.run(live_text(recording, options) for recording in recordings)
+        ended = Counter(
+            kind
+            for recording, told in zip(recordings, finals, strict=True)
+            for kind in _kinds(labels[recording.id], told, recording.read()[1])
+        )
+        n_finals = sum(map(len, finals))
+        lives.append(
+            [name, n_finals, ended["mid-sentence"], f"{ended['mid-sentence'] / speech_min:.2f}", ended["sentence"]]
+        )
+    lines = [*heading("When a turn ends", "make bench-turns", *notes), *table(columns, rows)]
+    write("turns", [*lines, *table(("live", "finals", "false ends", "a minute", "ends between sentences"), lives)])
+
+
+def _kinds(labels: Sequence[tuple[int, int | None, str]], finals: Sequence[Final], rate: int) -> Iterator[str]:
+    """Yield the kinds of the pauses at which finals ended a turn."""
+    for final in finals:
+        at_ms = final.position * 1000 / rate
+        for start_ms, end_ms, kind in labels:
+            if final.ends_turn and start_ms <= at_ms and (end_ms is None or at_ms <= end_ms + TOLERANCE_MS):
+                yield kind
+                break
 
 
 def _pauses(recording: Recording, labels: Sequence[tuple[int, int | None, str]]) -> Task[list[Pause]]:
