@@ -6,20 +6,23 @@ import logging
 import os
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from .aligner import Aligner
 from .audio import CHUNK_LENGTH_S, SAMPLE_RATE
+from .beams import BeamRow
 from .decoding import Decoder, DecodingTask, Row
 from .encoder import Encoder
-from .errors import RequestCancelledError
+from .errors import RequestCancelledError, RequestError
 from .graphs import Device, Graphs, ModelSpec
 from .jobs import Job
 from .prompts import build_prompt
-from .requests import LANES, Request
+from .requests import LANES, MAX_BEAM_SIZE, Lane, Request
 from .result import Result, build_result
 from .schedule import Scheduler, Stage, Unit
 from .slots import SILENCE_FRAMES, Slots
@@ -27,7 +30,7 @@ from .stages import Stages
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from .fallback import Attempt
@@ -73,6 +76,8 @@ class Engine:
 
     `graphs`, `encoder`, `decoder`, `slots` and `aligner` are public for the tools that compare them with the reference.
     The tools may use them only while the engine has no requests.
+
+    `beam_sizes` are the hypotheses of beam search in each lane, for requests that do not say; 1 if a lane is missing.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Engine:
         max_batch: int = 16,
         threads: int = 0,
         gpu: int = 0,
+        beam_sizes: Mapping[Lane, int] = MappingProxyType({}),
         observer: Observer | None = None,
     ) -> None:
         self.version = version
@@ -93,10 +99,21 @@ class Engine:
         self.encoder = Encoder(self.graphs, self.spec, self._device)
         # The last frames of 30 s of encoded silence, which follow every shorter window (see `slots.py`).
         silence = self.encoder.window(np.zeros(SAMPLE_RATE, np.float32), CHUNK_LENGTH_S)[:, :, -SILENCE_FRAMES:].copy()
-        self.slots = Slots(self.graphs.decoder, self.spec, self._device, max_batch, silence)
-        self.decoder = Decoder(self.slots, self.tokenizer)
+        self.slots = Slots(self.graphs.decoder, self.spec, self._device, silence, n_slots=max_batch)
         self.aligner = Aligner(self.graphs, self.spec, self._device, self.slots, self.tokenizer)
-        self._stages = Stages(self.encoder, self.decoder, self.aligner, self.tokenizer)
+        self.decoder = Decoder(self.slots, self.aligner, self.tokenizer)
+        # A beam takes as much of a step as a greedy row, so a step has about as many rows with beams as without.
+        n_windows = max(1, max_batch // MAX_BEAM_SIZE)
+
+        @cache
+        def open_beam_decoder() -> Decoder:
+            graph = self.graphs.open_beam_decoder()
+            slots = Slots(graph, self.spec, self._device, silence, n_slots=n_windows, n_beams=MAX_BEAM_SIZE)
+            return Decoder(slots, self.aligner, self.tokenizer)
+
+        self.open_beam_decoder = open_beam_decoder
+        self._beam_sizes = {lane: beam_sizes.get(lane, 1) for lane in LANES}
+        self._stages = Stages(self.encoder, self.decoder, open_beam_decoder, self.aligner, self.tokenizer)
         on_gpu = self._device.on_gpu
         self.n_threads = 1 if on_gpu else min(threads or len(os.sched_getaffinity(0)), UNITS_AT_ONCE)
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)
@@ -118,6 +135,13 @@ class Engine:
         `finish` must not raise. `arrived_s` (from `time.monotonic`) is when the request arrived, now by default. The
         engine records the times of its stages in `timeline`.
         """
+        if request.beam_size is None:
+            request = replace(request, beam_size=self._beam_sizes[request.lane])
+        try:
+            build_prompt(request, self.tokenizer)
+        except RequestError as error:  # the prefix is too long
+            finish(error)
+            return
         came_s = time.monotonic() if arrived_s is None else arrived_s
         if timeline is not None:
             timeline.queued_s = came_s
@@ -292,3 +316,8 @@ class Engine:
         for size in sorted(sizes):
             self.decoder.step([Row(task, self.tokenizer) for _ in range(size)])
         self.decoder.step([Row(task, self.tokenizer)])  # also makes the rows of the previous step leave their slots
+        if max(self._beam_sizes.values()) > 1:  # otherwise, the first request with beams loads and warms its decoder
+            decoder = self.open_beam_decoder()
+            for size in sorted({self._device.bucket(n, decoder.n_slots) for n in range(1, decoder.n_slots + 1)}):
+                decoder.step([BeamRow(task, self.tokenizer) for _ in range(size)])
+            decoder.step([BeamRow(task, self.tokenizer)])
