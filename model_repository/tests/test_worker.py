@@ -36,7 +36,7 @@ class Answers:
             assert self._came.wait_for(lambda: len(self.outcomes) >= count, LIMIT_S)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def worker(served: Engine) -> Iterator[Worker]:
     """A worker with the served engine, and with room in each lane for two requests more than it has threads."""
     worker = Worker(served, max_requests=served.n_threads + 2)

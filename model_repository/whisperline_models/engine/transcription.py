@@ -272,7 +272,7 @@ class Engine:
     def transcribe(self, requests: Sequence[Request]) -> list[Result]:
         """Transcribe requests together and return their results in order. No result depends on the other requests.
 
-        Raises the error of the first request that failed.
+        Only for an engine that no other thread serves. Raises the error of the first request that failed.
         """
         outcomes: list[Result | Exception | None] = [None] * len(requests)
 
