@@ -34,8 +34,13 @@ def test_options_are_read() -> None:
     assert (request.language, request.task, request.lane) == ("fr", "translate", "file")
     assert (request.timestamps, request.words) == (True, True)
     request = parse({"prompt": " Dr. Ott. ", "hotwords": ["Ott ", "Whisperline"], "temperature": 0.4})
-    assert (request.prompt, request.hotwords, request.temperatures) == ("Dr. Ott.", "Ott, Whisperline", (0.4,))
+    assert (request.prompt, request.hotwords, request.temperatures) == (
+        "Dr. Ott.",
+        "Glossary: Ott, Whisperline.",
+        (0.4,),
+    )
     assert parse({"hotwords": "Ott", "temperature": [0, 0.5]}).temperatures == (0.0, 0.5)
+    assert (parse({"hotwords": "Ott"}).hotwords, parse({"hotwords": ["", " "]}).hotwords) == ("Ott", "")
     assert parse({"prompt": None, "hotwords": None, "language": None}).prompt == ""
 
 
