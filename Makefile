@@ -14,7 +14,7 @@ export POETRY_NO_INTERACTION := 1
 export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE # without compiled modules every start is slower
 
-.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-footprint bench-code bench-tracing bench-serving bench-memory bench-serving-gpu clean
+.PHONY: help demo up test trace test-random test-large test-containers test-cluster test-otelcol test-terraform check lock parity bench-latency bench-footprint bench-turns bench-code bench-tracing bench-serving bench-text bench-memory bench-serving-gpu clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ bench-latency: .venv/.installed ## From the end of speech to the final, alone an
 bench-footprint: .venv/.installed ## Start-up, memory and CPU of each process (PEER=../other measures another checkout in turn)
 	@$(RUN)/python bench/footprint.py $(PEER:%=--peer %) $(ROUNDS:%=--rounds %)
 
+bench-turns: .venv/.installed ## When turns are ended too early and how long their ends take, by the rule's constants
+	@$(RUN)/python bench/turns.py
+
 bench-code: .venv/.installed ## The shape of the code: lengths, private helpers, comments, imports (PEER=../other beside it)
 	@$(RUN)/python bench/code_shape.py $(PEER:%=--peer %)
 
@@ -78,6 +81,9 @@ bench-tracing: .venv/.installed ## The cost of tracing for a record and a reques
 
 bench-serving: .venv/.installed .tools/peer/.installed ## Speed, accuracy and memory beside faster-whisper (PART= runs one part)
 	@$(RUN)/python bench/serving.py $(PART)
+
+bench-text: .venv/.installed .tools/peer/.installed .tools/whisper-live/.installed ## Word error rates of live text and whole files, beside faster-whisper and WhisperLive (ARGS="--only natural")
+	@$(RUN)/python bench/text.py $(ARGS)
 
 bench-memory: .venv/.installed ## Memory over 20,000 requests, and with up to 256 at a time
 	@$(RUN)/python bench/memory.py
@@ -120,6 +126,12 @@ $(POETRY):
 	@echo "installing faster-whisper into .tools/peer"
 	@$(PYTHON) -m venv .tools/peer
 	@.tools/peer/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+.tools/whisper-live/.installed: bench/whisper-live-requirements.txt
+	@echo "installing WhisperLive into .tools/whisper-live (5 GB, most of it torch)"
+	@$(PYTHON) -m venv .tools/whisper-live
+	@.tools/whisper-live/bin/pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
 .tools/gpu/.installed: bench/gpu-requirements.txt

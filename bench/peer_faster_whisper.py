@@ -62,7 +62,7 @@ def answer(model: WhisperModel, job: Job, audio: dict[str, Audio]) -> dict[str, 
 
 def transcribe(model: WhisperModel, job: Job, audio: Audio) -> str:
     """Return the text of one clip."""
-    segments, _ = model.transcribe(audio, language="en", **job.options)
+    segments, _ = model.transcribe(audio, **{"language": "en"} | job.options)
     return "".join(segment.text for segment in segments).strip()
 
 

@@ -73,10 +73,10 @@ class Load:
             turn = next(self._turns)
             session, clip = self._sessions[turn % len(self._sessions)], self._clips[turn % len(self._clips)]
             lane = LANES[turn % len(LANES)]
-            request = Request(session, lane, "en", words=lane is Lane.FINAL, deadline_s=DEADLINE_S)
+            request = Request(session, "en")
             began_s = time.monotonic()
             try:
-                transcript = await self._triton.transcribe(clip, request)
+                transcript = await self._triton.transcribe(clip, request, lane, DEADLINE_S)
                 self.answers.append(Answer(session, transcript.version, began_s))
             except TritonError as error:
                 self.failures.append(f"{session}, {lane.name}: {error}")  # the others go on

@@ -35,7 +35,7 @@ WORKERS = 8
 SOME = 16  # answers
 SHARE = 0.2
 ALONE = ("unshare", "--map-root-user", "--net")  # runs a command where there is no network
-REQUEST = Request("session", Lane.FINAL, "en", words=True, deadline_s=60)
+REQUEST = Request("session", "en")
 REROUTED = "whisperline_transcriber_rerouted_requests_total"
 
 
@@ -189,13 +189,13 @@ async def test_a_request_to_a_version_that_was_removed_is_rerouted(place: Place,
     """A client with an outdated routing looks it up again, and its request is answered."""
     rerouted = REGISTRY.get_sample_value(REROUTED) or 0
     async with Triton(place.address, "whisper", rollout_keep_s=3_600) as triton:
-        before = (await triton.transcribe(clips[0], REQUEST)).version
+        before = (await triton.transcribe(clips[0], REQUEST, Lane.FINAL, 60)).version
         await models("publish", place.candidate, "--without-gate", "another of the same", *place.where)
         after = Repository(place.repository).versions()[-1]
         await models("canary", "--version", after, "--share", "100%", *place.where)
         await models("promote", *place.where)
         await models("remove", before, "--drain-s", "0", *place.where)
-        assert (await triton.transcribe(clips[0], REQUEST)).version == str(after)
+        assert (await triton.transcribe(clips[0], REQUEST, Lane.FINAL, 60)).version == str(after)
     assert REGISTRY.get_sample_value(REROUTED) == rerouted + 1
 
 
@@ -236,7 +236,7 @@ async def test_a_server_is_told_of_a_version_that_it_does_not_have(place: Place,
 
 async def _serves(triton: Triton, clip: Samples, version: int) -> bool:
     with suppress(TritonError):  # the connection is tried again after a pause
-        return (await triton.transcribe(clip, REQUEST)).version == str(version)
+        return (await triton.transcribe(clip, REQUEST, Lane.FINAL, 60)).version == str(version)
     return False
 
 

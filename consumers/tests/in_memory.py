@@ -9,6 +9,7 @@ import numpy as np
 from aiokafka import ConsumerRecord
 from whisperline_contracts import AudioChunk, AudioKind, Event, Progress, StreamOptions
 from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import Request
 from whisperline_transcriber.log.progress import ProgressLog
 from whisperline_transcriber.log.publisher import Publisher
 from whisperline_transcriber.log.session_task import Services
@@ -26,7 +27,7 @@ SECOND = 16_000
 
 def loud(seconds: float) -> bytes:
     """Return samples that `hear` takes for speech."""
-    return np.full(int(seconds * SECOND), 4_000, np.int16).tobytes()
+    return np.tile(np.array([4_000, -4_000], np.int16), int(seconds * SECOND) // 2).tobytes()
 
 
 def silent(seconds: float) -> bytes:
@@ -116,18 +117,28 @@ class Decoding:
         self.partials = asyncio.Event()
         self.finals.set()
         self.partials.set()
-        self.asked: list[int] = []  # samples of each request
+        self.asked: list[int] = []  # samples of each final and speculation
         self.said = "so it goes"
-        self.admits_partial = True
-        self.partial_cadence_samples = SECOND // 2
+        self.partial_every = SECOND // 2  # samples
+        self.admits_speculation = True
+        self.speculations_fail = False
+        self.refuses = ""
 
-    async def decode_final(self, _: str, audio: Samples, __: StreamOptions) -> Transcript:
+    def admits_partial(self, _: str, new_samples: int) -> bool:
+        return new_samples >= self.partial_every
+
+    async def refusal(self, _: str, __: StreamOptions) -> str:
+        return self.refuses
+
+    async def decode_final(self, audio: Samples, _: Request, __: str) -> Transcript:
         self.asked.append(len(audio))
         await self.finals.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 
-    async def decode_partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
-        self.asked.append(len(audio))
+    async def speculate(self, audio: Samples, request: Request) -> Transcript | None:
+        return None if self.speculations_fail else await self.decode_final(audio, request, "live")
+
+    async def decode_partial(self, _: Samples, __: Request) -> Transcript | None:
         await self.partials.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 

@@ -8,7 +8,12 @@ LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 EVENTS = Counter("whisperline_transcriber_events_total", "Events published", ["type"])
 PARTIALS = Counter(
     "whisperline_transcriber_partials_total",
-    "Partials that were due: sent, or shed because Triton or Kafka was too slow",
+    "Partials that were asked for: sent, or shed because Triton or Kafka was too slow",
+    ["outcome"],
+)
+SPECULATIONS = Counter(
+    "whisperline_transcriber_speculations_total",
+    "Segments that were decoded before they closed: used as the final, discarded because speech went on, or failed",
     ["outcome"],
 )
 DEAD_LETTERS = Counter("whisperline_transcriber_dead_letters_total", "Records that could not be read")

@@ -29,12 +29,20 @@ class Settings(ConsumerSettings):
     metrics_port: int = Field(default=8120, ge=0, le=65_535, description="port of the probes and metrics")
 
     pre_roll_ms: int = Field(
-        default=300, ge=0, le=2_000, description="audio before the onset that belongs to a segment"
+        default=300, ge=0, le=1_500, description="audio before an onset and its soft beginning that is in the segment"
+    )
+    longest_pause_ms: int = Field(
+        default=1_500, ge=500, le=5_000, description="silence that ends a turn, whatever was said before it"
     )
     max_length_ms: int = Field(default=28_000, ge=5_000, le=28_000, description="longest segment")
     partial_cadence_ms: int = Field(default=700, ge=100, description="least new audio between two partials")
     finals_in_flight: int = Field(
         default=16, ge=1, description="requests to Triton for live finals; files have half as many of their own"
+    )
+    speculations_in_flight: int = Field(
+        default=4,
+        ge=0,
+        description="a segment that may be over is decoded early while fewer live finals are in flight; 0: never",
     )
     partials_in_flight: int = Field(default=4, ge=0, description="requests to Triton for partials; 0: no partials")
     max_buffered_s: int = Field(
@@ -54,8 +62,11 @@ class Settings(ConsumerSettings):
         default=0, ge=0, description="for tests only: deviation of noise added to every probability"
     )
 
-    def segmentation(self, end_silence_ms: int | None) -> Segmentation:
-        """Return the segmentation rules for a session whose client chose `end_silence_ms`, or none."""
+    def segmentation(self, closing_ms: int | None) -> Segmentation:
+        """Return the segmentation rules for a session whose client chose `closing_ms`, or none."""
         return Segmentation(
-            pre_roll_ms=self.pre_roll_ms, max_length_ms=self.max_length_ms, end_silence_ms=end_silence_ms or 500
+            pre_roll_ms=self.pre_roll_ms,
+            max_length_ms=self.max_length_ms,
+            closing_ms=closing_ms,
+            longest_closing_ms=self.longest_pause_ms,
         )

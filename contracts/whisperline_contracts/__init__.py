@@ -22,7 +22,7 @@ from whisperline_contracts.events import (
     decode_event,
     encode_event,
 )
-from whisperline_contracts.progress import Progress, decode_progress, encode_progress
+from whisperline_contracts.progress import Level, Memory, Progress, Said, decode_progress, encode_progress
 from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage
 
 __all__ = [
@@ -33,9 +33,12 @@ __all__ = [
     "Event",
     "Final",
     "Finalized",
+    "Level",
+    "Memory",
     "Partial",
     "Progress",
     "Resumed",
+    "Said",
     "SegmentEnd",
     "SessionEnd",
     "SessionStart",

@@ -64,7 +64,11 @@ class SpeechStarted(_Event):
 
 
 class Partial(_Event):
-    """The text of an open segment so far. It begins with `stable_text`, which will not change before the final."""
+    """The text of an open segment so far. It begins with `stable_text`.
+
+    Later partials keep the stable text. Only the text at a pause, which is the final's if the speaker is done, may
+    correct it.
+    """
 
     type: Literal["partial"] = "partial"
     segment_index: int

@@ -18,6 +18,38 @@ from whisperline_contracts.events import Final, SessionEnd
 from whisperline_contracts.version import SCHEMA_VERSION, UnreadableMessage, check_json_version
 
 
+class Said(BaseModel):
+    """A final that later ones are decoded with: its text and its audio, samples [start, end) at 16 kHz."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    text: str
+    start: int = Field(ge=0)
+    end: int = Field(ge=0)
+
+
+class Level(BaseModel):
+    """The offset and the loudness of a session's audio up to its replay start; see the transcriber's `stream/level.py`.
+
+    `offset` is in 1/256 of a sample, None if nothing was heard; `speech_db` and `noise_db` are in dB of full scale.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    offset: int | None = None
+    speech_db: float = -96.0
+    noise_db: float = 0.0
+
+
+class Memory(BaseModel):
+    """What a session remembers of its decided audio. It is in the log, so that a replay decodes with the same."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    said: tuple[Said, ...] = ()  # the latest finals, the oldest first
+    languages: dict[str, float] = Field(default_factory=dict)  # evidence for each language, if it is detected
+
+
 class Progress(BaseModel):
     """A session's progress: all audio before sample `base` (at 16 kHz) is decided, in `next_segment_index` finals."""
 
@@ -36,7 +68,10 @@ class Progress(BaseModel):
     attached_at: int = Field(ge=0)  # offset in audio_chunks of the START or RESUME that named the connection
     base: int = Field(ge=0)  # samples at 16 kHz
     next_segment_index: int = Field(ge=0)
-    speech_end_ms: int | None = None  # end of the last speech; None if its UtteranceEnd was sent, or without speech
+    # End of the last word of the finals; None if its UtteranceEnd was sent, or if there was no word.
+    last_word_end_ms: int | None = None
+    memory: Memory = Memory()
+    level: Level = Level()  # at `base`
     final: Final | None = None  # the final that this record decides, if it decides one
     end: SessionEnd | None = None  # set when the session is over
 

@@ -54,6 +54,7 @@ class LocalSettings(BaseSettings):
     transcribers: Replicas = 1
     java: str = "java"
     kafka_heap_mb: Annotated[int, Field(ge=128)] = 384
+    triton_nice: Annotated[int, Field(ge=0, le=19)] = 5  # by how much Triton gives way to the other processes
     model: str = "tiny.en"
     model_repository: Path | None = None  # a Triton model repository to serve as it is, instead of exporting `model`
     otel_endpoint: str | None = None  # OTLP collector (gRPC); None: as the OTEL_* variables say

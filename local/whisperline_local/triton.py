@@ -45,6 +45,10 @@ def triton_service(settings: LocalSettings) -> Service:
     return Service(
         name="triton",
         command=(
+            # Its threads compute without a pause under load. The processes that carry audio and text need little time,
+            # but at once.
+            "nice",
+            f"--adjustment={settings.triton_nice}",
             str(server / "bin/tritonserver"),
             f"--model-repository={model_repository(settings)}",
             f"--backend-directory={server / 'backends'}",

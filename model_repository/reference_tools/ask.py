@@ -44,6 +44,9 @@ class Question:
     task: str = "transcribe"
     prompt: str = ""
     timestamps: bool = False
+    beam_size: int | None = None
+    patience: float = 1.0
+    length_penalty: float | None = None
     sample_length: int = SAMPLE_LEN
 
 

@@ -152,7 +152,7 @@ def load_openai(folder: Path, job: dict[str, Any]) -> Any:
 
 
 def _decode(model: Any, mel: Any, question: dict[str, Any]) -> dict[str, Any]:
-    """Decode 30 s greedily with the question's options, without temperature fallback."""
+    """Decode 30 s, greedily or by beam search, with the question's options, without temperature fallback."""
     options = whisper.DecodingOptions(
         language=question["language"],
         task=question["task"],
@@ -160,6 +160,9 @@ def _decode(model: Any, mel: Any, question: dict[str, Any]) -> dict[str, Any]:
         without_timestamps=not question["timestamps"],
         sample_len=question["sample_length"],
         temperature=0.0,
+        beam_size=question["beam_size"],
+        patience=question["patience"] if question["beam_size"] else None,
+        length_penalty=question["length_penalty"],
         fp16=False,
     )
     result = whisper.decode(model, mel[0], options)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from whisperline_models.engine.audio import CHUNK_LENGTH_S
+from whisperline_models.engine.beams import BeamRow
 from whisperline_models.engine.decoding import DecodingTask, Row
 from whisperline_models.engine.logit_filters import next_filter
 from whisperline_models.engine.prompts import build_prompt
@@ -104,23 +105,27 @@ def compare(checkpoint: Checkpoint, clips: Sequence[Clip], python: Path, scratch
 
 
 def decode(engine: Engine, requests: Sequence[Request]) -> list[DecodingResult]:
-    """Decode each request over 30 s, greedily and without fallback, as the reference's `decode` does."""
+    """Decode each request over 30 s, at temperature 0 and without fallback, as the reference's `decode` does."""
     found: list[DecodingResult] = []
     for at in range(0, len(requests), _BATCH):
         rows = [
-            Row(
+            (BeamRow if (request.beam_size or 1) > 1 else Row)(
                 DecodingTask(
                     window=engine.encoder.window(request.audio, CHUNK_LENGTH_S),
                     prompt=build_prompt(request, engine.tokenizer),
                     language=request.language or "en",
                     timestamps=request.timestamps,
+                    beam_size=request.beam_size or 1,
+                    patience=request.patience,
+                    length_penalty=request.length_penalty,
                 ),
                 engine.tokenizer,
             )
             for request in requests[at : at + _BATCH]
         ]
-        while unfinished := [row for row in rows if not row.finished]:
-            engine.decoder.step(unfinished[: engine.slots.n_slots])
+        for kind, decoder in ((Row, engine.decoder), (BeamRow, engine.open_beam_decoder())):
+            while unfinished := [row for row in rows if type(row) is kind and not row.finished]:
+                decoder.step(unfinished[: decoder.n_slots])
         found += [row.result() for row in rows]
     return found
 

@@ -1,13 +1,15 @@
 """Record the reference's answers, so that tests can compare with them without its environment.
 
-Each kind of recording is one file: `base` (real speech in several languages, with options), `fallback` (judgements of
-the temperature fallback), `shapes` (random weights of the official sizes), `vocabulary` (special tokens and prompts).
+Each kind of recording is one file: `base` (real speech in several languages, with options), `beams` (beam search),
+`fallback` (judgements of the temperature fallback), `shapes` (random weights of the official sizes), `vocabulary`
+(special tokens and prompts).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -114,13 +116,28 @@ def _fallback(settings: ModelSettings, python: Path) -> Rows:
     return _ask_about_clips(load_checkpoint("tiny.en", settings.cache), asked, python)
 
 
+def _beams(settings: ModelSettings, python: Path) -> Rows:
+    """Record beam search with tiny.en, which is often unsure: with and without timestamps, patience, length penalty."""
+    clips = [clip for clip in read_manifest(settings.speech_dir, {"en"}) if clip.duration_s <= 30]
+    spread = take_spread(clips, 24)
+    asked = [(clip, Question("en", ("decode",), beam_size=5)) for clip in spread]
+    asked += [(clip, Question("en", ("decode",), beam_size=5, timestamps=True)) for clip in spread[::2]]
+    asked += [(clip, Question("en", ("decode",), beam_size=3, patience=2.0)) for clip in spread[1::4]]
+    asked += [(clip, Question("en", ("decode",), beam_size=2, length_penalty=0.6)) for clip in spread[2::4]]
+    asked += [(clip, Question("en", ("decode",), beam_size=5, prompt=PROMPT)) for clip in spread[3::4]]
+    return _ask_about_clips(load_checkpoint("tiny.en", settings.cache), asked, python)
+
+
 def _ask_about_clips(checkpoint: Checkpoint, asked: Asked, python: Path) -> Rows:
     audio = [(clip.read().astype(np.float32) / 32768, question) for clip, question in asked]
     with TemporaryDirectory() as scratch:
         answers = ask(checkpoint, audio, python, Path(scratch))
     for (clip, question), answer in zip(asked, answers.rows, strict=True):
-        kept = ("language", "task", "prompt", "timestamps")
-        yield {"clip": clip.id, "options": {name: getattr(question, name) for name in kept}, **_rounded(answer)}
+        options = asdict(question)
+        kept = ["language", "task", "prompt", "timestamps"]
+        if question.beam_size:
+            kept += ["beam_size", "patience"] + (["length_penalty"] if question.length_penalty is not None else [])
+        yield {"clip": clip.id, "options": {name: options[name] for name in kept}, **_rounded(answer)}
 
 
 def _rounded(value: Any) -> Any:
@@ -174,6 +191,7 @@ def _vocabulary(_settings: ModelSettings, python: Path) -> Rows:
 
 KINDS: dict[str, Callable[[ModelSettings, Path], Rows]] = {
     "base": _base,
+    "beams": _beams,
     "fallback": _fallback,
     "shapes": _shapes,
     "vocabulary": _vocabulary,

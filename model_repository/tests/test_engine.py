@@ -12,14 +12,24 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jiwer import wer
 from numpy.typing import NDArray
+from whisperline_models.engine.decoding import DecodingResult
 from whisperline_models.engine.errors import RequestError
+from whisperline_models.engine.fallback import Verdict
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
+from whisperline_models.export import export_version
 from whisperline_models.gate import Clip
+from whisperline_models.weights import Checkpoint
 
 TIMED = json.dumps({"language": "en", "timestamps": True, "words": True}).encode()
 SAMPLE = 12  # clips, spread over the set
+
+
+@pytest.fixture(scope="module")
+def base(multilingual: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The multilingual model in float32."""
+    return Engine(export_version(multilingual, tmp_path_factory.mktemp("base") / "version", "float32"), threads=2)
 
 
 def _ask(engine: Engine, audio: NDArray[np.int16], options: bytes = TIMED) -> Request:
@@ -100,9 +110,78 @@ def test_words_follow_each_other_within_the_audio(rows: list[tuple[Request, Resu
             " ".join(word.word for word in words) == result.text
         )
         times = [(word.start_ms, word.end_ms) for word in words]
-        assert all(start <= end <= len(request.audio) // 16 + 1 for start, end in times)
-        assert all(one[0] <= other[0] for one, other in itertools.pairwise(times))
+        assert all(0 <= start < end <= len(request.audio) // 16 for start, end in times)
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(times))
         assert all(0 <= word.confidence <= 1 for word in words)
+
+
+def test_a_prefix_is_continued(base: Engine, rows: list[tuple[Request, Result]]) -> None:
+    """After the first half of a text as prefix, the result is the second half, with the same times of words."""
+    for request, _ in rows[-3:]:
+        (whole,) = base.transcribe([replace(request, timestamps=False)])
+        decided, rest = whole.words[: len(whole.words) // 2], whole.words[len(whole.words) // 2 :]
+        prefix = " ".join(word.word for word in decided)
+        asked = replace(request, prefix=prefix, prefix_ms=decided[-1].end_ms, timestamps=False)
+        timed = replace(asked, timestamps=True)
+        aligned, rough, stamped = base.transcribe([asked, replace(asked, words="rough"), timed])
+        assert aligned.text == rough.text == " ".join(word.word for word in rest)
+        assert [(word.start_ms, word.end_ms) for word in aligned.words] == [
+            (max(word.start_ms, asked.prefix_ms), word.end_ms) for word in rest
+        ]
+        assert [word.word for word in rough.words] == [word.word for word in rest]
+        assert stamped.text.split()[0] == rest[0].word
+        assert asked.prefix_ms <= rough.words[0].start_ms < rough.words[-1].end_ms <= asked.audio.size // 16
+
+
+@pytest.mark.parametrize("languages", [(), ("fr", "en")])
+def test_a_prompt_is_read_as_if_it_were_fed(
+    base: Engine, english: list[Clip], monkeypatch: pytest.MonkeyPatch, languages: tuple[str, ...]
+) -> None:
+    """A prompt that is read at once gives the text, probabilities and language that it gives token by token."""
+    audio = english[1].read()[: 5 * 16_000].astype(np.float32) / 32_768
+    plain = Request(audio, None if languages else "en", languages, prompt="So far, that is what Dr. Ott had to say.")
+    for request in (plain, replace(plain, prompt="", prefix="And he said", prefix_ms=400, timestamps=True)):
+        (read,) = base.transcribe([request])
+        with monkeypatch.context() as patch:
+            patch.setattr("whisperline_models.engine.decoding.MIN_READ", 10_000)
+            (fed,) = base.transcribe([request])
+        assert (read.text, read.tokens, read.language) == (fed.text, fed.tokens, fed.language)
+        assert read.avg_logprob == pytest.approx(fed.avg_logprob, abs=1e-4)
+        assert read.no_speech_prob == pytest.approx(fed.no_speech_prob, abs=1e-4)
+        assert read.language_probs == pytest.approx(fed.language_probs, abs=1e-4)
+
+
+def test_a_prefix_that_is_too_long_is_refused(served: Engine) -> None:
+    """A prefix with more tokens than fit ends the request with the number that is allowed."""
+    with pytest.raises(RequestError, match=r"options.prefix: has 300 tokens, send at most 200"):
+        served.transcribe([Request(np.zeros(32_000, np.float32), prefix="word " * 300, prefix_ms=1_000)])
+
+
+def test_a_text_that_fails_in_its_context_is_decoded_without_it(
+    served: Engine, rows: list[tuple[Request, Result]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a failure, prompt and hotwords are dropped; after a prefix, only the audio behind it is decoded again."""
+    request, alone = rows[-1]
+
+    def judge_context(result: DecodingResult, text: str, tokens: list[int], audio_s: float) -> Verdict:
+        return verdicts.pop(0)
+
+    monkeypatch.setattr("whisperline_models.engine.stages.judge", judge_context)
+    verdicts = [Verdict.REPEATED, Verdict.GOOD]
+    asked = replace(request, prompt="the the the", hotwords="the")
+    assert served.transcribe([asked]) == [alone]
+    half_ms = 20 * (request.audio.size // 640)
+    verdicts = [Verdict.IMPROBABLE, Verdict.GOOD]
+    (late,) = served.transcribe([replace(request, prefix="the the the", prefix_ms=half_ms)])
+    verdicts = [Verdict.GOOD]
+    (rest,) = served.transcribe([replace(request, audio=request.audio[half_ms * 16 :])])
+    assert late.text == rest.text
+    assert late.words[0].start_ms == rest.words[0].start_ms + half_ms
+
+
+def test_the_end_of_a_text_has_its_probability(rows: list[tuple[Request, Result]]) -> None:
+    """The last token of every text has a log probability."""
+    assert all(result.last_logprob < 0 for _, result in rows if result.text)
 
 
 def test_read_speech_is_understood(served: Engine, english: list[Clip]) -> None:

@@ -18,12 +18,15 @@ from whisperline_models.weights import Checkpoint
 OPTIONS: list[tuple[str, dict[str, object]]] = [  # the language of a clip, and the options for it
     ("en", {"language": "en", "words": True}),
     ("en", {"prompt": "Minutes taken by Dr. Ott.", "timestamps": True, "lane": "file"}),
-    ("fr", {}),
+    ("fr", {"languages": ["fr", "es", "de"]}),
     ("fr", {"language": "fr", "task": "translate", "lane": "file"}),
     ("es", {"hotwords": ["Ott", "Whisperline"], "prompt": "So far. " * 120}),
     ("es", {"language": "es", "temperature": 0, "lane": "partial"}),
     ("de", {"language": "en", "temperature": [0.6, 0.8], "timestamps": True}),
     ("ja", {"words": True, "timestamps": True}),
+    ("en", {"language": "en", "beam_size": 5, "words": "rough"}),
+    ("fr", {"beam_size": 2, "patience": 2, "timestamps": True, "lane": "partial"}),
+    ("en", {"beam_size": 5, "prefix": "And", "prefix_ms": 300, "length_penalty": 0.5, "lane": "file"}),
     ("zxx", {"lane": "partial"}),
 ]
 
@@ -40,7 +43,7 @@ def rows(base: Engine, speech_dir: Path, english: list[Clip]) -> list[tuple[Requ
     clips = {code: read_manifest(speech_dir, {code}, longest_s=14) for code, _ in OPTIONS}
     requests = [
         Request.parse(clips[code][index].read(), json.dumps(options).encode(), base.tokenizer.languages)
-        for index, (code, options) in zip((0, 4, 1, 2, 1, 2, 0, 0, 0), OPTIONS, strict=True)
+        for index, (code, options) in zip((0, 4, 1, 2, 1, 2, 0, 0, 3, 3, 5, 0), OPTIONS, strict=True)
     ]
     return [(request, base.transcribe([request])[0]) for request in requests]
 
@@ -61,11 +64,18 @@ def test_a_row_is_what_it_is_alone(base: Engine, rows: list[tuple[Request, Resul
 
 def _without_probabilities(result: Result) -> Result:
     words = tuple(replace(word, confidence=0.0) for word in result.words)
-    return replace(result, words=words, avg_logprob=0.0, no_speech_prob=0.0)
+    return replace(result, words=words, avg_logprob=0.0, last_logprob=0.0, no_speech_prob=0.0, language_probs={})
 
 
 def _probabilities(result: Result) -> list[float]:
-    return [result.avg_logprob, result.no_speech_prob, *(word.confidence for word in result.words)]
+    confidences = [word.confidence for word in result.words]
+    return [
+        result.avg_logprob,
+        result.last_logprob,
+        result.no_speech_prob,
+        *result.language_probs.values(),
+        *confidences,
+    ]
 
 
 def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]]) -> None:
@@ -76,10 +86,17 @@ def test_a_retry_changes_nothing(base: Engine, rows: list[tuple[Request, Result]
 
 def test_each_row_is_under_its_own_options(rows: list[tuple[Request, Result]]) -> None:
     """Languages are detected, translations are English, words are timed on request, and noise gives no text."""
-    english, prompted, french, translated, *_, japanese, noise = [result for _, result in rows]
+    english, prompted, french, translated, *_, japanese, searched, _, _, noise = [result for _, result in rows]
     assert (english.language, prompted.language, french.language, japanese.language) == ("en", "en", "fr", "ja")
     assert len(english.words) == len(english.text.split())
     assert not prompted.words
+    assert len(searched.words) == len(searched.text.split())
+    assert list(french.language_probs) == sorted(
+        ("fr", "es", "de"), key=french.language_probs.__getitem__, reverse=True
+    )
+    assert sum(french.language_probs.values()) == pytest.approx(1)
+    assert len(japanese.language_probs) == 5
+    assert english.language_probs == {}
     assert translated.text.isascii()
     assert translated.language == "fr"
     assert noise.text == ""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from whisperline_models.engine.prompts import MAX_PREVIOUS, build_prompt
+from whisperline_models.engine.errors import RequestError
+from whisperline_models.engine.prompts import MAX_PREFIX, MAX_PREVIOUS, Prompt, build_prompt
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.weights import Checkpoint
@@ -25,7 +28,7 @@ def test_an_english_model_is_fed_the_start_alone(tokenizer: Tokenizer) -> None:
     """The prompt of an English-only model has no language and no task."""
     assert build_prompt(Request(AUDIO, timestamps=True), tokenizer).tokens == (50257,)
     prompt = build_prompt(Request(AUDIO), tokenizer)
-    assert (prompt.tokens, prompt.sot_index, prompt.language_index) == ((50257, 50362), 0, None)
+    assert prompt == Prompt((50257, 50362), sot_index=0, language_index=None, text_index=2)
 
 
 def test_language_and_task_follow_the_start(many: Tokenizer) -> None:
@@ -68,6 +71,26 @@ def test_what_was_said_before_is_cut_to_half_of_the_context(tokenizer: Tokenizer
     assert said[len(said) - len(previous[len(hot) :]) :] == previous[len(hot) :]
     assert built.tokens[built.sot_index :] == plain.tokens
     assert all(token < tokenizer.eot for token in previous)
+
+
+def test_a_prefix_begins_the_text(tokenizer: Tokenizer) -> None:
+    """The prefix follows the start of the transcript, behind <|0.00|> if the text has timestamps."""
+    plain = build_prompt(Request(AUDIO, prefix="So far", prefix_ms=5), tokenizer)
+    assert plain.tokens[: plain.text_index] == (50257, 50362)
+    assert tokenizer.decode(plain.tokens[plain.text_index :]) == " So far"
+    timed = build_prompt(Request(AUDIO, prompt="Dr. Ott", prefix="So far", prefix_ms=5, timestamps=True), tokenizer)
+    assert timed.tokens[timed.sot_index : timed.text_index] == (50257,)
+    assert timed.tokens[timed.text_index :] == (50363, *plain.tokens[plain.text_index :])
+
+
+def test_a_prefix_takes_its_room_from_earlier_text(tokenizer: Tokenizer) -> None:
+    """Prompt and prefix share half of the context; a prefix that is too long is refused with its length."""
+    longest = Request(AUDIO, prompt="word " * 300, prefix="word " * MAX_PREFIX, prefix_ms=5)
+    built = build_prompt(longest, tokenizer)
+    assert len(built.tokens) == 1 + MAX_PREVIOUS + 2
+    assert len(built.tokens) - built.text_index == MAX_PREFIX
+    with pytest.raises(RequestError, match=r"options.prefix: has 201 tokens, send at most 200"):
+        build_prompt(replace(longest, prefix="word " * (MAX_PREFIX + 1)), tokenizer)
 
 
 @pytest.mark.parametrize(("words", "timestamps", "limit"), [(0, False, 224), (500, False, 221), (500, True, 222)])

@@ -1,9 +1,9 @@
 """Comparison with the reference's answers on real speech, recorded by `reference_tools.recording`.
 
 `reference/base.json` is of the multilingual `base`: greedy tokens by transformers; translation, detection, prompts and
-word times by openai-whisper. `reference/fallback.json` tells when its `transcribe` takes greedy text of `tiny.en` for
-good. Clips are of the speech folder and of Debian's asterisk-core-sounds-{fr,es,it}-wav; those that are not there are
-left out.
+word times by openai-whisper. `reference/beams.json` is its beam search with `tiny.en`, and `reference/fallback.json`
+tells when its `transcribe` takes greedy text of `tiny.en` for good. Clips are of the speech folder and of Debian's
+asterisk-core-sounds-{fr,es,it}-wav; those that are not there are left out.
 """
 
 import json
@@ -87,6 +87,21 @@ def test_options_give_what_they_give_with_the_reference(
 ) -> None:
     """Mixed in one batch, requests with all kinds of options have the reference's tokens and probabilities."""
     _assert_decoded(rows("base", "decode")[::-3], clips, base)
+
+
+def test_beam_search_finds_what_the_references_does(
+    exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
+) -> None:
+    """With beams, patience, length penalty, timestamps and a prompt, texts are the reference's token for token."""
+    _assert_decoded(rows("beams", "decode")[::EVERY], clips, exact)
+
+
+@pytest.mark.oracle
+def test_beam_search_always_finds_what_the_references_does(
+    exact: Engine, clips: dict[str, Clip], rows: Callable[[str, str], list[Row]]
+) -> None:
+    """All recorded rows of beam search have the reference's tokens and probabilities."""
+    _assert_decoded(rows("beams", "decode"), clips, exact)
 
 
 @pytest.mark.oracle

@@ -24,7 +24,9 @@ def test_options_left_out_have_their_defaults() -> None:
     """Without options, a request is a final, in the detected language, without times."""
     request = parse({})
     assert (request.language, request.task, request.prompt, request.hotwords) == (None, "transcribe", "", "")
+    assert (request.languages, request.prefix, request.prefix_ms) == ((), "", 0)
     assert (request.timestamps, request.words, request.lane) == (False, False, "final")
+    assert (request.beam_size, request.patience, request.length_penalty) == (None, 1.0, None)
     assert request.temperatures == (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -41,16 +43,34 @@ def test_options_are_read() -> None:
     )
     assert parse({"hotwords": "Ott", "temperature": [0, 0.5]}).temperatures == (0.0, 0.5)
     assert (parse({"hotwords": "Ott"}).hotwords, parse({"hotwords": ["", " "]}).hotwords) == ("Ott", "")
+    request = parse({"prefix": "So far", "prefix_ms": 700, "words": "rough"})
+    assert (request.prefix, request.prefix_ms, request.words) == ("So far", 700, "rough")
+    request = parse({"beam_size": 5, "patience": 2, "length_penalty": 0})
+    assert (request.beam_size, request.patience, request.length_penalty) == (5, 2.0, 0.0)
+    request = parse({"languages": ["fr", "en", "fr"]})
+    assert (request.language, request.languages) == (None, ("fr", "en"))
+    assert parse({"languages": ["fr"]}).language == "fr"
     assert parse({"prompt": None, "hotwords": None, "language": None}).prompt == ""
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"beam": 5}, "options.beam is not known, only hotwords, lane"),
+        ({"beam": 5}, "options.beam is not known, only beam_size, hotwords"),
+        ({"beam_size": 6}, "options.beam_size: 6 will not do, send a whole number from 1 to 5, or null"),
+        ({"beam_size": True}, "options.beam_size: true has the wrong type"),
+        ({"patience": 0}, "options.patience: 0 will not do, send a number from 0.2 to 4"),
+        ({"length_penalty": "1"}, 'options.length_penalty: "1" will not do, send a number from 0 to 1'),
         ({"\ud800": 5}, r"options.\ud800 is not known"),
-        ({"words": 1}, "options.words: 1 has the wrong type, send true or false"),
+        ({"words": 1}, "options.words: 1 has the wrong type, send true, false or"),
         ({"language": "de"}, 'this model has no "de", only en, fr'),
+        ({"languages": ["en", "de"]}, 'options.languages: this model has no "de", only en, fr'),
+        ({"languages": "en"}, 'options.languages: "en" has the wrong type, send a list of the language codes'),
+        ({"prefix": "So far"}, "options.prefix and options.prefix_ms: send both or neither"),
+        ({"prefix_ms": 5}, "options.prefix and options.prefix_ms: send both or neither"),
+        ({"prefix": "So far", "prefix_ms": 1000}, "options.prefix_ms: 1000 leaves no new audio: it has 1000 ms"),
+        ({"prefix": "So far", "prefix_ms": -1}, "options.prefix_ms: -1 will not do"),
+        ({"prefix": "So far", "prefix_ms": True}, "options.prefix_ms: true has the wrong type"),
         ({"language": 3}, "options.language: 3 has the wrong type, send a language code, or null"),
         ({"task": "summarise"}, 'options.task: "summarise" will not do, send transcribe or translate'),
         ({"task": []}, "options.task: [] will not do"),
@@ -100,7 +120,10 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=5,
 )
-_NAMES = ("language", "task", "prompt", "hotwords", "timestamps", "words", "temperature", "lane")
+_NAMES = (
+    *("language", "languages", "task", "prompt", "hotwords", "prefix", "prefix_ms"),
+    *("timestamps", "words", "temperature", "beam_size", "patience", "length_penalty", "lane"),
+)
 
 
 @given(options=st.dictionaries(st.sampled_from(_NAMES) | st.text(max_size=5), _JSON, max_size=3))

@@ -44,10 +44,17 @@ class Job:
 def do(schedule: Scheduler[Job], now_s: float = 0.0) -> Unit[Job] | None:
     """Do the next unit of work."""
     unit = schedule.next(now_s)
-    for job in unit.jobs if unit else []:
+    if unit:
+        end(schedule, unit)
+    return unit
+
+
+def end(schedule: Scheduler[Job], unit: Unit[Job]) -> None:
+    """Do a unit of work that has begun."""
+    schedule.end(unit)
+    for job in unit.jobs:
         if job.work():
             schedule.remove(job)
-    return unit
 
 
 jobs = st.lists(
@@ -81,6 +88,63 @@ def test_every_job_is_done_and_slots_are_never_exceeded(
         assert unit is None or unit.stage is not Stage.DECODE or 1 <= len(unit.jobs) <= schedule.n_slots
     assert schedule.next(next(clock) * unit_s) is None
     assert all(job.stage is Stage.ALIGN for job in everybody)
+
+
+@settings(deadline=None)
+@given(schedule=schedules, arrivals=st.lists(jobs, max_size=5), n_threads=st.integers(2, 4), data=st.data())
+def test_units_in_progress_have_no_job_in_common(
+    schedule: Scheduler[Job], arrivals: list[list[Job]], n_threads: int, data: st.DataObject
+) -> None:
+    """With several units in progress, which end in any order, at most one is a step, no job is in two, and all end."""
+    everybody = [job for batch in arrivals for job in batch]
+    in_progress: list[Unit[Job]] = []
+    while arrivals or not schedule.is_empty:
+        if arrivals and (schedule.is_empty or data.draw(st.booleans())):
+            for job in arrivals.pop(0):
+                schedule.add(job, 0.0)
+        while len(in_progress) < n_threads and (unit := schedule.next(0.0)):
+            in_progress.append(unit)
+        in_units = [job for unit in in_progress for job in unit.jobs]
+        assert len(in_units) == len(set(in_units))
+        assert sum(unit.stage is Stage.DECODE for unit in in_progress) <= 1
+        assert schedule.is_empty or in_progress
+        if in_progress:
+            end(schedule, in_progress.pop(data.draw(st.integers(0, len(in_progress) - 1))))
+    assert all(job.stage is Stage.ALIGN for job in everybody)
+
+
+@settings(deadline=None)
+@given(files=st.integers(1, 9), pieces=st.integers(1, 5), steps=st.integers(1, 9), data=st.data())
+def test_a_live_final_waits_until_one_of_two_units_ends(
+    files: int, pieces: int, steps: int, data: st.DataObject
+) -> None:
+    """Beside files in two threads, whichever unit ends first, the next one is the final's, until it is answered.
+
+    Only for its first step it may wait once more: for a step of the files that is in progress.
+    """
+    schedule = Scheduler[Job](SLOTS)
+    for _ in range(files):
+        schedule.add(Job(FILE, steps=50, pieces=pieces), 0.0)
+    in_progress = [unit for unit in (schedule.next(0.0), schedule.next(0.0)) if unit]
+    final, first_step, waits = Job(FINAL, steps, pieces=pieces), True, 0
+    schedule.add(final, 0.0)
+    while final in schedule.active or final in schedule.waiting[FINAL]:
+        own = next((unit for unit in in_progress if final in unit.jobs), None)
+        chosen = data.draw(st.sampled_from(in_progress))
+        if own is None and final.stage is Stage.DECODE:
+            assert first_step
+            waits += 1
+            chosen = next(unit for unit in in_progress if unit.stage is Stage.DECODE)
+        in_progress.remove(chosen)
+        end(schedule, chosen)
+        unit = schedule.next(0.0)
+        if unit:
+            in_progress.append(unit)
+        first_step &= final.stage is not Stage.DECODE or not any(final in unit.jobs for unit in in_progress)
+        is_done = final not in schedule.active and final not in schedule.waiting[FINAL]
+        stepping = any(unit.stage is Stage.DECODE for unit in in_progress)
+        assert is_done or any(final in unit.jobs for unit in in_progress) or (first_step and stepping)
+    assert waits <= 1
 
 
 @settings(deadline=None)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from whisperline_models.engine.timing import dtw, find_alignment, median_filter, time_words
+from whisperline_models.engine.result import Word, separate_words
+from whisperline_models.engine.timing import dtw, estimate_token_starts, find_alignment, median_filter, time_words
 
 
 @settings(deadline=None)
@@ -82,3 +83,42 @@ def test_a_pause_before_the_first_word_is_not_the_words() -> None:
     """The first word is at most twice as long as the median."""
     timed = time_words([(" a", [1]), (" b", [2]), (" c", [3])], np.array([0.0, 5.0, 5.4, 5.8]), [1.0] * 3)
     assert timed[0].start_s > 4
+
+
+def test_estimated_words_share_the_audio_by_their_letters() -> None:
+    """Words take time by their letters, marks take none, and a word's tokens share its time."""
+    words = [(" abcd", 2), (",", 1), (" ab", 1)]
+    starts = estimate_token_starts([1, 2, 3, 4], words, 1.0, 4.0, timestamp_begin=100)
+    np.testing.assert_allclose(starts, [1, 2, 3, 3, 4])
+
+
+def test_estimated_words_lie_between_their_timestamps() -> None:
+    """Words between two timestamps share the time between these; the last ones end where the audio ends."""
+    tokens = [100, 1, 2, 200, 250, 3, 4]  # 0.00, two words, 2.00, 3.00, two words
+    starts = estimate_token_starts(tokens, [(" a", 1), (" b", 1), (" c", 1), (" d", 1)], 0.0, 5.0, timestamp_begin=100)
+    np.testing.assert_allclose(starts, [0, 1, 3, 4, 5])
+
+
+@given(
+    times=st.lists(st.tuples(st.integers(-50, 3_000), st.integers(-50, 3_000)), max_size=40),
+    begin_ms=st.integers(0, 1_000),
+    length_ms=st.integers(0, 2_000),
+)
+def test_words_are_separate_and_within_the_audio(times: list[tuple[int, int]], begin_ms: int, length_ms: int) -> None:
+    """Whatever times the alignment gives, words have a length, do not overlap, and lie within the audio."""
+    words = [Word(str(index), start, end, 0.5) for index, (start, end) in enumerate(times)]
+    separated = separate_words(words, begin_ms, begin_ms + length_ms)
+    assert [word.word for word in separated] == [word.word for word in words]
+    assert all(word.start_ms < word.end_ms for word in separated)
+    assert all(one.end_ms <= other.start_ms for one, other in pairwise(separated))
+    if separated:
+        assert separated[0].start_ms >= begin_ms
+        assert separated[-1].end_ms <= begin_ms + max(length_ms, len(words))
+
+
+def test_words_that_are_separate_stay_as_they_are() -> None:
+    """Only words without a length, or that overlap, are changed."""
+    words = (Word("a", 100, 200, 0.5), Word("b", 200, 220, 0.5), Word("c", 400, 500, 0.5))
+    assert separate_words(words, 0, 500) == words
+    squeezed = separate_words([Word("a", 100, 100, 0.5), Word("b", 100, 300, 0.5)], 0, 300)
+    assert [(word.start_ms, word.end_ms) for word in squeezed] == [(100, 120), (120, 300)]

@@ -1,16 +1,19 @@
-"""The engine's thread: its limit on requests, its drain at close, and its handling of cancelled requests."""
+"""The engine's threads: the limit on requests, the drain at close, cancelled requests, and units at once."""
 
+import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from whisperline_models.engine.errors import OverloadedError, RequestCancelledError
-from whisperline_models.engine.requests import Request
+from whisperline_models.engine.requests import LANES, Request
 from whisperline_models.engine.result import Result
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.engine.worker import Worker
+from whisperline_models.gate import Clip
 
 SILENCE = Request(np.zeros(16000, np.float32))
 LIMIT_S = 60
@@ -35,8 +38,8 @@ class Answers:
 
 @pytest.fixture(scope="module")
 def worker(served: Engine) -> Iterator[Worker]:
-    """A worker with the served engine and room for three requests of each lane."""
-    worker = Worker(served, max_requests=3)
+    """A worker with the served engine, and with room in each lane for two requests more than it has threads."""
+    worker = Worker(served, max_requests=served.n_threads + 2)
     yield worker
     worker.close()
 
@@ -52,27 +55,29 @@ def test_what_was_queued_is_answered_before_the_thread_ends(served: Engine) -> N
         worker.submit(SILENCE, answers)
 
 
-def test_a_full_lane_refuses_and_takes_again(worker: Worker) -> None:
-    """The fourth request of a lane is refused until one of three is answered; another lane is not affected."""
+def test_a_full_lane_refuses_and_takes_again(served: Engine, worker: Worker) -> None:
+    """A request too many for its lane is refused until another is answered; the other lanes are not affected."""
     answers, gate = Answers(), threading.Event()
-    held = threading.Event()
+    held = threading.Semaphore(0)
 
     def hold(outcome: Result | Exception) -> None:
-        held.set()
+        held.release()
         gate.wait(LIMIT_S)
         answers(outcome)
 
-    worker.submit(SILENCE, hold)
-    assert held.wait(LIMIT_S)  # the engine's thread now waits in `hold`, and what follows stays queued
-    for _ in range(3):
+    for _ in range(served.n_threads):
+        worker.submit(SILENCE, hold)
+        assert held.acquire(timeout=LIMIT_S)  # one more of the engine's threads waits in `hold`
+    # Their requests are answered by now, and no longer count. What follows stays queued.
+    for _ in range(served.n_threads + 2):
         worker.submit(SILENCE, answers)
-    with pytest.raises(OverloadedError, match="3 requests of lane final"):
+    with pytest.raises(OverloadedError, match=f"{served.n_threads + 2} requests of lane final"):
         worker.submit(SILENCE, answers)
     worker.submit(Request(SILENCE.audio, lane="file"), answers)
     gate.set()
-    answers.wait(5)
+    answers.wait(2 * served.n_threads + 3)
     worker.submit(SILENCE, answers)
-    answers.wait(6)
+    answers.wait(2 * served.n_threads + 4)
 
 
 def test_a_cancelled_request_costs_no_work(worker: Worker) -> None:
@@ -99,50 +104,47 @@ def test_an_answer_that_cannot_be_delivered_disturbs_no_other(worker: Worker) ->
     assert all(isinstance(outcome, Result) for outcome in answers.outcomes)
 
 
-class Scripted:
-    """A stand-in engine that does one request per unit and records when each arrived."""
+def test_two_units_run_at_once(served: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two requests are encoded at the same time, each in a thread of its own."""
+    if served.n_threads == 1:
+        pytest.skip("this device does one unit at a time")
+    worker, answers = Worker(served, max_requests=5), Answers()
+    encode, both = served.encoder.mel, threading.Barrier(2)
 
-    def __init__(self) -> None:
-        self.arrived_s: list[float] = []
-        self.begun, self.gate = threading.Event(), threading.Event()
-        self._queue: list[Callable[[str], None]] = []
+    def encode_together(audio: NDArray[np.float32], window_s: float) -> NDArray[np.float32]:
+        both.wait(LIMIT_S)  # raises if the other does not come
+        return encode(audio, window_s)
 
-    def warm_up(self) -> None:
-        self.thread = threading.get_ident()
-
-    def submit(
-        self, _request: Request, finish: Callable[[str], None], _gone: object, *, arrived_s: float, timeline: object
-    ) -> None:
-        self.arrived_s.append(arrived_s)
-        self._queue.append(finish)
-
-    def work(self) -> bool:
-        assert self.thread == threading.get_ident()  # a GPU's captured graphs belong to a thread
-        if not self._queue:
-            return False
-        self.begun.set()
-        assert self.gate.wait(LIMIT_S)
-        self._queue.pop(0)("done")
-        return True
-
-
-def test_a_request_arrives_when_it_is_submitted() -> None:
-    """A request's arrival is the time of its submission, even during a unit of work."""
-    engine, answers = Scripted(), Answers()
-    worker = Worker(engine, max_requests=5)  # type: ignore[arg-type]
+    monkeypatch.setattr(served.encoder, "mel", encode_together)
     worker.submit(SILENCE, answers)
-    assert engine.begun.wait(LIMIT_S)
     worker.submit(SILENCE, answers)
-    before_s = time.monotonic()
-    engine.gate.set()
     worker.close()
-    assert len(engine.arrived_s) == 2
-    assert max(engine.arrived_s) <= before_s
+    assert [isinstance(outcome, Result) for outcome in answers.outcomes] == [True] * 2
 
 
-def test_a_failed_warm_up_is_raised() -> None:
+def test_what_several_threads_do_gives_the_same_results(served: Engine, english: list[Clip]) -> None:
+    """Requests of all lanes and with all kinds of units, in all threads, have the results that they have alone."""
+    chosen = sorted(english, key=lambda clip: clip.duration_s)[:: max(1, len(english) // 12)][:12]
+    options = [{"lane": lane, "words": words, "language": "en"} for lane in LANES for words in (True, False)]
+    requests = [
+        Request.parse(clip.read(), json.dumps(option).encode(), served.tokenizer.languages)
+        for clip, option in zip(chosen, options * 2, strict=False)
+    ]
+    alone = [served.transcribe([request])[0] for request in requests]
+    worker, together = Worker(served, max_requests=len(requests)), dict[int, Result | Exception]()
+    for index, request in enumerate(requests):
+        worker.submit(request, partial(together.__setitem__, index))
+    worker.close()
+    assert [_said(together[index]) for index in range(len(requests))] == [_said(result) for result in alone]
+
+
+def _said(result: Result | Exception) -> tuple[object, ...]:
+    assert isinstance(result, Result)
+    return result.text, result.tokens, [(word.word, word.start_ms, word.end_ms) for word in result.words]
+
+
+def test_a_failed_warm_up_is_raised(served: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The constructor of the worker raises the error of a failed warm-up."""
-    engine = Scripted()
-    engine.warm_up = lambda: 1 / 0  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(served, "warm_up", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        Worker(engine, max_requests=5)  # type: ignore[arg-type]
+        Worker(served, max_requests=5)

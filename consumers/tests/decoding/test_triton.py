@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tritonclient.grpc.aio as tritonclient
 from prometheus_client import REGISTRY
+from tritonclient.grpc.service_pb2 import ModelConfigResponse
 from whisperline_transcriber.decoding.triton import Lane, Request, Triton
 from whisperline_transcriber.decoding.versions import VersionCache
 from whisperline_transcriber.errors import RoutingError, TritonError
 
-REQUEST = Request(session_id="a", lane=Lane.FINAL, language=None, words=False, deadline_s=1)
+REQUEST = Request("a")
 SILENCE = np.zeros(1600, np.int16)
 TRANSCRIPT = {"text": "so", "language": "en", "words": [], "avg_logprob": 0, "model": "whisper", "version": "41"}
 
@@ -36,6 +37,12 @@ class Client:
         self.asked_for_versions = 0
         self.routing_error: Exception | None = None
         self.headers: dict[str, str] = {}
+        self.config = ModelConfigResponse()
+        self.asked_for_config = 0
+
+    async def get_model_config(self, *_: Any, **__: Any) -> ModelConfigResponse:
+        self.asked_for_config += 1
+        return self.config
 
     async def infer(self, *_: Any, **__: Any) -> Result:
         self.asked_for_versions += 1
@@ -78,15 +85,39 @@ async def test_the_outcome_of_a_request_is_counted_by_version(
     labels = {"version": "41", "outcome": outcome}
     before = REGISTRY.get_sample_value("whisperline_transcriber_answers_total", labels) or 0
     with pytest.raises(TritonError):
-        await triton_with(Client(*[failure(code, details)] * times)).transcribe(SILENCE, REQUEST)
+        await triton_with(Client(*[failure(code, details)] * times)).transcribe(SILENCE, REQUEST, Lane.FINAL, 1)
     assert REGISTRY.get_sample_value("whisperline_transcriber_answers_total", labels) == before + times
+
+
+def test_a_request_has_the_options_that_were_given() -> None:
+    """A partial has rough words and options with their default are not sent."""
+    request = Request("a", "de", prompt="Guten Tag.", prefix="Ich", prefix_ms=800, hotwords=("Weber", "Köln"))
+    given = {"language": "de", "prompt": "Guten Tag.", "prefix": "Ich", "prefix_ms": 800, "hotwords": ["Weber", "Köln"]}
+    assert request.options(Lane.PARTIAL) == given | {"words": "rough", "lane": "partial"}
+    assert Request("a", None, ("de", "fr")).options(Lane.FILE) == {
+        "language": None,
+        "languages": ["de", "fr"],
+        "words": True,
+        "lane": "file",
+    }
+
+
+async def test_the_languages_are_those_of_the_sessions_version() -> None:
+    """They are read once for each version; a repository of an older release says nothing."""
+    client = Client()
+    triton = triton_with(client)
+    client.config.config.parameters["languages.41"].string_value = "de,en"
+    client.config.config.parameters["languages.40"].string_value = "en"
+    assert [await triton.languages(session) for session in "ab"] == [frozenset({"de", "en"})] * 2
+    assert client.asked_for_config == 1
+    assert await triton_with(Client()).languages("a") is None
 
 
 async def test_a_version_that_is_gone_is_looked_up_again() -> None:
     """If a version was unloaded after it was looked up, the version that replaced it answers."""
     gone = failure(grpc.StatusCode.UNAVAILABLE, "Request for unknown model: 'whisper' version 41")
     client = Client(gone, json.dumps(TRANSCRIPT).encode())
-    assert (await triton_with(client).transcribe(SILENCE, REQUEST)).text == "so"
+    assert (await triton_with(client).transcribe(SILENCE, REQUEST, Lane.FINAL, 1)).text == "so"
     assert client.asked_for_versions == 2
 
 
@@ -94,7 +125,7 @@ async def test_an_answer_that_cannot_be_read_is_not_shown() -> None:
     """The error does not quote an unreadable answer, which may hold spoken text: errors go into logs and traces."""
     answer = json.dumps(TRANSCRIPT | {"text": ["a secret"]}).encode()
     with pytest.raises(TritonError, match="no usable answer") as error:
-        await triton_with(Client(answer)).transcribe(SILENCE, REQUEST)
+        await triton_with(Client(answer)).transcribe(SILENCE, REQUEST, Lane.FINAL, 1)
     assert error.value.is_retriable
     assert "secret" not in str(error.value)
     assert error.value.__cause__ is None
@@ -110,7 +141,7 @@ async def test_an_answer_that_does_not_come_can_be_asked_for_again() -> None:
                 yield each
 
     with pytest.raises(TritonError, match="no answer") as error:
-        await triton_with(Silent()).transcribe(SILENCE, REQUEST)
+        await triton_with(Silent()).transcribe(SILENCE, REQUEST, Lane.FINAL, 1)
     assert error.value.is_retriable
 
 
@@ -139,5 +170,5 @@ async def test_a_session_without_a_version_can_be_asked_for_again() -> None:
     client = Client()
     client.routing_error = failure(grpc.StatusCode.UNAVAILABLE, "away")
     with pytest.raises(RoutingError, match="--load-model=whisper_rollout") as error:
-        await triton_with(client).transcribe(SILENCE, REQUEST)
+        await triton_with(client).transcribe(SILENCE, REQUEST, Lane.FINAL, 1)
     assert error.value.is_retriable

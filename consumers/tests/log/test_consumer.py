@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from in_memory import LIMIT_S, World, Writer, loud, record_of, silent
+from in_memory import LIMIT_S, SECOND, World, Writer, loud, record_of, silent
 from prometheus_client import REGISTRY
 from whisperline_contracts import AudioChunk, AudioKind, Final, Progress, SessionStart
 from whisperline_contracts.topics import AUDIO_CHUNKS
@@ -256,10 +256,11 @@ async def test_a_process_that_stops_lets_closed_segments_become_finals(
         running = Process(settings(), tasks)
         await running.consumer.on_partitions_assigned([AT])
         writer = Writer(chunk)
-        written = ((AudioKind.START, b""), (AudioKind.AUDIO, loud(1) + silent(1)), (AudioKind.FINALIZE, b""))
+        written = ((AudioKind.START, b""), (AudioKind.AUDIO, loud(1)), (AudioKind.FINALIZE, b""))
         running.kafka.batches.append([writer.next(kind, data)[1] for kind, data in written])
         following = tasks.create_task(running.consumer.run(running.stop))
         running.world.decoding.finals.clear()
+        running.world.decoding.partial_every = 60 * SECOND  # only the final is asked for
         await running.world.log.wait_for(SessionStart)
         while not running.world.decoding.asked:  # noqa: ASYNC110 - a stand-in tells nobody
             await asyncio.sleep(0)

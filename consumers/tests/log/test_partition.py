@@ -19,8 +19,10 @@ from whisperline_contracts import (
 from whisperline_transcriber.log.partition import Partition
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream import events
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
-from whisperline_transcriber.stream.segmentation import SegmentClosed
+from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed
+from whisperline_transcriber.stream.session import Session
 
 
 @pytest.fixture
@@ -30,10 +32,10 @@ def world(settings: Callable[..., Settings]) -> World:
 
 def decided(before: Progress) -> Progress:
     """Return the progress after a final of the first second."""
-    segment = SegmentClosed(0, 16_000, 16_000, SegmentEnd.FINALIZE)
+    segment = SegmentClosed(0, 16_000, 16_000, SegmentEnd.FINALIZE, 16_000)
     said = Transcript(text="so", language="en", words=[], avg_logprob=0, model="whisper", version="1")
-    final = events.final(events.ids_of(before, 5), 0, segment, said, 16_000)
-    return events.final_progress(before, segment, final, "before")
+    decoded = events.Decoded(segment, Window(0, 0, 16_000), said)
+    return events.segment_progress(before, decoded, Session.restored(before, Segmentation()), "before", 5)
 
 
 def over(before: Progress) -> Progress:

@@ -35,7 +35,7 @@ class Running:
         self.world = world
         self.watermark = Watermark(0)
         self._writer = Writer(chunk)
-        segmentation = world.services.settings.segmentation(end_silence_ms=500)
+        segmentation = world.services.settings.segmentation(closing_ms=None)
         self.task = SessionTask(
             Session.started(chunk(AudioKind.START), segmentation),
             None,
@@ -187,10 +187,10 @@ async def test_a_partial_never_comes_behind_its_final(world: World, chunk: Calla
     assert world.log.all(Partial) == []
 
 
-async def test_speech_that_begins_before_the_last_final_is_decided_has_its_own_index(
+async def test_segments_that_close_before_the_last_final_is_decided_follow_each_other(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
-    """A new segment has its own index, however many segments before it still wait for Triton."""
+    """Each segment has its own index and is announced before its final, however many wait for Triton."""
     world.decoding.finals.clear()
     async with session(world, chunk) as s:
         await s.write(AudioKind.START)
@@ -198,13 +198,79 @@ async def test_speech_that_begins_before_the_last_final_is_decided_has_its_own_i
         for _ in range(3):
             await s.write(AudioKind.AUDIO, loud(1))
             await s.write(AudioKind.FINALIZE)
-        await world.log.wait_for(SpeechStarted, 3)
-        assert [each.segment_index for each in world.log.all(SpeechStarted)] == [0, 1, 2]
         world.decoding.finals.set()
         await world.log.wait_for(Final, 3)
+    told = [each for each in world.log.happened if isinstance(each, SpeechStarted | Final)]
+    assert [(type(each), each.segment_index) for each in told] == [
+        (kind, at) for at in range(3) for kind in (SpeechStarted, Final)
+    ]
     finals = world.log.all(Final)
-    assert [(each.segment_index, each.reason) for each in finals] == [(at, SegmentEnd.FINALIZE) for at in range(3)]
+    assert {each.reason for each in finals} == {SegmentEnd.FINALIZE}
     assert [one.end_ms for one in finals[:-1]] == [other.start_ms for other in finals[1:]]
+
+
+async def test_a_pause_is_decoded_once(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """The text of a pause is shown before its segment closes, and the final has it without another request."""
+    world.decoding.said = "So it goes."
+    world.decoding.partial_every = 1_000 * SECOND
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.write(AudioKind.AUDIO, loud(1) + silent(0.25))
+        await world.log.wait_for(Partial)
+        assert world.log.all(Final) == []
+        await s.write(AudioKind.AUDIO, silent(1.6))
+        await world.log.wait_for(Final)
+    (shown,), (final,) = world.log.all(Partial), world.log.all(Final)
+    assert (shown.text, shown.end_ms) == (final.text, final.end_ms)
+    assert len(world.decoding.asked) == 1
+
+
+async def test_a_speculation_that_fails_is_decoded_when_it_is_needed(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """Without the text of the pause nothing can be decided, so the request is repeated until it is answered."""
+    world.decoding.speculations_fail = True
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.write(AudioKind.AUDIO, loud(1) + silent(0.25))
+        for task in s.spawned:
+            await task
+        world.decoding.admits_speculation = False
+        await s.write(AudioKind.AUDIO, silent(1.6))
+        await world.log.wait_for(Partial)
+        await world.vad.run()
+        await world.log.wait_for(Final)
+    assert [each.text for each in world.log.all(Final)] == ["so it goes"]
+
+
+async def test_options_that_cannot_be_honoured_end_the_session_at_its_start(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """A refused session tells why and ends, and the audio that was already sent is not heard."""
+    world.decoding.refuses = "language: this model has no de, only en."
+    async with session(world, chunk) as s:
+        start = await s.write(AudioKind.START)
+        await s.write(AudioKind.AUDIO, loud(1) + silent(1))
+        await s.write(AudioKind.FINALIZE)
+        assert await s.ended() == start
+    assert [type(each) for each in world.log.happened] == [Progress, Progress, SessionEnd]
+    (end,) = world.log.all(SessionEnd)
+    assert (end.reason, end.message) == ("refused", world.decoding.refuses)
+
+
+async def test_noise_tells_nobody_of_a_turn(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """A segment without words makes no event, and a FINALIZE in it is answered like one in silence."""
+    world.decoding.said = ""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.write(AudioKind.AUDIO, loud(2))
+        await s.write(AudioKind.FINALIZE)
+        await world.log.wait_for(Finalized)
+    assert [type(each) for each in world.log.happened] == [Progress, SessionStart, Progress, Finalized]
+    assert world.log.counted["s"].next_segment_index == 0
 
 
 async def test_connections_that_resume_behind_the_end_are_told_so(

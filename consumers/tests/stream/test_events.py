@@ -6,19 +6,26 @@ import pytest
 from whisperline_contracts import (
     AudioChunk,
     AudioKind,
+    Level,
+    Memory,
     Progress,
     Resumed,
+    Said,
     SegmentEnd,
     SessionEnd,
     SessionStart,
     StreamOptions,
 )
 from whisperline_transcriber.stream import events
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript, TranscriptWord
 from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed
 from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection, MoveReplayStart, Session
 
-SEGMENT = SegmentClosed(start=16_000, end=48_000, speech_end=40_000, reason=SegmentEnd.SILENCE)
+SEGMENT = SegmentClosed(start=16_000, end=48_000, speech_end=40_000, reason=SegmentEnd.SILENCE, replay_start=48_000)
+WINDOW = Window(16_000, 16_000, 48_000)
+LEVEL = Level(offset=3, speech_db=-20, noise_db=-70)
+SAID = Memory(said=(Said(text="so it goes", start=16_000, end=48_000),))
 IDS = events.EventIds(session_id="s", connection_id="c", client_id="u", time_ms=7)
 
 
@@ -30,25 +37,41 @@ def word(start_ms: int, end_ms: int, confidence: float) -> TranscriptWord:
     return TranscriptWord(word="so", start_ms=start_ms, end_ms=end_ms, confidence=confidence)
 
 
-def test_a_final_has_the_times_of_the_session() -> None:
+def decide(before: Progress, said: Transcript, window: Window = WINDOW) -> Progress:
+    """Return the progress after the segment, and its final, if it has one."""
+    session = Session.restored(before, Segmentation())
+    return events.segment_progress(before, events.Decoded(SEGMENT, window, said), session, "me", 7)
+
+
+def test_a_final_has_the_times_of_the_session(progress: Callable[..., Progress]) -> None:
     """A final's word times count from the start of the session, and no word ends after its segment."""
-    final = events.final(IDS, 4, SEGMENT, transcript(word(0, 500, 0.5), word(1_900, 2_300, 1.0)), position=48_000)
-    assert (final.segment_index, final.start_ms, final.end_ms, final.position) == (4, 1_000, 3_000, 48_000)
+    final = decide(progress(), transcript(word(0, 500, 0.5), word(1_900, 2_300, 1.0))).final
+    assert final is not None
+    assert (final.segment_index, final.start_ms, final.end_ms, final.position) == (0, 1_000, 3_000, 48_000)
     assert [(each.start_ms, each.end_ms) for each in final.words] == [(1_000, 1_500), (2_900, 3_000)]
     assert (final.text, final.confidence, final.model_version) == ("so it goes", 0.75, "3")
     assert (final.session_id, final.connection_id, final.client_id, final.time_ms) == ("s", "c", "u", 7)
 
 
-def test_a_confidence_lies_between_0_and_1() -> None:
+def test_word_times_count_from_the_window(progress: Callable[..., Progress]) -> None:
+    """A window that holds earlier audio does not move the words of its segment."""
+    final = decide(progress(), transcript(word(1_000, 1_500, 1)), Window(8_000, 16_000, 48_000)).final
+    assert final is not None
+    assert [(each.start_ms, each.end_ms) for each in final.words] == [(1_500, 2_000)]
+
+
+def test_a_confidence_lies_between_0_and_1(progress: Callable[..., Progress]) -> None:
     """Rounding errors beyond the range from 0 to 1, which the message would refuse, are clipped."""
-    final = events.final(IDS, 0, SEGMENT, transcript(word(0, 1, 1.0000001), word(1, 2, -0.0000001)), position=0)
+    final = decide(progress(), transcript(word(0, 100, 1.0000001), word(100, 200, -0.0000001))).final
+    assert final is not None
     assert [each.confidence for each in final.words] == [1, 0]
 
 
-def test_a_final_without_words_has_no_confidence() -> None:
-    """A final without words has the confidence 0."""
-    final = events.final(IDS, 0, SEGMENT, transcript(text=""), position=0)
-    assert (final.text, final.words, final.confidence) == ("", (), 0)
+def test_a_segment_without_words_has_no_final(progress: Callable[..., Progress]) -> None:
+    """Without words, the replay start moves on, and the session keeps its last word and its memory."""
+    before = progress(16_000).model_copy(update={"last_word_end_ms": 900, "memory": SAID})
+    after = decide(before, transcript(text=" "))
+    assert after == before.model_copy(update={"base": 48_000, "revision": 2, "owner": "me"})
 
 
 def test_a_connection_is_answered_by_the_kind_of_its_record(
@@ -75,7 +98,7 @@ def test_another_connection_changes_nothing_that_was_decided(
     chunk: Callable[..., AudioChunk], progress: Callable[..., Progress]
 ) -> None:
     """A RESUME keeps the replay start and the index of the next segment."""
-    before = progress(32_000).model_copy(update={"next_segment_index": 3, "speech_end_ms": 1_500})
+    before = progress(32_000).model_copy(update={"next_segment_index": 3, "last_word_end_ms": 1_500, "memory": SAID})
     resume = chunk(AudioKind.RESUME, connection_id="new")
     session = Session.restored(before, Segmentation())
     after = events.attach_progress(before, AttachConnection(77, resume, 32_000), session, "me")
@@ -84,19 +107,17 @@ def test_another_connection_changes_nothing_that_was_decided(
 
 
 def test_a_final_moves_the_replay_start_and_the_index(progress: Callable[..., Progress]) -> None:
-    """The progress moves the replay start and the index, and carries the whole final."""
-    final = events.final(IDS, 0, SEGMENT, transcript(), position=48_000)
-    after = events.final_progress(progress(), SEGMENT, final, "me")
-    changed = {"base": 48_000, "next_segment_index": 1, "speech_end_ms": 2_500, "final": final}
-    assert after == progress().model_copy(update=changed | {"revision": 2, "owner": "me"})
+    """The progress moves the replay start and the index, carries the whole final, and remembers what was said."""
+    after = decide(progress(), transcript(word(0, 500, 1)))
+    changed = {"base": 48_000, "next_segment_index": 1, "last_word_end_ms": 1_500, "memory": SAID}
+    assert after == progress().model_copy(update=changed | {"revision": 2, "owner": "me", "final": after.final})
 
 
 def test_silence_moves_the_replay_start_alone(progress: Callable[..., Progress]) -> None:
-    """Silence moves the replay start and keeps the end of the last speech until its UtteranceEnd was sent."""
-    final = events.final(IDS, 0, SEGMENT, transcript(), position=48_000)
-    before = events.final_progress(progress(), SEGMENT, final, "me")
-    after = events.silence_progress(before, MoveReplayStart(160_000, None), "me")
-    changed = {"base": 160_000, "speech_end_ms": None, "final": None, "revision": 3}
+    """Silence moves the replay start and keeps what was said."""
+    before = decide(progress(), transcript(word(0, 500, 1)))
+    after = events.silence_progress(before, MoveReplayStart(160_000, LEVEL), None, "me")
+    changed = {"base": 160_000, "last_word_end_ms": None, "final": None, "revision": 3, "level": LEVEL}
     assert after == before.model_copy(update=changed)
 
 

@@ -2,63 +2,76 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from whisperline_contracts import SegmentEnd
-from whisperline_transcriber.stream.segmentation import (
-    Segmentation,
-    SegmentClosed,
-    Segmenter,
-    SegmentOpened,
-    SilenceElapsed,
-)
+from whisperline_transcriber.stream.segmentation import Segmentation, SegmentClosed, Segmenter, SilenceElapsed
 from whisperline_transcriber.stream.vad import FRAME_SAMPLES
 
 SETTINGS = Segmentation()
 FRAMES_PER_S = 16_000 / FRAME_SAMPLES
-Result = SegmentOpened | SegmentClosed | SilenceElapsed
+Result = SegmentClosed | SilenceElapsed
 
 
-def _run(probabilities: list[float], replay_start: int = 0) -> tuple[Segmenter, list[Result]]:
-    events: list[Result] = []
+def _run(probabilities: list[float], replay_start: int = 0, answer_ms: int = 500) -> tuple[Segmenter, Result | None]:
+    """Push frames until a segment has closed; every pause is answered when no frame can be pushed without."""
     segmenter = Segmenter(replay_start, SETTINGS)
     for probability in probabilities:
-        event = segmenter.push(probability, probability)
-        if event is not None:
-            events.append(event)
-        if isinstance(event, SegmentClosed | SilenceElapsed):
-            break
-    return segmenter, events
+        result = segmenter.push(probability, probability)
+        if result is None and segmenter.awaits_answer:
+            result = segmenter.answer(answer_ms)
+        if result is not None:
+            return segmenter, result
+    return segmenter, None
 
 
 def _frames(seconds: float) -> int:
     return round(seconds * FRAMES_PER_S)
 
 
-def test_speech_between_silences_is_one_segment_with_pre_roll() -> None:
-    """A segment begins 300 ms before the onset and closes 500 ms after the last speech."""
-    _, (opened, closed) = _run([0.0] * _frames(2) + [0.9] * _frames(1) + [0.0] * _frames(2))
+@pytest.mark.parametrize("answer_ms", [400, 500, 1_500])
+def test_speech_between_silences_is_one_segment(answer_ms: int) -> None:
+    """A segment begins a pre-roll before the onset, and ends a post-roll after the speech, whatever the answer."""
+    segmenter, closed = _run([0.0] * _frames(2) + [0.9] * _frames(1) + [0.0] * _frames(2), answer_ms=answer_ms)
     onset, speech_end = _frames(2) * FRAME_SAMPLES, (_frames(2) + _frames(1)) * FRAME_SAMPLES
-    assert opened == SegmentOpened(onset - 300 * 16)
-    assert isinstance(closed, SegmentClosed)
-    assert isinstance(opened, SegmentOpened)
-    assert closed.start == opened.start
-    assert closed.speech_end == speech_end
-    assert closed.reason is SegmentEnd.SILENCE
-    assert speech_end < closed.end <= speech_end + 16 * (500 - 200) + FRAME_SAMPLES
+    end = speech_end + SETTINGS.post_roll_ms * 16
+    assert closed == SegmentClosed(onset - SETTINGS.pre_roll_ms * 16, end, speech_end, SegmentEnd.SILENCE, end)
+    assert 0 <= segmenter.now - speech_end - answer_ms * 16 < FRAME_SAMPLES
+
+
+def test_a_soft_beginning_belongs_to_the_segment() -> None:
+    """Frames before the onset that may be speech are in the segment, and the pre-roll is before them."""
+    segmenter, _ = _run([0.0] * 40 + [0.15] * 12 + [0.9] * 4)
+    assert segmenter.start == 40 * FRAME_SAMPLES - SETTINGS.pre_roll_ms * 16
+    segmenter, _ = _run([0.2] * 80 + [0.9] * 4)
+    assert segmenter.start == 80 * FRAME_SAMPLES - SETTINGS.longest_pre_roll_ms * 16
 
 
 def test_a_click_is_not_speech() -> None:
     """Two loud frames do not open a segment."""
-    _, events = _run([0.0] * 20 + [0.9] * 2 + [0.0] * 20)
-    assert events == []
+    segmenter, result = _run([0.0] * 20 + [0.9] * 2 + [0.0] * 20)
+    assert (segmenter.start, result) == (None, None)
 
 
 def test_a_short_pause_does_not_close() -> None:
-    """Silence shorter than the end-of-speech silence stays within the segment."""
-    segmenter, events = _run([0.9] * 30 + [0.0] * _frames(0.4) + [0.9] * 30)
-    assert [type(event) for event in events] == [SegmentOpened]
+    """Silence shorter than the answer stays within the segment, and the next pause is another question."""
+    segmenter, result = _run([0.9] * 30 + [0.0] * _frames(0.35) + [0.9] * 30)
+    assert result is None
     assert segmenter.is_speaking
+    for _ in range(_frames(0.45)):
+        segmenter.push(0.0, 0)
+    assert segmenter.awaits_answer
+
+
+def test_the_silence_that_the_client_chose_needs_no_answer() -> None:
+    """With a fixed length of silence, a segment that closes within its post-roll ends there."""
+    segmenter = Segmenter(0, Segmentation(closing_ms=25))
+    for _ in range(30):
+        assert segmenter.push(0.9, 0) is None
+    closed = segmenter.push(0.0, 0)
+    end = 31 * FRAME_SAMPLES
+    assert closed == SegmentClosed(0, end, 30 * FRAME_SAMPLES, SegmentEnd.SILENCE, end)
 
 
 def test_long_speech_is_cut_at_its_quietest_point() -> None:
@@ -66,16 +79,16 @@ def test_long_speech_is_cut_at_its_quietest_point() -> None:
     probabilities = [0.95] * _frames(28.5)
     dip = _frames(21)
     probabilities[dip : dip + 5] = [0.5] * 5
-    _, (_, closed) = _run(probabilities)
+    _, closed = _run(probabilities)
     assert isinstance(closed, SegmentClosed)
     assert closed.reason is SegmentEnd.MAX_LENGTH
     assert abs(closed.end - (dip * FRAME_SAMPLES + 5 * FRAME_SAMPLES // 2)) <= FRAME_SAMPLES
 
 
 def test_without_speech_the_base_moves_on() -> None:
-    """After ten seconds without speech, the replay start moves to one pre-roll before the end."""
-    segmenter, (quiet,) = _run([0.1] * _frames(11))
-    assert quiet == SilenceElapsed(segmenter.now - 300 * 16)
+    """After ten seconds without speech, the replay start moves to the longest pre-roll before the end."""
+    segmenter, quiet = _run([0.05] * _frames(11))
+    assert quiet == SilenceElapsed(segmenter.now - SETTINGS.longest_pre_roll_ms * 16)
 
 
 def test_finalize_closes_what_just_begins() -> None:
@@ -94,13 +107,12 @@ def test_segments_tile_without_overlap(stretches: list[tuple[float, int]]) -> No
     replay_start, at = 0, 0
     segments: list[SegmentClosed] = []
     while at < len(probabilities):
-        segmenter, events = _run(probabilities[at:], replay_start)
-        last = events[-1] if events else None
+        segmenter, last = _run(probabilities[at:], replay_start)
         if isinstance(last, SegmentClosed):
             segments.append(last)
             assert replay_start <= last.start < last.end <= segmenter.now
             assert last.end - last.start <= 28_000 * 16 + FRAME_SAMPLES
-            replay_start = last.end
+            replay_start = last.replay_start
         elif isinstance(last, SilenceElapsed):
             assert last.replay_start > replay_start
             replay_start = last.replay_start
@@ -112,6 +124,6 @@ def test_segments_tile_without_overlap(stretches: list[tuple[float, int]]) -> No
 
 def test_of_equally_quiet_places_the_last_is_cut() -> None:
     """Long speech of constant loudness is cut at its end, so that the segment is as long as allowed."""
-    segmenter, (_, closed) = _run([0.9] * _frames(28.5))
+    segmenter, closed = _run([0.9] * _frames(28.5))
     assert isinstance(closed, SegmentClosed)
     assert segmenter.now - closed.end == 5 * FRAME_SAMPLES - 5 * FRAME_SAMPLES // 2

@@ -1,8 +1,10 @@
-"""Admit requests to Triton. Finals are always admitted and retried until answered; partials only while there is room.
+"""Admit requests to Triton. Finals are always admitted and retried until answered; everything else while there is room.
 
-Partials may be shed. Their cadence follows Triton's recent response times for live speech, finals included, so they
-become rarer when Triton is slow and more frequent when it recovers. No partial is requested while a live final waits
-for a slot. Files have slots of their own, so that live speech does not wait for them.
+A *speculation* is a final that is decoded before it is needed, at a silence that may or may not close the segment. It
+is as urgent as a final, but there are never more than a few finals and speculations together because of speculations:
+under load they are asked later or not at all. Partials are shown while people speak. Their cadence follows Triton's
+recent response times for live speech, so they become rarer when Triton is slow, and the sessions with the most speech
+that nobody has seen yet go first. Files have slots of their own, so that live speech does not wait for them.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import logging
 import math
 import time
 from functools import partial
+from typing import Literal
 
 from whisperline_contracts import StreamOptions
 from whisperline_runtime.retry import retrying
@@ -21,14 +24,17 @@ from whisperline_transcriber.errors import TritonError
 from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream.audio import SAMPLES_PER_MS, Samples, milliseconds
 from whisperline_transcriber.stream.hypothesis import Transcript
+from whisperline_transcriber.stream.language import refusal
 
 log = logging.getLogger(__name__)
 
 FINAL_DEADLINE_S = 60.0
+SPECULATION_DEADLINE_S = 10.0  # afterwards the segment's final is decoded like any other
 PARTIAL_DEADLINE_S = 5.0
 STALE_S = 5.0  # after this long without an answer to live speech, Triton is assumed to be fast again
 SMOOTHING = 0.3  # weight of the newest response time in the moving average
-CADENCE_PER_ANSWER = 2.0  # new audio per partial, in response times: decoding takes at most half of a session's time
+CADENCE_PER_ANSWER = 2.0  # new speech per partial, in response times: decoding takes at most half of a session's time
+WAITING_S = 0.3  # a session that has not asked for a partial for this long does not wait for one any more
 
 # An exception's text could hold words that were spoken, so spans record none by themselves.
 _decode_span = partial(
@@ -45,37 +51,64 @@ NO_TEXT = Transcript(text="", language="", words=[], avg_logprob=0, model="", ve
 class Admission:
     """Limits the requests that this process has in flight at Triton.
 
-    Finals of live speech have `finals_in_flight` slots, files half as many, and partials `partials_in_flight`.
+    Finals of live speech have `finals_in_flight` slots, files half as many. Speculations are admitted while fewer than
+    `speculations_in_flight` finals and speculations are in flight, and partials have `partials_in_flight` slots.
     """
 
     def __init__(self, triton: Triton, settings: Settings) -> None:
         self._triton = triton
         self._settings = settings
         finals = settings.finals_in_flight
-        self._slots = {Lane.FINAL: asyncio.Semaphore(finals), Lane.FILE: asyncio.Semaphore(max(1, finals // 2))}
-        self._partials = 0
+        self._slots = {"live": asyncio.Semaphore(finals), "file": asyncio.Semaphore(max(1, finals // 2))}
+        self._in_flight = dict.fromkeys(Lane, 0)
+        # Sessions that were refused a partial lately, with the new speech that they have, and when they asked.
+        self._waiting: dict[str, tuple[int, float]] = {}
         self._answer_s = 0.0  # moving average of Triton's response times to live speech
         self._measured_s = -math.inf
 
     @property
-    def partial_cadence_samples(self) -> int:
-        """The new audio, in samples at 16 kHz, that makes the next partial due."""
-        answer_s = 0.0 if self._is_stale else self._answer_s
-        cadence_ms = max(self._settings.partial_cadence_ms, int(CADENCE_PER_ANSWER * 1000 * answer_s))
-        return cadence_ms * SAMPLES_PER_MS
+    def admits_speculation(self) -> bool:
+        """True if there is room for one more speculation. Ask again for as long as the silence lasts."""
+        return self._in_flight[Lane.FINAL] < self._settings.speculations_in_flight
 
-    @property
-    def admits_partial(self) -> bool:
-        """True if there is room for one more partial."""
-        return self._partials < self._settings.partials_in_flight and not self._slots[Lane.FINAL].locked()
+    def admits_partial(self, session_id: str, new_samples: int) -> bool:
+        """Return True if it is this session's turn to get a partial.
 
-    async def decode_final(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript:
+        `new_samples` is the speech since the text that was shown last, at 16 kHz. Ask with every frame of new speech: a
+        free slots go to the sessions that have the most of it, among those that have asked within `WAITING_S`.
+        """
+        if new_samples < self._partial_cadence_samples:
+            return False
+        now_s = time.monotonic()
+        self._waiting = {each: wait for each, wait in self._waiting.items() if now_s - wait[1] < WAITING_S}
+        self._waiting[session_id] = new_samples, now_s
+        room = self._settings.partials_in_flight - self._in_flight[Lane.PARTIAL]
+        ahead = sum(samples > new_samples for samples, _ in self._waiting.values())
+        if ahead >= room or self._slots["live"].locked():
+            return False
+        del self._waiting[session_id]
+        return True
+
+    async def refusal(self, session_id: str, options: StreamOptions) -> str:
+        """Return why the session's version of the model cannot serve its options; "" if it can.
+
+        "" also if that cannot be known now: no session has to wait for Triton to begin.
+        """
+        try:
+            known = await self._triton.languages(session_id)
+        except TritonError as error:
+            log.warning("%s", error)
+            return ""
+        return "" if known is None else refusal(options, known)
+
+    async def decode_final(
+        self, audio: Samples, request: Request, priority: Literal["live", "file"] = "live"
+    ) -> Transcript:
         """Return the transcript of a closed segment; retry for as long as Triton is unavailable.
 
         If Triton refuses the segment because of its options, the transcript is empty and the session goes on.
         """
-        lane = Lane.FILE if options.priority == "file" else Lane.FINAL
-        request = Request(session_id, lane, options.language, words=True, deadline_s=FINAL_DEADLINE_S)
+        lane = Lane.FILE if priority == "file" else Lane.FINAL
         with _decode_span() as span:
 
             def is_retriable(error: Exception) -> bool:
@@ -87,55 +120,78 @@ class Admission:
                     span.add_event("retry", {"error.message": str(error)})
 
             try:
-                async with self._slots[lane]:
+                async with self._slots[priority]:
                     span.add_event("admitted")
                     async for attempt in retrying(is_retriable, what="decoding a final", on_retry=note_retry):
                         with attempt:
-                            return await self._ask(audio, request, span)
+                            return await self._ask(audio, request, lane, FINAL_DEADLINE_S, span)
             except TritonError as error:
                 log.error("Triton refuses a segment, which stays without text: %s", error)
                 span.set_status(Status(StatusCode.ERROR, str(error)))
         return NO_TEXT
 
-    async def decode_partial(self, session_id: str, audio: Samples, options: StreamOptions) -> Transcript | None:
-        """Return the transcript of an open segment so far, or None if Triton does not answer in time."""
-        request = Request(session_id, Lane.PARTIAL, options.language, words=False, deadline_s=PARTIAL_DEADLINE_S)
-        self._partials += 1
+    async def speculate(self, audio: Samples, request: Request) -> Transcript | None:
+        """Return what `decode_final` would return for a segment that has not closed yet, or None if Triton fails.
+
+        Ask only if `admits_speculation`. Let it finish even if speech goes on, because Triton may leak the memory of a
+        cancelled request.
+        """
+        return await self._ask_once(audio, request, Lane.FINAL, SPECULATION_DEADLINE_S)
+
+    async def decode_partial(self, audio: Samples, request: Request) -> Transcript | None:
+        """Return the transcript of an open segment so far, or None if Triton does not answer in time.
+
+        Ask only if `admits_partial`.
+        """
+        transcript = await self._ask_once(audio, request, Lane.PARTIAL, PARTIAL_DEADLINE_S)
+        if transcript is None:
+            metrics.PARTIALS.labels("shed_triton").inc()
+        return transcript
+
+    async def _ask_once(self, audio: Samples, request: Request, lane: Lane, deadline_s: float) -> Transcript | None:
         with _decode_span() as span:
             try:
-                return await self._ask(audio, request, span)
+                return await self._ask(audio, request, lane, deadline_s, span)
             except TritonError as error:
-                log.info("a partial was dropped: %s", error)
+                log.info("a %s was not decoded: %s", lane.value, error)
                 span.set_status(Status(StatusCode.ERROR, str(error)))
-                metrics.PARTIALS.labels("shed_triton").inc()
-                self._note_answer(PARTIAL_DEADLINE_S)
+                if error.is_retriable:  # a refusal of one session's options does not make Triton slow
+                    self._note_answer(deadline_s)
                 return None
-            finally:
-                self._partials -= 1
 
-    async def _ask(self, audio: Samples, request: Request, span: Span) -> Transcript:
-        lane = request.lane.value
+    async def _ask(self, audio: Samples, request: Request, lane: Lane, deadline_s: float, span: Span) -> Transcript:
         if span.is_recording():
             span.set_attributes(
                 {
                     "rpc.system": "grpc",
                     "rpc.service": "inference.GRPCInferenceService",
                     "rpc.method": "ModelStreamInfer",
-                    "whisperline.lane": lane,
+                    "whisperline.lane": lane.value,
                     "whisperline.session.id": request.session_id,
                     "whisperline.audio.duration_ms": milliseconds(len(audio)),
                 }
             )
         began_s = time.monotonic()
-        with metrics.REQUESTS_IN_FLIGHT.labels(lane).track_inprogress():
-            transcript = await self._triton.transcribe(audio, request)
+        self._in_flight[lane] += 1
+        try:
+            with metrics.REQUESTS_IN_FLIGHT.labels(lane.value).track_inprogress():
+                transcript = await self._triton.transcribe(audio, request, lane, deadline_s)
+        finally:
+            self._in_flight[lane] -= 1
         elapsed_s = time.monotonic() - began_s
-        metrics.DECODE_SECONDS.labels(lane).observe(elapsed_s, exemplar(span))
+        metrics.DECODE_SECONDS.labels(lane.value).observe(elapsed_s, exemplar(span))
         if span.is_recording():
             span.set_attribute("whisperline.model.version", transcript.version)
-        if request.lane is not Lane.FILE:  # files wait in the last lane: their times say nothing about live speech
+        if lane is not Lane.FILE:  # files wait in the last lane: their times say nothing about live speech
             self._note_answer(elapsed_s)
         return transcript
+
+    @property
+    def _partial_cadence_samples(self) -> int:
+        """The least new speech, in samples at 16 kHz, for the next partial of a session."""
+        answer_s = 0.0 if self._is_stale else self._answer_s
+        cadence_ms = max(self._settings.partial_cadence_ms, int(CADENCE_PER_ANSWER * 1000 * answer_s))
+        return cadence_ms * SAMPLES_PER_MS
 
     def _note_answer(self, elapsed_s: float) -> None:
         self._answer_s += (1 if self._is_stale else SMOOTHING) * (elapsed_s - self._answer_s)

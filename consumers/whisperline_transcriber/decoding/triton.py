@@ -1,7 +1,7 @@
 """Send audio to Triton. Each request is self-contained, so a retry is harmless."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -17,8 +17,10 @@ from whisperline_runtime.tracing import current_traceparent
 from whisperline_transcriber import metrics
 from whisperline_transcriber.decoding.versions import VersionCache
 from whisperline_transcriber.errors import TritonError
-from whisperline_transcriber.stream.audio import Samples
+from whisperline_transcriber.stream.audio import Samples, milliseconds
+from whisperline_transcriber.stream.context import Window
 from whisperline_transcriber.stream.hypothesis import Transcript
+from whisperline_transcriber.stream.session import Session
 
 
 class Lane(StrEnum):
@@ -31,13 +33,50 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """The parameters of a transcription. The session id determines which version of the model serves it."""
+    """How to transcribe a piece of a session's audio, whatever it is needed for.
+
+    The session id determines which version of the model serves it. `prompt` is the text before the audio. `prefix` is
+    the text of the first `prefix_ms` of the audio itself, which the answer leaves out.
+    """
 
     session_id: str
-    lane: Lane
-    language: str | None  # None: detect
-    words: bool  # the answer includes words with their times
-    deadline_s: float
+    language: str | None = None  # None: detect
+    languages: tuple[str, ...] = ()  # that detection may choose from; empty: all
+    prompt: str = ""
+    prefix: str = ""
+    prefix_ms: int = 0
+    hotwords: tuple[str, ...] = ()  # words and names to expect
+
+    def options(self, lane: Lane) -> dict[str, object]:
+        """Return the options of the model's interface. Those that have their default are left out."""
+        is_partial = lane is Lane.PARTIAL
+        given = {
+            "languages": list(self.languages),
+            "prompt": self.prompt,
+            "prefix": self.prefix,
+            "prefix_ms": self.prefix_ms,
+            "hotwords": list(self.hotwords),
+        }
+        return {
+            "language": self.language,
+            "words": "rough" if is_partial else True,
+            "lane": lane.value,
+            **{name: value for name, value in given.items() if value},
+        }
+
+
+def request_of(session: Session, window: Window) -> Request:
+    """Return the request for a window of a session."""
+    options = session.options
+    return Request(
+        session.id,
+        window.language,
+        languages=options.languages,
+        prompt=window.prompt,
+        prefix=window.prefix,
+        prefix_ms=milliseconds(window.segment_start - window.start) if window.prefix else 0,
+        hotwords=options.keyterms,
+    )
 
 
 # `channel_args` replace all of the client's defaults, so the message sizes are repeated here.
@@ -51,6 +90,7 @@ _CHANNEL = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+LOOKUP_DEADLINE_S = 5.0
 _PERMANENT = (grpc.StatusCode.INVALID_ARGUMENT,)
 
 
@@ -66,6 +106,7 @@ class Triton:
         self._client = client or triton.InferenceServerClient(url, channel_args=list(_CHANNEL))
         self._model = model
         self._versions = VersionCache(self._client, rollout_keep_s)
+        self._languages: dict[str, frozenset[str] | None] = {}  # by version
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,38 +116,55 @@ class Triton:
     ) -> None:
         await self._client.close()
 
-    async def transcribe(self, audio: Samples, request: Request) -> Transcript:
-        """Return the transcript of `audio` (16 kHz). Raises `TritonError`.
+    async def languages(self, session_id: str) -> frozenset[str] | None:
+        """Return the codes of the languages that the session's version of the model knows.
+
+        None if its repository was made by a release that did not write them down. Raises `TritonError`.
+        """
+        version = await self._versions.version_of(session_id, LOOKUP_DEADLINE_S)
+        if version not in self._languages:
+            try:
+                answer = await self._client.get_model_config(self._model, version, client_timeout=LOOKUP_DEADLINE_S)
+            except (InferenceServerException, grpc.RpcError) as error:
+                raise TritonError(
+                    f"the languages of version {version} are not known: {error}", is_retriable=True
+                ) from error
+            parameters = answer.config.parameters
+            name = f"languages.{version}"
+            known = frozenset(parameters[name].string_value.split(",")) if name in parameters else None
+            self._languages[version] = known
+        return self._languages[version]
+
+    async def transcribe(self, audio: Samples, request: Request, lane: Lane, deadline_s: float) -> Transcript:
+        """Return the transcript of `audio` (16 kHz), with words; those of a partial have rough times.
+
+        Raises `TritonError`, at the latest after `deadline_s` seconds.
 
         If the version was unloaded after it was looked up, the request goes to the version that replaced it.
         """
         try:
-            return await self._ask_version(audio, request)
+            return await self._ask_version(audio, request, lane, deadline_s)
         except TritonError as error:
             if not error.version_is_gone:
                 raise
             metrics.REROUTED_REQUESTS.inc()
             self._versions.forget(request.session_id)
-            return await self._ask_version(audio, request)
+            return await self._ask_version(audio, request, lane, deadline_s)
 
-    async def _ask_version(self, audio: Samples, request: Request) -> Transcript:
-        version = await self._versions.version_of(request.session_id, request.deadline_s)
+    async def _ask_version(self, audio: Samples, request: Request, lane: Lane, deadline_s: float) -> Transcript:
+        version = await self._versions.version_of(request.session_id, deadline_s)
         # Count the outcome here: Triton itself counts a decoupled model's errors as answers.
         try:
-            transcript = await self._stream(audio, request, version)
+            transcript = await self._stream(audio, request.options(lane), version, deadline_s)
         except TritonError as error:
             metrics.ANSWERS.labels(version, error.outcome).inc()
             raise
         metrics.ANSWERS.labels(version, "answered").inc()
         return transcript
 
-    async def _stream(self, audio: Samples, request: Request, version: str) -> Transcript:
-        options = {
-            "language": request.language,
-            "timestamps": request.words,
-            "words": request.words,
-            "lane": request.lane.value,
-        }
+    async def _stream(
+        self, audio: Samples, options: Mapping[str, object], version: str, deadline_s: float
+    ) -> Transcript:
         audio_input = triton.InferInput("audio", [1, len(audio)], "INT16")
         audio_input.set_data_from_numpy(audio.reshape(1, -1))
         options_input = triton.InferInput("options", [1, 1], "BYTES")
@@ -123,9 +181,7 @@ class Triton:
         try:
             # One stream per request: the model is decoupled and batches by itself, and Triton's unary calls cannot
             # reach such a model.
-            async for result, error in self._client.stream_infer(
-                inputs(), stream_timeout=request.deadline_s, headers=headers
-            ):
+            async for result, error in self._client.stream_infer(inputs(), stream_timeout=deadline_s, headers=headers):
                 if error is not None:
                     raise TritonError(str(error), is_retriable=True)
                 # Keep reading to the end of the stream. Leaving early cancels the request, and Triton may leak

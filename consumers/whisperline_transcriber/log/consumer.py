@@ -79,24 +79,24 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
 
     async def run(self, stop: Stop) -> None:
         """Follow the log until `stop` is set; then let closed segments become finals, commit, and leave the group."""
-        vad = self._services.vad
+        hearing = self._tasks.create_task(self._services.vad.serve())
         try:
             self._kafka.subscribe([AUDIO_CHUNKS], listener=self)
             await self._kafka.start()
             due_s = time.monotonic()
             while not stop.is_set():
-                batch = await self._kafka.getmany(timeout_ms=0 if vad.has_work else POLL_MS, max_records=POLL_RECORDS)
+                batch = await self._kafka.getmany(timeout_ms=POLL_MS, max_records=POLL_RECORDS)
                 async with self._lock:
                     for at, records in batch.items():
                         # Skip records that were fetched before their partition was revoked: its next owner reads them.
                         if at.partition in self.partitions:
                             await self._read(self.partitions[at.partition], records)
-                    await vad.run()
                     await self._reload_lost_races()
                     if time.monotonic() >= due_s:
                         due_s = time.monotonic() + self._settings.commit_interval_s
                         await self.housekeep()
 
+            hearing.cancel()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.drain_deadline_s):
                     while any(partition.is_busy for partition in self.partitions.values()):  # noqa: ASYNC110 - many tasks
@@ -105,6 +105,7 @@ class LogConsumer(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka h
                 await self._commit()
                 await self._stop_partitions()
         finally:
+            hearing.cancel()
             await self._kafka.stop()
             await self._services.progress.close()
 

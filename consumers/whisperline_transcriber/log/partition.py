@@ -145,12 +145,12 @@ class Partition:
 
     async def stop(self) -> None:
         """Cancel every task. The partition's next owner decides what is still undecided."""
+        for session_task in self.sessions.values():  # first, or voice activity could spawn further tasks
+            self._services.vad.remove(session_task.session)
+        self.sessions.clear()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for session_task in self.sessions.values():
-            self._services.vad.remove(session_task.session)
-        self.sessions.clear()
 
     def _start(self, session: Session, progress: Progress | None) -> SessionTask:
         task = SessionTask(

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiokafka import ConsumerRecord
@@ -18,6 +19,7 @@ from whisperline_contracts import (
     Finalized,
     Partial,
     Progress,
+    SegmentEnd,
     SessionEnd,
     SpeechStarted,
     UtteranceEnd,
@@ -27,6 +29,7 @@ from whisperline_runtime.tracing import Status, StatusCode, exemplar, tracer
 
 from whisperline_transcriber import metrics
 from whisperline_transcriber.decoding.admission import Admission
+from whisperline_transcriber.decoding.triton import request_of
 from whisperline_transcriber.errors import LostRaceError
 from whisperline_transcriber.log.progress import ProgressLog
 from whisperline_transcriber.log.publisher import Publisher
@@ -36,7 +39,8 @@ from whisperline_transcriber.settings import Settings
 from whisperline_transcriber.stream import events
 from whisperline_transcriber.stream.audio import milliseconds
 from whisperline_transcriber.stream.batcher import VadBatcher
-from whisperline_transcriber.stream.segmentation import SegmentClosed
+from whisperline_transcriber.stream.context import Window
+from whisperline_transcriber.stream.hypothesis import Transcript
 from whisperline_transcriber.stream.session import (
     AnswerFinalize,
     AttachConnection,
@@ -47,6 +51,7 @@ from whisperline_transcriber.stream.session import (
     Step,
     Transcribe,
 )
+from whisperline_transcriber.stream.words import session_words
 
 _tracer = tracer(__name__)
 
@@ -69,7 +74,8 @@ class SessionTask:
     """One session of a partition.
 
     `append_record` takes the session's records and `advance` reacts to its frames, both synchronously; `run` takes the
-    steps in order. `spawn` starts work that the session does not wait for: partials and the SpeechStarted event.
+    steps in order. `spawn` starts work beside the steps: partials, and speculations, which decode the open segment
+    before it closes. If it closes as the last speculation assumed, the speculation's transcript is that of the final.
     """
 
     def __init__(
@@ -91,6 +97,8 @@ class SessionTask:
         self._spawn = spawn
         self._has_work = asyncio.Event()
         self._is_partial_in_flight = False
+        self._speculation: tuple[Window, asyncio.Future[Transcript | None]] | None = None  # the last one
+        self._started_segment = -1  # first sample of the last segment whose SpeechStarted was sent
         self._idle_end_for: str | None = None  # the connection for which an END was written
         self._late_resumes: deque[AudioChunk] = deque(maxlen=MAX_LATE_RESUMES)
         self._origins = RecordOrigins()
@@ -123,32 +131,27 @@ class SessionTask:
         self._services.vad.add(session, self.advance)
 
     def advance(self) -> None:
-        """Start the work that has become due: wake `run`, announce an opened segment, request a partial."""
-        session, progress = self.session, self.progress
+        """Start the work that has become due: wake `run`, request a speculation or a partial."""
+        session = self.session
         if session.steps:
             self._has_work.set()
-
-        next_index = (progress.next_segment_index if progress else 0) + session.steps.undecided_segments
-        opened = session.take_opened_segment()
-        if opened is not None:
-            trace = self._trace_of(opened, next_index)
-            if progress is not None:
-                ids = events.ids_of(progress, _now_ms())
-                started = SpeechStarted(**ids, segment_index=next_index, start_ms=milliseconds(opened))
-                with trace.current():
-                    self._spawn(self._services.publisher.send_best_effort(started, progress.reply_partition))
-
-        if self._is_partial_in_flight or progress is None:
+        if self.progress is None:
             return
         admission = self._services.admission
-        due = session.take_due_partial(admission.partial_cadence_samples)
+        speculation = session.take_due_speculation(eagerly=admission.admits_speculation)
+        if speculation is not None:
+            if self._speculation is not None and self._speculation[0] != speculation:
+                metrics.SPECULATIONS.labels("discarded").inc()
+            transcript: asyncio.Future[Transcript | None] = asyncio.get_running_loop().create_future()
+            self._speculation = speculation, transcript
+            self._spawn(self._speculate(speculation, transcript, must_answer=session.awaits_answer))
+        if self._is_partial_in_flight:
+            return
+        due = session.take_due_partial(partial(admission.admits_partial, session.id))
         if due is None:
             return
-        if not admission.admits_partial:
-            metrics.PARTIALS.labels("shed_triton").inc()
-            return
         self._is_partial_in_flight = True
-        self._spawn(self._partial(self._trace_of(due[0], next_index), *due))
+        self._spawn(self._partial(due))
 
     async def end_if_idle(self, now_s: float) -> None:
         """Write an END if the session has been idle for too long, because its client and its gateway are gone."""
@@ -185,6 +188,11 @@ class SessionTask:
         if isinstance(step, AttachConnection):
             progress = await self._decide(events.attach_progress(self.progress, step, self.session, owner))
             self._watermark.release(self.session.id, step.offset)
+            if step.chunk.kind is AudioKind.START:
+                why = await self._services.admission.refusal(self.session.id, self.session.options)
+                if why:
+                    self.session.refuse(step.offset, why)
+                    return
             answer = events.attached(events.ids_of(progress, _now_ms()), step, progress)
             await publisher.send(answer, progress.reply_partition)
             return
@@ -194,20 +202,22 @@ class SessionTask:
             raise RuntimeError("the first step of a session is to attach its connection")
         reply_partition, ids = progress_before.reply_partition, events.ids_of(progress_before, _now_ms())
         match step:
-            case Transcribe(segment):
-                await self._transcribe(progress_before, segment)
+            case Transcribe():
+                await self._transcribe(progress_before, step)
             case MoveReplayStart():
-                await self._decide(events.silence_progress(progress_before, step, owner))
+                told_ms = self.session.last_word_end_ms
+                await self._decide(events.silence_progress(progress_before, step, told_ms, owner))
             case AnswerFinalize(position_ms):
                 await publisher.send(Finalized(**ids, position_ms=position_ms), reply_partition)
             case SendUtteranceEnd(last_word_end_ms):
                 await publisher.send(UtteranceEnd(**ids, last_word_end_ms=last_word_end_ms), reply_partition)
-            case EndSession(is_idle=is_idle):
+            case EndSession(reason=reason, message=message):
                 end = SessionEnd(
                     **ids,
                     segment_count=progress_before.next_segment_index,
                     duration_ms=self.session.duration_ms,
-                    reason="idle" if is_idle else "closed",
+                    reason=reason,
+                    message=message,
                 )
                 ended = await self._decide(events.end_progress(progress_before, end, owner))
                 await publisher.send(end, reply_partition)
@@ -215,73 +225,153 @@ class SessionTask:
                     late = self._late_resumes.popleft()
                     await publisher.send(events.already_over(late, ended, _now_ms()), late.reply_partition)
 
-    async def _transcribe(self, progress: Progress, segment: SegmentClosed) -> None:
+    async def _transcribe(self, progress: Progress, step: Transcribe) -> None:
         began_s = time.monotonic()
-        session, services = self.session, self._services
-        start, end = session.source_position(segment.start), session.source_position(segment.end)
+        session, services, segment = self.session, self._services, step.segment
+        start, end = session.source_position(segment.start), session.source_position(segment.replay_start)
         speech_end = self._origins.at(session.source_position(segment.speech_end))
         trace = self._trace_of(segment.start, progress.next_segment_index)
         trace.link(self._origins.between(start, end))
         with trace.current():
-            samples = session.read(segment.start, segment.end)
-            transcript = await services.admission.decode_final(session.id, samples, session.options)
-            ids = events.ids_of(progress, _now_ms())
-            final = events.final(ids, progress.next_segment_index, segment, transcript, end)
+            window = session.window(segment.start, segment.end)
+            transcript = await self._speculated(window)
+            if transcript is None:
+                samples = session.read(window)
+                transcript = await services.admission.decode_final(
+                    samples, request_of(session, window), session.options.priority
+                )
+            decoded = events.Decoded(segment, window, transcript, step.level)
+            proposed = events.segment_progress(progress, decoded, session, services.owner, _now_ms())
+            final = proposed.final
+            if final is not None:
+                await self._announce(segment.start)
             with _tracer.start_as_current_span("decide", record_exception=False, set_status_on_exception=False) as span:
                 try:
-                    await self._decide(events.final_progress(progress, segment, final, services.owner))
+                    await self._decide(proposed)
                 except LostRaceError as error:
                     span.set_status(Status(StatusCode.ERROR, str(error)))
                     raise
-            await services.publisher.send(final, progress.reply_partition)
+            if final is not None:
+                await services.publisher.send(final, progress.reply_partition)
+            elif segment.reason is SegmentEnd.FINALIZE:
+                ids, position_ms = events.ids_of(progress, _now_ms()), milliseconds(segment.replay_start)
+                await services.publisher.send(Finalized(**ids, position_ms=position_ms), progress.reply_partition)
 
-        priority, link = session.options.priority, exemplar(trace.span)
-        metrics.FINAL_SECONDS.labels(priority).observe(time.monotonic() - began_s, link)
-        if speech_end is not None:
-            metrics.SPEECH_END_TO_FINAL_SECONDS.labels(priority).observe(time.time() - speech_end.arrived_s, link)
+        if final is not None:
+            priority, link = session.options.priority, exemplar(trace.span)
+            metrics.FINAL_SECONDS.labels(priority).observe(time.monotonic() - began_s, link)
+            if speech_end is not None:
+                elapsed_s = time.time() - speech_end.arrived_s
+                metrics.SPEECH_END_TO_FINAL_SECONDS.labels(priority).observe(elapsed_s, link)
         trace.end()
         del self._segments[segment.start]
+        services.vad.add(session, self.advance)  # what waited for this decision may have become due
 
     async def _decide(self, proposed: Progress) -> Progress:
         """Propose the session's next progress; return it if it counts. Raises `LostRaceError` if another came first."""
-        before = self.progress
         counted = await self._services.progress.propose(self._partition, proposed)
         if counted != proposed:
             metrics.SUPERSEDED_DECISIONS.inc()
             raise LostRaceError(f"session {self.session.id}: {counted.owner} wrote revision {counted.revision} first")
         self.progress = counted
-        if before is not None and counted.base > before.base:
-            position = self.session.drop_before(counted.base)
-            self._watermark.release_audio(self.session.id, position)
-            self._origins.drop_before(position)
+        position = self.session.decided(counted)
+        self._watermark.release_audio(self.session.id, position)
+        self._origins.drop_before(position)
         return counted
 
-    async def _partial(self, trace: SegmentTrace, start: int, end: int) -> None:
-        session, services = self.session, self._services
+    async def _speculate(
+        self, window: Window, result: "asyncio.Future[Transcript | None]", *, must_answer: bool
+    ) -> None:
+        """Decode a window as that of the final, and let the session hear it."""
+        session, admission = self.session, self._services.admission
+        transcript: Transcript | None = None
+        trace = self._trace_of_open(window)
         try:
             with bind(session_id=session.id, partition=self._partition), trace.current():
-                samples = session.read(start, end)
-                transcript = await services.admission.decode_partial(session.id, samples, session.options)
-                # The segment may have closed meanwhile, and a partial must not follow its segment's final.
-                is_open = session.open_segment == start and not session.steps.undecided_segments
-                if transcript is None or not is_open or self.progress is None:
-                    return
-                hypothesis = session.extend_hypothesis(transcript.text)
-                event = Partial(
-                    **events.ids_of(self.progress, _now_ms()),
-                    segment_index=self.progress.next_segment_index,
-                    start_ms=milliseconds(start),
-                    end_ms=milliseconds(end),
-                    text=hypothesis.text,
-                    stable_text=hypothesis.stable_text,
-                )
-                was_sent = await services.publisher.send_best_effort(event, self.progress.reply_partition)
-            if was_sent and not trace.has_partial and trace.origin is not None:
-                trace.has_partial = True
-                elapsed_s = time.time() - trace.origin.arrived_s
-                metrics.FIRST_PARTIAL_SECONDS.observe(elapsed_s, exemplar(trace.span))
+                samples = session.read(window)
+                request = request_of(session, window)
+                if must_answer:
+                    transcript = await admission.decode_final(samples, request, session.options.priority)
+                else:
+                    transcript = await admission.speculate(samples, request)
+                if transcript is None:
+                    metrics.SPECULATIONS.labels("failed").inc()
+                    session.forget_speculation(window)
+                else:
+                    await self._hear(window, transcript, trace)
+        finally:
+            if not result.done():
+                result.set_result(transcript)
+        self._services.vad.add(session, self.advance)  # frames may have waited for the answer
+
+    async def _speculated(self, window: Window) -> Transcript | None:
+        """Return the transcript of a window that is or was decoded already, else None."""
+        if self._speculation is None:
+            return None
+        speculated, result = self._speculation
+        self._speculation = None
+        if speculated != window:
+            metrics.SPECULATIONS.labels("discarded").inc()
+            return None
+        transcript = await result
+        if transcript is not None:
+            metrics.SPECULATIONS.labels("used").inc()
+        return transcript
+
+    async def _partial(self, window: Window) -> None:
+        session, admission, trace = self.session, self._services.admission, self._trace_of_open(window)
+        try:
+            with bind(session_id=session.id, partition=self._partition), trace.current():
+                samples = session.read(window)
+                transcript = await admission.decode_partial(samples, request_of(session, window))
+                if transcript is not None:
+                    await self._hear(window, transcript, trace)
         finally:
             self._is_partial_in_flight = False
+
+    async def _hear(self, window: Window, transcript: Transcript, trace: SegmentTrace) -> None:
+        """Let the session hear a transcript of its open segment, and tell the client what is known of the text."""
+        hypothesis, progress = self.session.hear(window, transcript), self.progress
+        if self.session.steps:
+            self._has_work.set()
+        if hypothesis is None or not hypothesis.text or progress is None:
+            return
+        await self._announce(window.segment_start)
+        if not self.session.options.interim_results:
+            return
+        start_ms, end_ms = milliseconds(window.segment_start), milliseconds(window.end)
+        event = Partial(
+            **events.ids_of(progress, _now_ms()),
+            segment_index=progress.next_segment_index,
+            start_ms=start_ms,
+            end_ms=end_ms,
+            text=hypothesis.text,
+            stable_text=hypothesis.stable_text,
+            words=session_words(hypothesis.words, audio_start_ms=0, start_ms=start_ms, end_ms=end_ms),
+            confidence=hypothesis.confidence,
+        )
+        was_sent = await self._services.publisher.send_best_effort(event, progress.reply_partition)
+        if was_sent and not trace.has_partial and trace.origin is not None:
+            trace.has_partial = True
+            elapsed_s = time.time() - trace.origin.arrived_s
+            metrics.FIRST_PARTIAL_SECONDS.observe(elapsed_s, exemplar(trace.span))
+
+    async def _announce(self, segment_start: int) -> None:
+        """Tell the client that speech has started, once for each segment."""
+        progress = self.progress
+        if self._started_segment == segment_start or progress is None:
+            return
+        self._started_segment = segment_start
+        started = SpeechStarted(
+            **events.ids_of(progress, _now_ms()),
+            segment_index=progress.next_segment_index,
+            start_ms=milliseconds(segment_start),
+        )
+        await self._services.publisher.send_best_effort(started, progress.reply_partition)
+
+    def _trace_of_open(self, window: Window) -> SegmentTrace:
+        progress = self.progress
+        return self._trace_of(window.segment_start, progress.next_segment_index if progress else 0)
 
     def _trace_of(self, segment_start: int, segment_index: int) -> SegmentTrace:
         """Return the trace of an open or undecided segment; begin one if it has none yet."""

@@ -1,14 +1,28 @@
 """Build events, and the progress records that decide them, from a session's state. No I/O."""
 
 import math
+from dataclasses import dataclass
 from typing import TypedDict
 
-from whisperline_contracts import AudioChunk, AudioKind, Final, Progress, Resumed, SessionEnd, SessionStart, Word
+from whisperline_contracts import (
+    AudioChunk,
+    AudioKind,
+    Final,
+    Level,
+    Memory,
+    Progress,
+    Resumed,
+    SessionEnd,
+    SessionStart,
+)
 
 from whisperline_transcriber.stream.audio import milliseconds
+from whisperline_transcriber.stream.context import Window, remember
 from whisperline_transcriber.stream.hypothesis import Transcript
+from whisperline_transcriber.stream.language import gather
 from whisperline_transcriber.stream.segmentation import SegmentClosed
-from whisperline_transcriber.stream.session import IDLE_CLIENT, AttachConnection, MoveReplayStart, Session
+from whisperline_transcriber.stream.session import IDLE_CLIENT, NO_LEVEL, AttachConnection, MoveReplayStart, Session
+from whisperline_transcriber.stream.words import session_words
 
 
 class EventIds(TypedDict):
@@ -35,35 +49,6 @@ def attached(ids: EventIds, step: AttachConnection, progress: Progress) -> Sessi
     if step.chunk.kind is AudioKind.RESUME:
         return Resumed(**ids, position=step.position, next_segment_index=progress.next_segment_index)
     return SessionStart(**ids, sample_rate=progress.sample_rate, channels=progress.channels, options=progress.options)
-
-
-def final(ids: EventIds, segment_index: int, segment: SegmentClosed, transcript: Transcript, position: int) -> Final:
-    """Return the final of a segment that ends at `position`, in samples at the session's rate."""
-    start_ms, end_ms = milliseconds(segment.start), milliseconds(segment.end)
-    words = tuple(
-        Word(
-            word=word.word,
-            start_ms=min(start_ms + word.start_ms, end_ms),
-            end_ms=min(start_ms + word.end_ms, end_ms),
-            confidence=min(1.0, max(0.0, word.confidence)),
-        )
-        for word in transcript.words
-    )
-    mean = math.fsum(word.confidence for word in words) / len(words) if words else 0.0
-    return Final(
-        **ids,
-        segment_index=segment_index,
-        start_ms=start_ms,
-        end_ms=end_ms,
-        text=transcript.text.strip(),
-        words=words,
-        language=transcript.language,
-        confidence=round(mean, 4),
-        reason=segment.reason,
-        model=transcript.model,
-        model_version=transcript.version,
-        position=position,
-    )
 
 
 def idle_end(session: Session, progress: Progress) -> AudioChunk:
@@ -114,30 +99,80 @@ def attach_progress(before: Progress | None, step: AttachConnection, session: Se
         attached_at=step.offset,
         base=before.base if before else 0,
         next_segment_index=before.next_segment_index if before else 0,
-        speech_end_ms=before.speech_end_ms if before else None,
+        last_word_end_ms=before.last_word_end_ms if before else None,
+        memory=before.memory if before else Memory(),
+        level=before.level if before else Level(),
     )
 
 
-def final_progress(before: Progress, segment: SegmentClosed, decided: Final, owner: str) -> Progress:
-    """Return the progress that decides the final of a segment."""
+@dataclass(frozen=True)
+class Decoded:
+    """A closed segment, what was decoded for it, and its transcript."""
+
+    segment: SegmentClosed
+    window: Window
+    transcript: Transcript
+    level: Level = NO_LEVEL  # at the segment's replay start
+
+
+def segment_progress(before: Progress, decoded: Decoded, session: Session, owner: str, time_ms: int) -> Progress:
+    """Return the progress that decides a segment.
+
+    It has a final if the transcript has words. Nobody is told of a segment without words: it counts as silence.
+    """
+    segment = decoded.segment
+    if not decoded.transcript.text.strip():
+        silence = MoveReplayStart(segment.replay_start, decoded.level)
+        return silence_progress(before, silence, session.last_word_end_ms, owner)
+    memory = remember(before.memory, decoded.transcript.text.strip(), segment.start, segment.end)
+    languages = gather(before.memory.languages, decoded.transcript, segment.end - segment.start)
+    final = _final(before, decoded, session.source_position(segment.replay_start), time_ms)
     return _next_progress(
         before,
         owner,
-        replay_start=segment.end,
+        replay_start=segment.replay_start,
         next_segment_index=before.next_segment_index + 1,
-        speech_end_ms=milliseconds(segment.speech_end),
-        final=decided,
+        last_word_end_ms=session.told_until(final.words[-1].end_ms if final.words else final.end_ms),
+        memory=memory.model_copy(update={"languages": languages}),
+        level=decoded.level,
+        final=final,
     )
 
 
-def silence_progress(before: Progress, step: MoveReplayStart, owner: str) -> Progress:
-    """Return the progress that decides that there was no speech before the next replay start."""
+def _final(progress: Progress, decoded: Decoded, position: int, time_ms: int) -> Final:
+    """Return the final of a segment; `position` is its replay start at the session's rate."""
+    segment, transcript = decoded.segment, decoded.transcript
+    start_ms, end_ms = milliseconds(segment.start), milliseconds(segment.end)
+    audio_start_ms = milliseconds(decoded.window.start)
+    words = session_words(transcript.words, audio_start_ms=audio_start_ms, start_ms=start_ms, end_ms=end_ms)
+    mean = math.fsum(word.confidence for word in words) / len(words) if words else 0.0
+    return Final(
+        **ids_of(progress, time_ms),
+        segment_index=progress.next_segment_index,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        text=transcript.text.strip(),
+        words=words,
+        language=transcript.language,
+        confidence=round(mean, 4),
+        reason=segment.reason,
+        ends_turn=segment.ends_turn,
+        model=transcript.model,
+        model_version=transcript.version,
+        position=position,
+    )
+
+
+def silence_progress(before: Progress, step: MoveReplayStart, last_word_end_ms: int | None, owner: str) -> Progress:
+    """Return the progress that decides that there are no words before the next replay start."""
     return _next_progress(
         before,
         owner,
         replay_start=step.replay_start,
         next_segment_index=before.next_segment_index,
-        speech_end_ms=step.speech_end_ms,
+        last_word_end_ms=last_word_end_ms,
+        memory=before.memory,
+        level=step.level,
     )
 
 
@@ -148,7 +183,9 @@ def end_progress(before: Progress, end: SessionEnd, owner: str) -> Progress:
         owner,
         replay_start=before.base,
         next_segment_index=before.next_segment_index,
-        speech_end_ms=before.speech_end_ms,
+        last_word_end_ms=before.last_word_end_ms,
+        memory=before.memory,
+        level=before.level,
         end=end,
     )
 
@@ -159,7 +196,9 @@ def _next_progress(
     *,
     replay_start: int,
     next_segment_index: int,
-    speech_end_ms: int | None,
+    last_word_end_ms: int | None,
+    memory: Memory,
+    level: Level,
     final: Final | None = None,
     end: SessionEnd | None = None,
 ) -> Progress:
@@ -176,7 +215,9 @@ def _next_progress(
         attached_at=before.attached_at,
         base=replay_start,
         next_segment_index=next_segment_index,
-        speech_end_ms=speech_end_ms,
+        last_word_end_ms=last_word_end_ms,
+        memory=memory,
+        level=level,
         final=final,
         end=end,
     )

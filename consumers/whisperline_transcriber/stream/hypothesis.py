@@ -11,6 +11,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,8 +48,16 @@ class Transcript(BaseModel):
     avg_logprob: float
     model: str
     version: str
-    end_logprob: float | None = None  # log probability of <|endoftext|> where the text ended
-    language_probs: dict[str, float] = {}  # of the likeliest languages, if the language was detected
+    last_logprob: float = 0.0  # log probability of the last token of `text`, often its full stop
+    language_probs: dict[str, float] = {}  # of the most probable languages, if the language was detected
+
+    def shifted(self, by_ms: int) -> Self:
+        """Return the transcript with its words later by `by_ms`."""
+        words = [
+            word.model_copy(update={"start_ms": word.start_ms + by_ms, "end_ms": word.end_ms + by_ms})
+            for word in self.words
+        ]
+        return self.model_copy(update={"words": words})
 
 
 @dataclass(frozen=True)
@@ -205,8 +214,3 @@ def _without_closing(word: str) -> str:
     while end and unicodedata.category(word[end - 1]).startswith("P"):
         end -= 1
     return word[:end]
-
-
-def agree(before: Hypothesis, text: str) -> Hypothesis:
-    """Return the hypothesis that follows `before` when `text`, whose words have no times, is the new transcript."""
-    return before.extend(Transcript(text=text, language="en", words=[], avg_logprob=0, model="", version=""))

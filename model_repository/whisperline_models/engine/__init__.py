@@ -11,10 +11,11 @@ follows:
       audio.py         audio cut into hops for the spectrogram                           (audio.py)
       encoder.py       spectrogram and encoder
       decoding.py      rows of one batch, token by token                                 (decoding.py)
+      beams.py         beam search in the rows of one slot                               (decoding.py)
       prompts.py       the tokens before the first one that a row chooses                (decoding.py)
       logit_filters.py which tokens a row may choose next                                (decoding.py)
       fallback.py      which result to trust, and when to decode again                   (transcribe.py)
-      aligner.py       run the graph that returns a text's cross-attention               (timing.py)
+      aligner.py       the decoder over many tokens at once: read a prompt, align a text (timing.py)
       timing.py        word times from that cross-attention                              (timing.py)
     jobs.py            the state of one request in progress
     timeline.py        when each stage of a request ran, for tracing

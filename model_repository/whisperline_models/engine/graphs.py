@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,6 +27,8 @@ _DTYPES: dict[str, type[np.generic]] = {
     "tensor(int8)": np.int8,
 }
 _CUDA = "CUDAExecutionProvider"
+
+SPIN_US = 50  # how long a thread of ONNX Runtime's pool waits awake for the next operator (docs/adr/0007)
 
 
 @dataclass(frozen=True)
@@ -137,11 +140,15 @@ def _pointer(array: Any) -> int:
 
 @dataclass(frozen=True)
 class Graphs:
-    """The loaded graphs of a version, with the encoder's pieces in the order in which they run."""
+    """The loaded graphs of a version, with the encoder's pieces in the order in which they run.
+
+    `open_beam_decoder` loads the decoder for beam search, whose weights take memory of their own.
+    """
 
     spectrogram: onnxruntime.InferenceSession
     encoder: tuple[onnxruntime.InferenceSession, ...]
     decoder: onnxruntime.InferenceSession
+    open_beam_decoder: Callable[[], onnxruntime.InferenceSession]
     aligner: onnxruntime.InferenceSession
 
     @classmethod
@@ -152,7 +159,11 @@ class Graphs:
             open_graph(folder / f"{name}.onnx", device, threads)
             for name in ("spectrogram", *pieces, "decoder", "aligner")
         )
-        return cls(spectrogram, tuple(encoder), decoder, aligner)
+
+        def open_beam_decoder() -> onnxruntime.InferenceSession:
+            return open_graph(folder / "beam_decoder.onnx", device, threads)
+
+        return cls(spectrogram, tuple(encoder), decoder, open_beam_decoder, aligner)
 
 
 def open_graph(path: Path, device: Device, threads: int) -> onnxruntime.InferenceSession:
@@ -162,11 +173,12 @@ def open_graph(path: Path, device: Device, threads: int) -> onnxruntime.Inferenc
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    # Pool threads spin between two operators of a run, because the next one comes within microseconds. They must not
-    # spin between two runs, because other processes on this machine need the cores.
+    # Pool threads spin between two operators of a run, because the next one often comes within microseconds. They must
+    # not spin for longer, or between two runs: the cores are for other units of work and for other processes.
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(SPIN_US))
     options.add_session_config_entry("session.force_spinning_stop", "1")
     options.add_session_config_entry("session.use_env_allocators", "1")
-    providers = device.providers(captured=path.stem == "decoder")
+    providers = device.providers(captured="decoder" in path.stem)
     graph = onnxruntime.InferenceSession(str(path), options, providers=providers)
     if device.on_gpu and _CUDA not in graph.get_providers():  # ONNX Runtime falls back to the CPU without an error
         raise RuntimeError(
@@ -177,7 +189,7 @@ def open_graph(path: Path, device: Device, threads: int) -> onnxruntime.Inferenc
 
 @cache
 def _share_memory() -> None:
-    """Let all graphs of this process share one arena for scratch memory, because only one of them runs at a time."""
+    """Let all graphs of this process share one arena for scratch memory, because only a few of them run at a time."""
     arena = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )

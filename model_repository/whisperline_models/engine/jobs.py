@@ -10,7 +10,7 @@ from .audio import N_SAMPLES_PER_TOKEN, SAMPLE_RATE
 from .decoding import DecodingTask
 from .fallback import Fallback
 from .prompts import build_prompt
-from .requests import LANES
+from .requests import LANES, SAMPLES_PER_MS
 from .schedule import Stage
 
 if TYPE_CHECKING:
@@ -60,8 +60,26 @@ class Job:
         """Begin a new part with the audio after the first `seek` samples; it has its own attempts."""
         self.seek = seek
         self.audio = self.request.audio[seek:]
+        self._begin_attempts()
+        self.begin_encoding(self.attempt)
+
+    def _begin_attempts(self) -> None:
         self.fallback = Fallback(self.audio.size, self._windows_s, self.request.temperatures)
-        self.begin_encoding(self.fallback.next_attempt())
+        self.attempt = self.fallback.next_attempt()
+
+    def drop_context(self, language: str) -> None:
+        """Begin the part anew without prompt, hotwords and prefix, because they may be why its first attempt failed.
+
+        The text of a prefix is decided, so only the audio after it is decoded again, in the `language` of the whole.
+        Without a prefix, the window stays as it is, and the job stays in stage DECODE.
+        """
+        n_decided = self.prefix_samples
+        self.request = replace(self.request, prompt="", hotwords="", prefix="", prefix_ms=0)
+        if n_decided:
+            self.request = replace(self.request, language=language)
+            self.begin_part(self.seek + n_decided)
+        else:
+            self._begin_attempts()
 
     def begin_encoding(self, attempt: Attempt) -> None:
         """Enter stage ENCODE with the window of an attempt."""
@@ -78,6 +96,16 @@ class Job:
         return self.attempt.window_s, self.pieces_done
 
     @property
+    def has_context(self) -> bool:
+        """True if the decoder's prompt holds any text."""
+        return bool(self.request.prompt or self.request.hotwords or self.request.prefix)
+
+    @property
+    def prefix_samples(self) -> int:
+        """The length of the audio in this part whose text is the prefix."""
+        return self.request.prefix_ms * SAMPLES_PER_MS
+
+    @property
     def parts_with_speech(self) -> list[Part]:
         """The parts that were not judged silent."""
         return [part for part in self.parts if not part.silent]
@@ -90,7 +118,18 @@ class Job:
         request, temperature = self.request, self.attempt.temperature
         seed = zlib.crc32(self.audio.tobytes()) + round(temperature * 10) if temperature else 0
         prompt = build_prompt(request, tokenizer)
-        return DecodingTask(self.window, prompt, request.language or "en", request.timestamps, temperature, seed)
+        return DecodingTask(
+            self.window,
+            prompt,
+            language=request.language or "en",
+            languages=request.languages,
+            timestamps=request.timestamps,
+            temperature=temperature,
+            seed=seed,
+            beam_size=1 if temperature else request.beam_size or 1,
+            patience=request.patience,
+            length_penalty=request.length_penalty,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from .audio import N_SAMPLES
+from .audio import N_SAMPLES, SAMPLE_RATE
 from .errors import RequestError
 
 if TYPE_CHECKING:
@@ -17,32 +17,46 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Task = Literal["transcribe", "translate"]
+Words = Literal[False, True, "rough"]
 Lane = Literal["final", "partial", "file"]  # the kind of result that is waited for, the most urgent first
 LANES: tuple[Lane, ...] = get_args(Lane)
 
 MAX_SAMPLES = N_SAMPLES
+SAMPLES_PER_MS = SAMPLE_RATE // 1000
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # the reference's temperature fallback
 MAX_TEMPERATURES = 8
+MAX_BEAM_SIZE = 5  # the rows of the decoder that share a window in an export
 MAX_OPTIONS_BYTES = 65_536
-MAX_PROMPT_CHARACTERS = 8_192  # in each of prompt and hotwords: about ten times what 223 tokens of English hold
+MAX_PROMPT_CHARACTERS = 8_192  # in each of prompt, hotwords and prefix: about ten times what 223 tokens of English hold
 
 
 @dataclass(frozen=True)
 class Request:
     """Mono 16 kHz audio in -1..1 and the options for decoding it.
 
-    If `language` is None, it is detected. `prompt` is the text before the audio; `hotwords` are words to expect in the
-    audio. `temperatures` are tried in order by the temperature fallback (`fallback.py`).
+    If `language` is None, it is detected among `languages`, or among all that the model knows if that is empty.
+    `prompt` is the text before the audio; `hotwords` are words to expect in the audio. `prefix` is the text of the
+    first `prefix_ms` of the audio: the decoder continues it, and the result holds only what follows. `words` asks for
+    words with times: True aligns them with the audio, "rough" estimates the times from the lengths of the words.
+    `temperatures` are tried in order by the temperature fallback (`fallback.py`). At temperature 0, beam search keeps
+    `beam_size` hypotheses: 1 decodes greedily, and None takes the engine's default for the lane. `patience` and
+    `length_penalty` are those of the reference.
     """
 
     audio: NDArray[np.float32]
     language: str | None = None
+    languages: tuple[str, ...] = ()
     task: Task = "transcribe"
     prompt: str = ""
     hotwords: str = ""
+    prefix: str = ""
+    prefix_ms: int = 0
     timestamps: bool = False
-    words: bool = False
+    words: Words = False
     temperatures: tuple[float, ...] = TEMPERATURES
+    beam_size: int | None = None
+    patience: float = 1.0
+    length_penalty: float | None = None
     lane: Lane = "final"
 
     @classmethod
@@ -59,9 +73,19 @@ class Request:
         if not isinstance(values, dict):
             raise RequestError("options must be a JSON object")
         fields = dict(read_option(name, value) for name, value in values.items())
-        language = fields.get("language")
-        if language is not None and language not in languages:
-            raise RequestError(f"options.language: this model has no {_show(language)}, only {_show_some(languages)}")
+        language, allowed = fields.get("language"), fields.get("languages", ())
+        for name, codes in (("language", () if language is None else (language,)), ("languages", allowed)):
+            for code in codes:
+                if code not in languages:
+                    known = _show_some(languages)
+                    raise RequestError(f"options.{name}: this model has no {_show(code)}, only {known}")
+        if language is None and len(allowed) == 1:
+            fields["language"] = allowed[0]
+        if bool(fields.get("prefix")) != (fields.get("prefix_ms", 0) > 0):
+            raise RequestError("options.prefix and options.prefix_ms: send both or neither")
+        prefix_ms, audio_ms = fields.get("prefix_ms", 0), audio.size / SAMPLES_PER_MS
+        if prefix_ms >= audio_ms:
+            raise RequestError(f"options.prefix_ms: {prefix_ms} leaves no new audio: it has {audio_ms:.0f} ms")
         if fields.get("task") == "translate" and set(languages) == {"en"}:
             raise RequestError("options.task: this model knows English alone and cannot translate, only transcribe")
         return cls(audio.astype(np.float32) / 32768.0, **fields)
@@ -92,6 +116,29 @@ def read_language(value: object) -> str | None:
     """Accept any text or null; `Request.parse` checks the code, because the languages depend on the model."""
     if not isinstance(value, str | None):
         raise ValueError("has the wrong type")
+    return value
+
+
+def read_languages(value: object) -> tuple[str, ...]:
+    """Accept a list of language codes; `Request.parse` checks them."""
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(code, str) for code in value):
+        raise ValueError("has the wrong type")
+    return tuple(dict.fromkeys(value))
+
+
+def read_words(value: object) -> Words:
+    """Accept true, false or "rough"."""
+    return "rough" if value == "rough" else read_boolean(value)
+
+
+def read_whole_number(value: object) -> int:
+    """Accept a whole number from 0."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError("has the wrong type")
+    if value < 0:
+        raise ValueError
     return value
 
 
@@ -141,16 +188,43 @@ def read_temperatures(value: object) -> tuple[float, ...]:
     return tuple(map(float, numbers))
 
 
+def read_beam_size(value: object) -> int | None:
+    """Accept a whole number of beams."""
+    if value is None:
+        return None
+    number = read_whole_number(value)
+    if not 1 <= number <= MAX_BEAM_SIZE:
+        raise ValueError
+    return number
+
+
+def read_number(least: float, most: float) -> Callable[[object], float]:
+    """Return a reader that accepts a number in this range."""
+
+    def read(value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError
+        return float(value)
+
+    return read
+
+
 _PROMPT_TEXT = f"text of up to {MAX_PROMPT_CHARACTERS} characters without <|"
 # By the option's name: the field of `Request`, its reader, and the allowed values as an error message lists them.
 _OPTIONS: dict[str, tuple[str, Callable[[object], Any], str]] = {
     "language": ("language", read_language, "a language code, or null to detect it"),
+    "languages": ("languages", read_languages, "a list of the language codes that detection may choose from"),
     "task": ("task", read_name(get_args(Task)), " or ".join(get_args(Task))),
     "prompt": ("prompt", read_text, _PROMPT_TEXT),
     "hotwords": ("hotwords", read_hotwords, f"{_PROMPT_TEXT}, or a list of words"),
+    "prefix": ("prefix", read_text, _PROMPT_TEXT),
+    "prefix_ms": ("prefix_ms", read_whole_number, "the length of the audio that the prefix covers, in ms"),
     "timestamps": ("timestamps", read_boolean, "true or false"),
-    "words": ("words", read_boolean, "true or false"),
+    "words": ("words", read_words, 'true, false or "rough"'),
     "temperature": ("temperatures", read_temperatures, f"a number from 0 to 1, or a list of 1 to {MAX_TEMPERATURES}"),
+    "beam_size": ("beam_size", read_beam_size, f"a whole number from 1 to {MAX_BEAM_SIZE}, or null"),
+    "patience": ("patience", read_number(0.2, 4), "a number from 0.2 to 4"),
+    "length_penalty": ("length_penalty", read_number(0, 1), "a number from 0 to 1"),
     "lane": ("lane", read_name(LANES), " or ".join(LANES)),
 }
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .audio import N_SAMPLES_PER_TOKEN, SAMPLE_RATE
 from .fallback import compression_ratio
-from .timing import time_words
+from .timing import estimate_token_starts, time_words
 from .tokenizer import UNSPACED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from .aligner import Aligner
     from .decoding import DecodingResult
     from .requests import Task
     from .slots import Window
     from .tokenizer import Tokenizer
+
+SHORTEST_WORD_MS = 20  # one frame of the encoder
 
 
 @dataclass(frozen=True)
@@ -43,19 +47,28 @@ class Part:
     window_s: float
     result: DecodingResult
     silent: bool
+    prefix: tuple[int, ...] = ()  # tokens of the window's text before those of the result
+    prefix_samples: int = 0  # the audio that they cover, from `seek`
     words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to one request, with the fields of the interface. `text` is "" if there is no speech."""
+    """The answer to one request, with the fields of the interface. `text` is "" if there is no speech.
+
+    `last_logprob` is the log probability of the last token of the text: how sure the model is of the full stop there.
+    It is 0 if there is no text.
+    `language_probs` has the most probable languages, if the language was detected.
+    """
 
     text: str
     language: str
     tokens: tuple[int, ...]
     words: tuple[Word, ...]
     avg_logprob: float
+    last_logprob: float
     no_speech_prob: float
+    language_probs: dict[str, float]
     compression_ratio: float
     window_s: float
     model: str
@@ -84,9 +97,11 @@ def build_result(parts: Sequence[Part], tokenizer: Tokenizer, model: str, versio
         text=text,
         language=first.result.language,
         tokens=tuple(tokens),
-        words=tuple(word for part in spoken for word in part.words),
+        words=separate_words([word for part in spoken for word in part.words], *_new_audio_ms(parts)),
         avg_logprob=float(np.average([r.avg_logprob for r in averaged], weights=[len(r.tokens) + 1 for r in averaged])),
+        last_logprob=_last_logprob(spoken, tokenizer),
         no_speech_prob=first.result.no_speech_prob,
+        language_probs=dict(first.result.language_probs),
         compression_ratio=compression_ratio(text),
         window_s=first.window_s,
         model=model,
@@ -94,15 +109,58 @@ def build_result(parts: Sequence[Part], tokenizer: Tokenizer, model: str, versio
     )
 
 
-def word_times(part: Part, task: Task, aligner: Aligner, tokenizer: Tokenizer) -> tuple[Word, ...]:
-    """Return the words of a part with their times. A word's confidence is the mean probability of its tokens."""
+def _last_logprob(spoken: Sequence[Part], tokenizer: Tokenizer) -> float:
+    for part in reversed(spoken):
+        for token, logprob in zip(reversed(part.result.tokens), reversed(part.result.logprobs), strict=True):
+            if token < tokenizer.eot:
+                return logprob
+    return 0.0
+
+
+def align_words(part: Part, task: Task, aligner: Aligner, tokenizer: Tokenizer) -> tuple[Word, ...]:
+    """Return the words of a part with the times at which the decoder attended to them."""
+
+    def starts_of(tokens: Sequence[int]) -> NDArray[np.float64]:
+        text = [*(token for token in part.prefix if token < tokenizer.eot), *tokens]
+        starts_s = aligner.token_starts(part.window, text, part.result.language, part.n_samples, task)
+        return starts_s[len(text) - len(tokens) :]
+
+    return _time_words(part, starts_of, tokenizer)
+
+
+def estimate_words(part: Part, tokenizer: Tokenizer) -> tuple[Word, ...]:
+    """Return the words of a part with times that are estimated, without a run of the aligner.
+
+    The words share the audio of the part by their lengths in characters. If the text has timestamps, the words between
+    two of them share the audio between these.
+    """
+
+    def starts_of(tokens: Sequence[int]) -> NDArray[np.float64]:
+        return estimate_token_starts(
+            part.result.tokens,
+            [(text, len(ids)) for text, ids in tokenizer.split_to_word_tokens(tokens, part.result.language)],
+            part.prefix_samples / SAMPLE_RATE,
+            part.n_samples / SAMPLE_RATE,
+            tokenizer.timestamp_begin,
+        )
+
+    return _time_words(part, starts_of, tokenizer)
+
+
+def _time_words(
+    part: Part, starts_of: Callable[[Sequence[int]], NDArray[np.float64]], tokenizer: Tokenizer
+) -> tuple[Word, ...]:
+    """Return the words of a part. A word's confidence is the mean probability of its tokens.
+
+    `starts_of` returns when each of the text tokens begins, in seconds from the start of the part, and as the last
+    element when the text ends.
+    """
     result = part.result
     text = [pair for pair in zip(result.tokens, result.logprobs, strict=True) if pair[0] < tokenizer.eot]
     if not text:
         return ()
     tokens = [token for token, _ in text]
     probabilities = [float(np.exp(logprob)) for _, logprob in text]
-    starts_s = aligner.token_starts(part.window, tokens, result.language, part.n_samples, task)
     words = tokenizer.split_to_word_tokens(tokens, result.language)
     seek_s = part.seek / SAMPLE_RATE
     return tuple(
@@ -112,5 +170,34 @@ def word_times(part: Part, task: Task, aligner: Aligner, tokenizer: Tokenizer) -
             end_ms=round((seek_s + timing.end_s) * 1000),
             confidence=timing.probability,
         )
-        for timing in time_words(words, starts_s, probabilities, spaced=result.language not in UNSPACED)
+        for timing in time_words(words, starts_of(tokens), probabilities, spaced=result.language not in UNSPACED)
     )
+
+
+def separate_words(words: Sequence[Word], begin_ms: int, end_ms: int) -> tuple[Word, ...]:
+    """Return words in order, none before the end of the previous one, each at least `SHORTEST_WORD_MS` long.
+
+    Alignment may give a word no time at all, if a single frame of audio has the attention of several tokens. Where two
+    words overlap, the first one ends when the second begins. All lie between `begin_ms` and `end_ms`; if these leave
+    less than the shortest length for each word, the words share them equally, with at least 1 ms each.
+    """
+    shortest_ms = max(1, min(SHORTEST_WORD_MS, (end_ms - begin_ms) // max(1, len(words))))
+    end_ms = max(end_ms, begin_ms + shortest_ms * len(words))
+    separated: list[Word] = []
+    earliest_ms = begin_ms
+    for index, word in enumerate(words):
+        # Leave room for the words that follow.
+        latest_ms = end_ms - shortest_ms * (len(words) - index)
+        start_ms = min(max(word.start_ms, earliest_ms), latest_ms)
+        until_ms = latest_ms + shortest_ms
+        if index + 1 < len(words):
+            until_ms = min(until_ms, max(words[index + 1].start_ms, start_ms + shortest_ms))
+        earliest_ms = min(max(word.end_ms, start_ms + shortest_ms), until_ms)
+        separated.append(replace(word, start_ms=start_ms, end_ms=earliest_ms))
+    return tuple(separated)
+
+
+def _new_audio_ms(parts: Sequence[Part]) -> tuple[int, int]:
+    """Return where the audio after the prefix begins and ends, in ms from the start of the request's audio."""
+    first, last = parts[0], parts[-1]
+    return (first.seek + first.prefix_samples) * 1000 // SAMPLE_RATE, (last.seek + last.n_samples) * 1000 // SAMPLE_RATE

@@ -2,7 +2,9 @@
 
 A unit is never interrupted. It is one piece of an encoding, one step of the decoder over the running rows, or one
 alignment. Lanes have ranks (0 live finals, 1 live partials, 2 files), and the lane with the lowest rank that has work
-goes first. So a new request of that lane waits for no more than the unit in progress. Time comes in as an argument.
+goes first. So a new request of that lane waits until one unit in progress ends, and no longer. Several units may be in
+progress at once. They have no job in common, and no more than one of them is a step, because there is one decoder.
+Time comes in as an argument.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Stage(Enum):
 
 
 class Scheduled(Protocol):
-    """The attributes of a job that the scheduler reads."""
+    """The attributes of a job that the scheduler reads. Jobs are compared by identity."""
 
     rank: int  # the index of its lane in `LANES`
     stage: Stage
@@ -46,7 +48,7 @@ class Scheduled(Protocol):
 Job = TypeVar("Job", bound=Scheduled)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unit(Generic[Job]):
     """One unit of work, done for these jobs together."""
 
@@ -68,6 +70,7 @@ class Scheduler(Generic[Job]):
     encoded_together: int = 1
     waiting: list[deque[Job]] = field(default_factory=lambda: [deque() for _ in LANES])  # by rank
     active: list[Job] = field(default_factory=list)  # by rank, and within a lane in order of arrival
+    _in_progress: list[Unit[Job]] = field(default_factory=list)
     _served_s: list[float] = field(default_factory=lambda: [0.0] * len(LANES))  # when a lane last had a unit
     _last: Stage | None = None
 
@@ -85,34 +88,50 @@ class Scheduler(Generic[Job]):
         """Return True if any job of this lane is waiting or active."""
         return bool(self.waiting[rank]) or any(job.rank == rank for job in self.active)
 
+    @property
+    def is_empty(self) -> bool:
+        """True if no job of any lane is waiting or active."""
+        return not self.active and not any(self.waiting)
+
     def next(self, now_s: float) -> Unit[Job] | None:
-        """Return the unit to do now, or None if there is no work.
+        """Return a unit to do now, or None if there is none besides those in progress. Call `end` when it is done.
 
         Waiting jobs in the unit leave their queue and become active.
         """
         ranks = [rank for rank in range(len(LANES)) if self.has_work(rank)]
-        if not ranks:
-            return None
-        overdue = (rank for rank in ranks[1:] if now_s - self._served_s[rank] > PATIENCE_S[LANES[rank]])
-        rank = next(overdue, ranks[0])
+        overdue = [rank for rank in ranks[1:] if now_s - self._served_s[rank] > PATIENCE_S[LANES[rank]]]
+        busy = {job for unit in self._in_progress for job in unit.jobs}
+        for rank in (*overdue, *ranks):
+            unit = self._choose(rank, busy)
+            if unit.jobs:
+                self._in_progress.append(unit)
+                self._last = unit.stage
+                for job in unit.jobs:
+                    self._served_s[job.rank] = now_s
+                return unit
+        if ranks and not self._in_progress:
+            # a bug, after which no request would be served again: let the process end and restart
+            raise RuntimeError(f"lane {LANES[ranks[0]]} has work, and none of it can be done")
+        return None
+
+    def end(self, unit: Unit[Job]) -> None:
+        """Take note that a unit is done, so that its jobs can be in another one."""
+        self._in_progress.remove(unit)
+
+    def _choose(self, rank: int, busy: set[Job]) -> Unit[Job]:
+        """Return the unit for the lane whose turn it is, without the jobs that are busy. It may have no jobs."""
         # In every unit, jobs of the lane whose turn it is come before jobs of other lanes.
-        peers = [job for job in self.active if self.shares or job.rank == rank]
+        peers = [job for job in self.active if (self.shares or job.rank == rank) and job not in busy]
         peers.sort(key=lambda job: job.rank != rank)
         aligning = [job for job in peers if job.stage is Stage.ALIGN]
         # Alignments come first, because each completes a request. Encodings come before steps, to fill the steps.
         if aligning:
-            unit = Unit(Stage.ALIGN, aligning[:1])
-        elif encoding := self._activate_for_encoding(rank, peers):
-            unit = Unit(Stage.ENCODE, encoding)
-        else:
-            decoding = [job for job in peers if job.stage is Stage.DECODE]
-            unit = Unit(Stage.DECODE, decoding[: self.n_slots])
-        if not unit.jobs:  # a bug, after which no request would be served again: let the process end and restart
-            raise RuntimeError(f"lane {LANES[rank]} has work, and none of it can be done")
-        self._last = unit.stage
-        for job in unit.jobs:
-            self._served_s[job.rank] = now_s
-        return unit
+            return Unit(Stage.ALIGN, aligning[:1])
+        if encoding := self._activate_for_encoding(rank, peers):
+            return Unit(Stage.ENCODE, encoding)
+        steps = any(unit.stage is Stage.DECODE for unit in self._in_progress)
+        decoding = [] if steps else [job for job in peers if job.stage is Stage.DECODE]
+        return Unit(Stage.DECODE, decoding[: self.n_slots])
 
     def _activate_for_encoding(self, rank: int, peers: list[Job]) -> list[Job]:
         """Return jobs to encode together now, active ones before waiting ones; the latter become active."""

@@ -6,8 +6,12 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from .requests import MAX_BEAM_SIZE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .requests import Lane
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,12 @@ class ServingSettings:
     """The settings of one version, named as in `config.pbtxt`."""
 
     slots: int = 16  # rows that decode together
-    threads: int = 0  # of ONNX Runtime; 0 means one per core
+    threads: int = 0  # on a CPU, cores to use; 0 means all
     max_requests: int = 256  # that a lane may hold at once, waiting or in progress
+    # Hypotheses of beam search in each lane, where a request does not say; 1 decodes greedily.
+    beam_size_final: int = 1
+    beam_size_partial: int = 1
+    beam_size_file: int = 1
 
     @classmethod
     def from_triton(cls, args: Mapping[str, str]) -> ServingSettings:
@@ -32,4 +40,11 @@ class ServingSettings:
             values[field.name] = int(text)
             if values[field.name] == 0 and field.name != "threads":
                 raise ValueError(f"config.pbtxt: parameter {field.name} is 0, want at least 1")
+            if field.name.startswith("beam_size") and values[field.name] > MAX_BEAM_SIZE:
+                raise ValueError(f"config.pbtxt: parameter {field.name} is {text}, want at most {MAX_BEAM_SIZE}")
         return cls(**values)
+
+    @property
+    def beam_sizes(self) -> dict[Lane, int]:
+        """The size of the beam in each lane."""
+        return {"final": self.beam_size_final, "partial": self.beam_size_partial, "file": self.beam_size_file}

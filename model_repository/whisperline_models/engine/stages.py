@@ -14,14 +14,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .audio import SAMPLE_RATE
+from .beams import BeamRow
 from .decoding import Row
-from .fallback import judge
+from .fallback import Verdict, judge
 from .jobs import find_cut
-from .result import Part, word_times
+from .prompts import build_prompt
+from .result import Part, align_words, estimate_words
 from .schedule import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .aligner import Aligner
     from .decoding import Decoder, DecodingResult
@@ -33,8 +35,16 @@ if TYPE_CHECKING:
 class Stages:
     """Runs the graphs of each stage for jobs."""
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, aligner: Aligner, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        open_beam_decoder: Callable[[], Decoder],
+        aligner: Aligner,
+        tokenizer: Tokenizer,
+    ) -> None:
         self._encoder, self._decoder, self._aligner, self._tokenizer = encoder, decoder, aligner, tokenizer
+        self._open_beam_decoder = open_beam_decoder
 
     def run(self, stage: Stage, jobs: Sequence[Job]) -> None:
         """Do one unit of work for jobs that are all in this stage."""
@@ -61,27 +71,44 @@ class Stages:
                 self._begin_decoding(job)
 
     def decode(self, jobs: Sequence[Job]) -> None:
-        """Choose the next token of every row, and process the results of rows that are finished."""
+        """Choose the next tokens of every row, and process the results of rows that are finished.
+
+        Of rows of beam search, only the first ones that have slots take part.
+        """
         by_row = {id(job.row): job for job in jobs}
-        for row in self._decoder.step([job.row for job in jobs if job.row is not None]):
+        rows = [job.row for job in jobs if job.row is not None]
+        greedy = [row for row in rows if not isinstance(row, BeamRow)]
+        beams = [row for row in rows if isinstance(row, BeamRow)]
+        finished = self._decoder.step(greedy) if greedy else []
+        if beams:
+            decoder = self._open_beam_decoder()
+            finished += decoder.step(beams[: decoder.n_slots])
+        for row in finished:
             self._take_result(by_row[id(row)], row.result())
 
     def align(self, jobs: Sequence[Job]) -> None:
         """Time the words of all parts of these jobs."""
         for job in jobs:
             for part in job.parts_with_speech:
-                part.words = word_times(part, job.request.task, self._aligner, self._tokenizer)
+                part.words = align_words(part, job.request.task, self._aligner, self._tokenizer)
             job.stage = Stage.DONE
 
     def _begin_decoding(self, job: Job) -> None:
-        job.row = Row(job.decoding_task(self._tokenizer), self._tokenizer)
+        task = job.decoding_task(self._tokenizer)
+        job.row = BeamRow(task, self._tokenizer) if task.beam_size > 1 else Row(task, self._tokenizer)
         job.stage = Stage.DECODE
 
     def _take_result(self, job: Job, result: DecodingResult) -> None:
         """Judge a row's result and move its job on: to another attempt, to its next part, or towards its end."""
         tokenizer, attempt = self._tokenizer, job.attempt
         text_tokens = [token for token in result.tokens if token < tokenizer.eot]
-        verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, job.audio.size / SAMPLE_RATE)
+        audio_s = (job.audio.size - job.prefix_samples) / SAMPLE_RATE
+        verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, audio_s)
+        if job.has_context and verdict in {Verdict.REPEATED, Verdict.IMPROBABLE}:
+            job.drop_context(result.language)
+            if job.stage is Stage.DECODE:
+                self._begin_decoding(job)
+            return
         settled = job.fallback.take(attempt, result, verdict)
         if settled is None:
             next_attempt = job.fallback.next_attempt()
@@ -95,12 +122,25 @@ class Stages:
         cut = None if settled.silent else find_cut(kept, job.audio.size, tokenizer)
         if cut:
             kept = cut.apply(kept)
-        job.parts.append(Part(job.seek, job.audio.size, job.window, attempt.window_s, kept, settled.silent))
+        prompt = build_prompt(job.request, tokenizer)
+        part = Part(
+            seek=job.seek,
+            n_samples=job.audio.size,
+            window=job.window,
+            window_s=attempt.window_s,
+            result=kept,
+            silent=settled.silent,
+            prefix=prompt.tokens[prompt.text_index :],
+            prefix_samples=job.prefix_samples,
+        )
+        if job.request.words == "rough" and not part.silent:
+            part.words = estimate_words(part, tokenizer)
+        job.parts.append(part)
         if cut:
             # A request is in one language: the one detected in its first part applies to the others.
-            job.request = replace(job.request, language=kept.language)
+            job.request = replace(job.request, language=kept.language, prefix="", prefix_ms=0)
             job.begin_part(job.seek + cut.n_samples)
-        elif job.request.words and job.parts_with_speech:
+        elif job.request.words is True and job.parts_with_speech:
             job.stage = Stage.ALIGN
         else:
             job.stage = Stage.DONE

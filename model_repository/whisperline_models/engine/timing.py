@@ -126,6 +126,40 @@ def dtw(cost: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return first, last
 
 
+def estimate_token_starts(
+    tokens: Sequence[int],
+    words: Sequence[tuple[str, int]],
+    begin_s: float,
+    end_s: float,
+    timestamp_begin: int,
+) -> NDArray[np.float64]:
+    """Return an estimate of when each text token begins, in seconds, and as the last element of when the text ends.
+
+    `tokens` may include timestamps; `words` are the words of the text tokens, each with its number of tokens. The text
+    fills the audio from `begin_s` to `end_s`, or between its timestamps; each word takes time by its characters, and
+    marks by themselves take none.
+    """
+    weights: list[float] = []
+    for word, n_tokens in words:
+        n_characters = sum(character.isalnum() for character in word)
+        weights += [n_characters / n_tokens] * n_tokens
+    progress = np.cumsum([0.0, *weights])
+    # Each timestamp says how far the text has come by then.
+    known = [(0.0, begin_s)]
+    n_text = 0
+    for token in tokens:
+        if token >= timestamp_begin:
+            at_s = (token - timestamp_begin) * FRAME_S
+            known.append((float(progress[n_text]), min(max(at_s, known[-1][1]), end_s)))
+        else:
+            n_text += 1
+    if known[-1][0] < progress[-1]:
+        known.append((float(progress[-1]), end_s))
+    shares, times_s = zip(*known, strict=True)
+    starts_s: NDArray[np.float64] = np.interp(progress, shares, times_s)
+    return starts_s
+
+
 def time_words(
     words: Sequence[tuple[str, Sequence[int]]],
     starts_s: NDArray[np.float64],

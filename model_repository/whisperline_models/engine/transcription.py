@@ -1,30 +1,36 @@
-"""The engine, which turns audio into text for many requests at once, one unit of work at a time."""
+"""The engine, which turns audio into text for many requests at once, by units of work in one or several threads."""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
 import time
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from .aligner import Aligner
 from .audio import CHUNK_LENGTH_S, SAMPLE_RATE
+from .beams import BeamRow
 from .decoding import Decoder, DecodingTask, Row
 from .encoder import Encoder
-from .errors import RequestCancelledError
+from .errors import RequestCancelledError, RequestError
 from .graphs import Device, Graphs, ModelSpec
 from .jobs import Job
 from .prompts import build_prompt
-from .requests import LANES, Request
+from .requests import LANES, MAX_BEAM_SIZE, Lane, Request
 from .result import Result, build_result
-from .schedule import Scheduler, Stage
+from .schedule import Scheduler, Stage, Unit
 from .slots import SILENCE_FRAMES, Slots
 from .stages import Stages
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from .fallback import Attempt
@@ -32,11 +38,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODED_TOGETHER = 8  # the most windows in one unit on a GPU; on a CPU, a single window uses all cores
+ENCODED_TOGETHER = 8  # the most windows in one unit on a GPU; on a CPU, each window is a unit of its own
+UNITS_AT_ONCE = 4  # the most units in progress at once on a CPU, one for each core; on a GPU there is only one
 
 
 class Observer(Protocol):
-    """Receives the engine's measurements, for metrics."""
+    """Receives the engine's measurements, for metrics, from one thread at a time."""
 
     def started(self, lane: str, waited_s: float) -> None:
         """Record that a request's first unit of work begins, `waited_s` after the request arrived."""
@@ -48,11 +55,29 @@ class Observer(Protocol):
         """Record how many requests of a lane are waiting, and how many are active."""
 
 
+@dataclass
+class _Task:
+    """A unit in progress. Until it ends, only the thread that runs it touches its jobs."""
+
+    unit: Unit[Job]
+    began_s: float
+    ended_s: float = 0.0
+    starting: list[Job] = field(default_factory=list)  # the jobs for which this is the first unit
+    jobs: list[Job] = field(default_factory=list)  # those of the unit that nobody has cancelled
+    attempts: list[Attempt] = field(default_factory=list)  # of `jobs`; the unit may move a job on to its next attempt
+    outcomes: list[tuple[Job, Result | Exception]] = field(default_factory=list)  # of the jobs that end here
+
+
 class Engine:
-    """A loaded version. It is not thread-safe: the same thread must call `submit` and `work`.
+    """A loaded version. Any thread may `submit`, and up to `n_threads` threads may `work` or `serve` at once.
+
+    Each unit of work runs in the thread that takes it. On a CPU, the graphs also share a pool of threads, which helps
+    the units in progress: a lone unit then uses all cores, and several hardly slow each other down (docs/adr/0007).
 
     `graphs`, `encoder`, `decoder`, `slots` and `aligner` are public for the tools that compare them with the reference.
     The tools may use them only while the engine has no requests.
+
+    `beam_sizes` are the hypotheses of beam search in each lane, for requests that do not say; 1 if a lane is missing.
     """
 
     def __init__(
@@ -63,6 +88,7 @@ class Engine:
         max_batch: int = 16,
         threads: int = 0,
         gpu: int = 0,
+        beam_sizes: Mapping[Lane, int] = MappingProxyType({}),
         observer: Observer | None = None,
     ) -> None:
         self.version = version
@@ -73,14 +99,28 @@ class Engine:
         self.encoder = Encoder(self.graphs, self.spec, self._device)
         # The last frames of 30 s of encoded silence, which follow every shorter window (see `slots.py`).
         silence = self.encoder.window(np.zeros(SAMPLE_RATE, np.float32), CHUNK_LENGTH_S)[:, :, -SILENCE_FRAMES:].copy()
-        self.slots = Slots(self.graphs.decoder, self.spec, self._device, max_batch, silence)
-        self.decoder = Decoder(self.slots, self.tokenizer)
+        self.slots = Slots(self.graphs.decoder, self.spec, self._device, silence, n_slots=max_batch)
         self.aligner = Aligner(self.graphs, self.spec, self._device, self.slots, self.tokenizer)
-        self._stages = Stages(self.encoder, self.decoder, self.aligner, self.tokenizer)
+        self.decoder = Decoder(self.slots, self.aligner, self.tokenizer)
+        # A beam takes as much of a step as a greedy row, so a step has about as many rows with beams as without.
+        n_windows = max(1, max_batch // MAX_BEAM_SIZE)
+
+        @cache
+        def open_beam_decoder() -> Decoder:
+            graph = self.graphs.open_beam_decoder()
+            slots = Slots(graph, self.spec, self._device, silence, n_slots=n_windows, n_beams=MAX_BEAM_SIZE)
+            return Decoder(slots, self.aligner, self.tokenizer)
+
+        self.open_beam_decoder = open_beam_decoder
+        self._beam_sizes = {lane: beam_sizes.get(lane, 1) for lane in LANES}
+        self._stages = Stages(self.encoder, self.decoder, open_beam_decoder, self.aligner, self.tokenizer)
         on_gpu = self._device.on_gpu
+        self.n_threads = 1 if on_gpu else min(threads or len(os.sched_getaffinity(0)), UNITS_AT_ONCE)
         self._schedule = Scheduler[Job](max_batch, on_gpu, ENCODED_TOGETHER if on_gpu else 1)
+        self._changed = threading.Condition()  # guards the schedule, and the fields of jobs that are in no unit
         self._observer = observer
-        self._last_batch: list[Job] = []  # the jobs of the previous unit, to detect that a batch changed
+        self._observing = threading.Lock()
+        self._last_batches: dict[Stage, list[Job]] = {}  # the jobs of the previous unit, to detect a change
 
     def submit(
         self,
@@ -90,11 +130,18 @@ class Engine:
         arrived_s: float | None = None,
         timeline: Timeline | None = None,
     ) -> None:
-        """Queue a request. Later, `work` calls `finish` with its result, or with the error that ended it.
+        """Queue a request. Later, a thread in `work` or `serve` calls `finish` with its result or error.
 
         `finish` must not raise. `arrived_s` (from `time.monotonic`) is when the request arrived, now by default. The
         engine records the times of its stages in `timeline`.
         """
+        if request.beam_size is None:
+            request = replace(request, beam_size=self._beam_sizes[request.lane])
+        try:
+            build_prompt(request, self.tokenizer)
+        except RequestError as error:  # the prefix is too long
+            finish(error)
+            return
         came_s = time.monotonic() if arrived_s is None else arrived_s
         if timeline is not None:
             timeline.queued_s = came_s
@@ -106,68 +153,121 @@ class Engine:
             arrived_s=came_s,
             timeline=timeline,
         )
-        self._schedule.add(job, came_s)
+        with self._changed:
+            self._schedule.add(job, came_s)
+            self._changed.notify()
 
     def work(self) -> bool:
         """Do one unit of work: a piece of an encoding, a step or an alignment. Return False if there was none to do.
 
         An exception in a unit ends the requests in that unit, and no others.
         """
-        began_s = time.monotonic()
         self._device.use()
-        unit = self._schedule.next(began_s)
-        if unit is None:
+        task = self._begin()
+        if task is None:
             return False
-        jobs = [job for job in unit.jobs if job.started or self._start(job, began_s)]
-        if jobs:
-            attempts = [job.attempt for job in jobs]  # remembered, because a unit may move a job on to its next attempt
-            outcomes: list[tuple[Job, Result | Exception]] = []
-            try:
-                self._stages.run(unit.stage, jobs)
-                for job in jobs:
-                    if job.stage is Stage.DONE:
-                        outcomes.append((job, build_result(job.parts, self.tokenizer, self.spec.name, self.version)))
-            except Exception as error:  # of any kind: the other requests go on
-                log.exception("a unit of work failed: %s", unit.stage.value)
-                outcomes = [(job, error) for job in jobs]
-            self._note_times(unit.stage, jobs, attempts, began_s)
-            for job, outcome in outcomes:
+        self._run(task)
+        self._end(task)
+        self._report(task)
+        return True
+
+    def serve(self, closing: threading.Event) -> None:
+        """Do units of work until `closing` is set and every request is answered. After setting it, call `wake`."""
+        self._device.use()
+        while True:
+            with self._changed:
+                while (task := self._begin()) is None:
+                    if closing.is_set() and self._schedule.is_empty:
+                        return
+                    self._changed.wait()
+            while task is not None:
+                self._run(task)
+                with self._changed:
+                    # Choose the next unit in the same breath: no other thread may use the moment between two units of
+                    # an urgent request to begin a step of a less urgent one.
+                    self._end(task)
+                    ended, task = task, self._begin()
+                self._report(ended)
+
+    def wake(self) -> None:
+        """Let every thread in `serve` look at `closing`."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _begin(self) -> _Task | None:
+        with self._changed:
+            now_s = time.monotonic()
+            unit = self._schedule.next(now_s)
+            return None if unit is None else _Task(unit, now_s)
+
+    def _run(self, task: _Task) -> None:
+        """Run the graphs for the jobs of a task. Several threads may be here at once, each with a task of its own."""
+        stage = task.unit.stage
+        for job in task.unit.jobs:
+            if not job.started and job.is_cancelled():
+                task.outcomes.append((job, RequestCancelledError("cancelled before its turn")))
+                continue
+            if not job.started:
+                job.started = True
+                task.starting.append(job)
+            task.jobs.append(job)
+        if not task.jobs:
+            return
+        task.attempts = [job.attempt for job in task.jobs]
+        try:
+            self._stages.run(stage, task.jobs)
+            done = [job for job in task.jobs if job.stage is Stage.DONE]
+            name, version = self.spec.name, self.version
+            task.outcomes += [(job, build_result(job.parts, self.tokenizer, name, version)) for job in done]
+        except Exception as error:  # of any kind: the other requests go on
+            log.exception("a unit of work failed: %s", stage.value)
+            task.outcomes += [(job, error) for job in task.jobs]
+
+    def _end(self, task: _Task) -> None:
+        """Release the jobs of a task, and let the other threads look for work."""
+        with self._changed:
+            task.ended_s = time.monotonic()
+            self._schedule.end(task.unit)
+            for job, _ in task.outcomes:
                 self._schedule.remove(job)
-                job.finish(outcome)
-        if self._observer:
-            for rank, lane in enumerate(LANES):
-                n_active = sum(job.rank == rank for job in self._schedule.active)
-                self._observer.counted(lane, len(self._schedule.waiting[rank]), n_active)
-        return True
+            self._note_times(task)
+            self._changed.notify_all()
 
-    def _start(self, job: Job, now_s: float) -> bool:
-        """Mark a job as started, or end it if its sender has cancelled it. Return True if it started."""
-        if job.is_cancelled():
-            self._schedule.remove(job)
-            job.finish(RequestCancelledError("cancelled before its turn"))
-            return False
-        job.started = True
-        if job.timeline is not None:
-            job.timeline.started_s = now_s
-        if self._observer:
-            self._observer.started(job.request.lane, now_s - job.arrived_s)
-        return True
-
-    def _note_times(self, stage: Stage, jobs: list[Job], attempts: list[Attempt], began_s: float) -> None:
-        """Report a finished unit to the observer, and to the timelines of the requests in it."""
-        ended_s = time.monotonic()
-        if self._observer:
-            self._observer.worked(stage.value, len(jobs), ended_s - began_s)
+    def _note_times(self, task: _Task) -> None:
+        """Record a unit in the timelines of the requests in it."""
+        for job in task.starting:
+            if job.timeline is not None:
+                job.timeline.started_s = task.began_s
+        stage, jobs = task.unit.stage, task.jobs
         timelines = [job.timeline for job in jobs if job.timeline is not None]
-        if timelines:
-            for job, attempt in zip(jobs, attempts, strict=True):
-                if job.timeline is not None:
-                    job.timeline.add_unit(stage, attempt, began_s, ended_s, len(jobs))
-            # Most steps have the same rows as the previous one. Every pair of rows is visited only after a change.
-            if jobs != self._last_batch:
-                for timeline in timelines:
-                    timeline.add_peers(timelines)
-        self._last_batch = jobs
+        if not timelines:
+            return
+        for job, attempt in zip(jobs, task.attempts, strict=True):
+            if job.timeline is not None:
+                job.timeline.add_unit(stage, attempt, task.began_s, task.ended_s, len(jobs))
+        # Most steps have the same rows as the previous one. Every pair of rows is visited only after a change.
+        if jobs != self._last_batches.get(stage):
+            for timeline in timelines:
+                timeline.add_peers(timelines)
+        self._last_batches[stage] = jobs
+
+    def _report(self, task: _Task) -> None:
+        """Give the outcomes of a task to their senders, and its measurements to the observer."""
+        if self._observer:
+            with self._observing:
+                for job in task.starting:
+                    self._observer.started(job.request.lane, task.began_s - job.arrived_s)
+                if task.jobs:
+                    self._observer.worked(task.unit.stage.value, len(task.jobs), task.ended_s - task.began_s)
+        for job, outcome in task.outcomes:
+            job.finish(outcome)
+        if self._observer:
+            with self._observing:
+                for rank, lane in enumerate(LANES):
+                    with self._changed:
+                        n_active = sum(job.rank == rank for job in self._schedule.active)
+                        n_waiting = len(self._schedule.waiting[rank])
+                    self._observer.counted(lane, n_waiting, n_active)
 
     def transcribe(self, requests: Sequence[Request]) -> list[Result]:
         """Transcribe requests together and return their results in order. No result depends on the other requests.
@@ -197,7 +297,7 @@ class Engine:
     def warm_up(self) -> None:
         """Run all graphs over silence in the expected shapes, so that no request has to wait for a first run.
 
-        The thread that calls `work` must call this, because ONNX Runtime keeps captured CUDA graphs by thread.
+        On a GPU, the thread that works must call this, because ONNX Runtime keeps captured CUDA graphs by thread.
         """
         self._device.use()
         silence = Request(np.zeros(SAMPLE_RATE, np.float32))
@@ -216,3 +316,8 @@ class Engine:
         for size in sorted(sizes):
             self.decoder.step([Row(task, self.tokenizer) for _ in range(size)])
         self.decoder.step([Row(task, self.tokenizer)])  # also makes the rows of the previous step leave their slots
+        if max(self._beam_sizes.values()) > 1:  # otherwise, the first request with beams loads and warms its decoder
+            decoder = self.open_beam_decoder()
+            for size in sorted({self._device.bucket(n, decoder.n_slots) for n in range(1, decoder.n_slots + 1)}):
+                decoder.step([BeamRow(task, self.tokenizer) for _ in range(size)])
+            decoder.step([BeamRow(task, self.tokenizer)])

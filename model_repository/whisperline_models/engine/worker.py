@@ -1,13 +1,12 @@
-"""The thread that owns an engine, and the limit on the requests that it holds at once."""
+"""The threads that run an engine, and the limit on the requests that it holds at once."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import OverloadedError
@@ -23,35 +22,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Submission:
-    """A request on its way to the engine's thread."""
-
-    request: Request
-    finish: Callable[[Result | Exception], None]
-    is_cancelled: Callable[[], bool]
-    arrived_s: float
-    timeline: Timeline | None
-
-
 class Worker:
-    """Warms up an engine and runs it in a thread of its own until `close`.
+    """Warms up an engine and runs it, in as many threads as the engine uses, until `close`.
 
-    It holds at most `max_requests` of each lane, waiting or in progress. The engine's thread also warms it up, because
+    It holds at most `max_requests` of each lane, waiting or in progress. An engine's thread also warms it up, because
     ONNX Runtime keeps captured CUDA graphs by thread. The constructor returns once the engine is warm, and raises the
     error if that fails.
     """
 
     def __init__(self, engine: Engine, max_requests: int) -> None:
         self._engine, self._max_requests = engine, max_requests
-        self._inbox: deque[Submission] = deque()
         self._held: Counter[str] = Counter()  # requests by lane, from submission to answer
-        self._changed = threading.Condition()  # guards `_inbox`, `_held` and `_closing`
-        self._closing = False
+        # Guards `_held`, and nothing is submitted after `_closing` is set. An answer may come during `submit`.
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
         warm: Future[None] = Future()
-        self._thread = threading.Thread(target=self._run, args=(warm,), name="engine")
-        self._thread.start()
+        first = threading.Thread(target=self._warm_up_and_serve, args=(warm,), name="engine-0")
+        others = [
+            threading.Thread(target=engine.serve, args=(self._closing,), name=f"engine-{number}")
+            for number in range(1, engine.n_threads)
+        ]
+        self._threads = [first, *others]
+        first.start()
         warm.result()
+        for thread in others:
+            thread.start()
 
     def submit(
         self,
@@ -60,7 +55,7 @@ class Worker:
         is_cancelled: Callable[[], bool] = lambda: False,
         timeline: Timeline | None = None,
     ) -> None:
-        """Queue a request. `finish` is called with its outcome, from the engine's thread.
+        """Queue a request. `finish` is called with its outcome, from one of the engine's threads.
 
         A request that is cancelled before its first unit of work ends with `RequestCancelledError`. Raises
         `OverloadedError` if the lane is full or the worker is closing.
@@ -68,46 +63,33 @@ class Worker:
         lane, arrived_s = request.lane, time.monotonic()
 
         def answer(outcome: Result | Exception) -> None:
-            with self._changed:
+            with self._lock:
                 self._held[lane] -= 1
             try:
                 finish(outcome)
             except Exception:  # an answer that cannot be delivered must not end the other requests in the batch
                 log.exception("an answer was not delivered")
 
-        with self._changed:
-            if self._closing or self._held[lane] >= self._max_requests:
-                reason = "is closing" if self._closing else f"holds {self._max_requests} requests of lane {lane}"
-                raise OverloadedError(f"this server {reason}: ask again later")
+        with self._lock:
+            if self._closing.is_set() or self._held[lane] >= self._max_requests:
+                is_closing, held = self._closing.is_set(), f"holds {self._max_requests} requests of lane {lane}"
+                raise OverloadedError(f"this server {'is closing' if is_closing else held}: ask again later")
             self._held[lane] += 1
-            self._inbox.append(Submission(request, answer, is_cancelled, arrived_s, timeline))
-            self._changed.notify()
+            self._engine.submit(request, answer, is_cancelled, arrived_s=arrived_s, timeline=timeline)
 
     def close(self) -> None:
-        """Finish the queued requests, then stop the thread."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
+        """Finish the queued requests, then stop the threads."""
+        with self._lock:
+            self._closing.set()
+        self._engine.wake()
+        for thread in self._threads:
+            thread.join()
 
-    def _run(self, warm: Future[None]) -> None:
+    def _warm_up_and_serve(self, warm: Future[None]) -> None:
         try:
             self._engine.warm_up()
         except BaseException as error:  # the constructor raises it
             warm.set_exception(error)
             return
         warm.set_result(None)
-        idle = True
-        while True:
-            with self._changed:
-                while idle and not self._inbox and not self._closing:
-                    self._changed.wait()
-                submissions = list(self._inbox)
-                self._inbox.clear()
-                if idle and not submissions:
-                    return  # closing, and every request is answered
-            for each in submissions:
-                self._engine.submit(
-                    each.request, each.finish, each.is_cancelled, arrived_s=each.arrived_s, timeline=each.timeline
-                )
-            idle = not self._engine.work()
+        self._engine.serve(self._closing)

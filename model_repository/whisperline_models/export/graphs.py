@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whisperline_models.engine.logit_filters import NEVER, filter_masks
+from whisperline_models.engine.requests import MAX_BEAM_SIZE
 from whisperline_models.export.onnx_builder import (
     BOOL,
     FLOAT,
@@ -49,6 +50,7 @@ def build(checkpoint: Checkpoint, tokenizer: Tokenizer, precision: Precision) ->
     for number, piece in enumerate(build_encoder(checkpoint, encoder, encoder_pieces(checkpoint, precision))):
         yield f"encoder_{number}", piece
     yield "decoder", build_decoder(checkpoint, tokenizer, decoder)
+    yield "beam_decoder", build_decoder(checkpoint, tokenizer, decoder, MAX_BEAM_SIZE)
     yield "aligner", build_aligner(checkpoint, decoder)
 
 
@@ -102,26 +104,30 @@ def build_encoder(
 
 
 def build_decoder(
-    checkpoint: Checkpoint, tokenizer: Tokenizer, arithmetic: Arithmetic = Arithmetic.FLOAT32
+    checkpoint: Checkpoint, tokenizer: Tokenizer, arithmetic: Arithmetic = Arithmetic.FLOAT32, n_beams: int = 1
 ) -> onnx.ModelProto:
     """Return one step of the decoder for B rows, each at its own position and with its own logit filter.
+
+    Every `n_beams` rows attend to one of W windows, so B = W * n_beams. Only one copy of a window's keys and values is
+    kept and read: to the operator, the beams are groups of heads that share them.
 
     Inputs:
 
     - `token` (B) int64 and `position` (B) int32
     - `key_i` and `value_i` (B, H, S, D), the caches of the text, updated in place if the output `present_key_i` or
       `present_value_i` is bound to the same buffer
-    - `cross_key_i` and `cross_value_i` (B, H, capacity, D), the windows, of which each row uses the first `n_frames`
-      (B) int32, and their last frames `last_key_i` and `last_value_i` (B, 1, state)
+    - `cross_key_i` and `cross_value_i` (W, H, capacity, D), the windows, of which each row uses the first `n_frames`
+      (W) int32, and their last frames `last_key_i` and `last_value_i` (W, 1, state)
     - each row's filter: `mask`, `timestamps`, `timestamp_from` and `timestamp_to` (see `engine.logit_filters`)
 
     Outputs: the unfiltered `logits` (B, V); `chosen` (B) int64, the best token that the filter allows, and `logprob`
-    (B), its log probability among the allowed tokens.
+    (B), its log probability among the allowed tokens. With several beams, `chosen` and `logprob` (B, n_beams + 1) are
+    those of the best tokens, the most probable first.
     """
     graph = GraphBuilder("decoder", arithmetic)
     whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
     token, position = graph.input("token", INT64, ["B"]), graph.input("position", INT32, ["B"])
-    n_frames = graph.input("n_frames", INT32, ["B"])
+    n_frames = graph.input("n_frames", INT32, ["W"])
     tables = [
         graph.parameter(name, whisper.tensor(name))
         for name in ("decoder.token_embedding.weight", "decoder.positional_embedding")
@@ -146,10 +152,14 @@ def build_decoder(
         x = graph.op("Add", x, whisper.linear(attended, f"{block}.attn.out"))
         query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
         names = [f"last_{part}_{layer}" for part in ("key", "value")]
-        last = [graph.input(name, graph.float, ["B", 1, dims.n_text_state]) for name in names]
+        last = [graph.input(name, graph.float, ["W", 1, dims.n_text_state]) for name in names]
         # The operator always appends one position to its cache. Given the window's last frame again, it overwrites that
         # frame with the same value, and sees exactly the frames of the row, whatever the capacity of the buffer.
-        attended = whisper.cached_attention([query, *last], f"cross_{layer}", last_frame, most_frames)
+        if n_beams > 1:  # from rows (W * beams, 1, H * D) to groups of heads (W, 1, H * beams * D)
+            query = whisper.regroup(query, (n_beams, dims.n_text_head), n_beams * dims.n_text_state)
+        attended = whisper.cached_attention([query, *last], f"cross_{layer}", last_frame, most_frames, n_beams)
+        if n_beams > 1:  # and back
+            attended = whisper.regroup(attended, (dims.n_text_head, n_beams), dims.n_text_state)
         x = graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out"))
         x = whisper.mlp(x, block)
 
@@ -160,12 +170,12 @@ def build_decoder(
         graph.linear(x, "decoder.projection", projection, None, output=logits)
     else:
         graph.op("Cast", graph.linear(x, "decoder.projection", projection, None), outputs=[logits], to=FLOAT)
-    add_greedy_choice(graph, logits, tokenizer)
+    add_choice(graph, logits, tokenizer, 1 if n_beams == 1 else n_beams + 1)
     return graph.model()
 
 
-def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) -> None:
-    """Add the greedy choice under the logit filters, as `engine.logit_filters.apply_filter` does it in NumPy.
+def add_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer, n_best: int) -> None:
+    """Add the choice of the best tokens under the logit filters, as `apply_filter` of the engine does it in NumPy.
 
     Text and timestamps are compared as two parts: if all timestamps together are more probable than any text token, a
     timestamp must be chosen.
@@ -186,14 +196,22 @@ def add_greedy_choice(graph: GraphBuilder, logits: str, tokenizer: Tokenizer) ->
     text_best, text_sum = _best_and_log_sum_exp(graph, text)
     time_best, time_sum = _best_and_log_sum_exp(graph, time)
     forced = graph.op("And", timestamps, graph.op("Greater", time_sum, text_best))
+    # the sum of both parts, as log(exp(a) + exp(b)) = a + softplus(b - a)
+    either = graph.op("Add", text_sum, graph.op("Softplus", graph.op("Sub", time_sum, text_sum)))
+    total = graph.op("Where", forced, time_sum, either)
+    if n_best > 1:
+        # A forced timestamp forbids all text.
+        text = graph.op("Where", graph.op("Unsqueeze", forced, axis), graph.scalar(NEVER), text)
+        best, ids = f"best_{n_best}", graph.output("chosen", INT64, ["B", n_best])
+        graph.op("TopK", graph.op("Concat", text, time, axis=1), graph.integers(n_best), outputs=[best, ids], axis=1)
+        logprob = graph.output("logprob", FLOAT, ["B", n_best])
+        graph.op("Sub", best, graph.op("Unsqueeze", total, axis), outputs=[logprob])
+        return
     is_time = graph.op("Or", forced, graph.op("Greater", time_best, text_best))
     text_id, time_id = (graph.op("ArgMax", part, axis=1, keepdims=0) for part in (text, time))
     ids_by_part = [graph.op("Add", time_id, begin), text_id]
     graph.op("Where", is_time, *ids_by_part, outputs=[graph.output("chosen", INT64, ["B"])])
 
-    # the sum of both parts, as log(exp(a) + exp(b)) = a + softplus(b - a)
-    either = graph.op("Add", text_sum, graph.op("Softplus", graph.op("Sub", time_sum, text_sum)))
-    total = graph.op("Where", forced, time_sum, either)
     best = graph.op("Where", is_time, time_best, text_best)
     graph.op("Sub", best, total, outputs=[graph.output("logprob", FLOAT, ["B"])])
 
@@ -209,14 +227,16 @@ def _best_and_log_sum_exp(graph: GraphBuilder, logits: str) -> tuple[str, str]:
 
 
 def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FLOAT32) -> onnx.ModelProto:
-    """Return the decoder over a whole text at once, which computes the attention of its alignment heads.
+    """Return the decoder over N tokens at once, which reads a prompt, or aligns a text with its audio.
 
-    Inputs: `tokens` (1, N) int64, and `cross_key_i`, `cross_value_i` (1, H, T, D) for each layer up to the last one
-    with an alignment head, which takes only keys. Output: `weights` (heads, N, T), the softmax of the cross-attention.
+    Inputs: `tokens` (B, N) int64, and `cross_key_i`, `cross_value_i` (B, H, T, D) for each layer, of which the last
+    takes only keys if it has alignment heads, and neither if it has none. Outputs: `key_i` and `value_i` (B, H, N, D),
+    those of the text, as one step of the decoder for each token leaves them in its caches; and `weights`
+    (B, heads, N, T), the softmax of the cross-attention of the alignment heads.
     """
     graph = GraphBuilder("aligner", arithmetic)
     whisper, dims = _Whisper(graph, checkpoint), checkpoint.dimensions
-    tokens = graph.input("tokens", INT64, [1, "N"])
+    tokens = graph.input("tokens", INT64, ["B", "N"])
     embedding, positions = (
         graph.parameter(name, whisper.tensor(name))
         for name in ("decoder.token_embedding.weight", "decoder.positional_embedding")
@@ -227,14 +247,20 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
 
     # The cross-attention is spelled out, because no fused operator returns its weights.
     n_head, n_channel = dims.n_text_head, dims.n_text_state // dims.n_text_head
-    # layers after that of the last alignment head cannot change the result
-    last_layer = max(layer for layer, _ in checkpoint.alignment_heads)
+    last_layer = dims.n_text_layer - 1
     collected: list[str] = []
     for layer in range(last_layer + 1):
         block = f"decoder.blocks.{layer}"
         x = whisper.self_attention(x, block, n_head, causal=True)
+        for part in ("key", "value"):
+            heads = graph.op("Reshape", f"{block}.{part}", graph.integers(0, 0, n_head, -1))
+            cache = graph.output(f"{part}_{layer}", graph.float, ["B", n_head, "N", n_channel])
+            graph.op("Transpose", heads, outputs=[cache], perm=[0, 2, 1, 3])
+        wanted = [head for of_layer, head in checkpoint.alignment_heads if of_layer == layer]
+        if layer == last_layer and not wanted:
+            break  # what follows could no longer change a result
         query = whisper.linear(whisper.layer_norm(x, f"{block}.cross_attn_ln"), f"{block}.cross_attn.query")
-        shape: list[int | str] = [1, n_head, "T", n_channel]
+        shape: list[int | str] = ["B", n_head, "T", n_channel]
         key = graph.input(f"cross_key_{layer}", graph.float, shape)
         scale = graph.parameter("attention_scale", np.array(n_channel**-0.5, np.float32))
         split = graph.op("Reshape", query, graph.integers(0, 0, n_head, -1))
@@ -246,12 +272,10 @@ def build_aligner(checkpoint: Checkpoint, arithmetic: Arithmetic = Arithmetic.FL
             joined = graph.op("Transpose", graph.op("MatMul", weights, value), perm=[0, 2, 1, 3])
             attended = graph.op("Reshape", joined, graph.integers(0, 0, dims.n_text_state))
             x = whisper.mlp(graph.op("Add", x, whisper.linear(attended, f"{block}.cross_attn.out")), block)
-        wanted = [head for of_layer, head in checkpoint.alignment_heads if of_layer == layer]
         if wanted:
-            without_batch = graph.op("Squeeze", weights, graph.integers(0))
-            collected.append(graph.op("Gather", without_batch, graph.integers(*wanted)))
-    joined = graph.op("Concat", *collected, axis=0)
-    graph.op("Cast", joined, outputs=[graph.output("weights", FLOAT, ["heads", "N", "T"])], to=FLOAT)
+            collected.append(graph.op("Gather", weights, graph.integers(*wanted), axis=1))
+    joined = graph.op("Concat", *collected, axis=1)
+    graph.op("Cast", joined, outputs=[graph.output("weights", FLOAT, ["B", "heads", "N", "T"])], to=FLOAT)
     return graph.model()
 
 
@@ -295,15 +319,24 @@ class _Whisper:
             attended = self.graph.fused("MultiHeadAttention", *names, num_heads=n_head)
         return self.graph.op("Add", x, self.linear(attended, f"{block}.attn.out"))
 
-    def cached_attention(self, query_key_value: list[str], cache: str, last: str, most: str) -> str:
+    def regroup(self, x: str, groups: tuple[int, int], width: int) -> str:
+        """Swap the beams and the heads of `x`, whose channels are laid out as `groups`. Returns (..., 1, width)."""
+        graph = self.graph
+        n_channel = self.checkpoint.dimensions.n_text_state // self.checkpoint.dimensions.n_text_head
+        split = graph.op("Reshape", x, graph.integers(-1, *groups, n_channel))
+        return graph.op("Reshape", graph.op("Transpose", split, perm=[0, 2, 1, 3]), graph.integers(-1, 1, width))
+
+    def cached_attention(self, query_key_value: list[str], cache: str, last: str, most: str, n_beams: int = 1) -> str:
         """Add attention over a cache, named for example `0` or `cross_0`.
 
-        `last` (B) is the index of the last position that a row may see, where its new key and value are written. `most`
-        is a scalar, the largest number of positions that any row may see.
+        With `n_beams`, the query has that many groups of heads, which share the cache. `last` (B or W) is the index of
+        the last position that a row may see, where its new key and value are written. `most` is a scalar, the largest
+        number of positions that any row may see.
         """
         dims = self.checkpoint.dimensions
         kind, _, layer = cache.rpartition("_")
-        shape: list[int | str] = ["B", dims.n_text_head, f"{kind}_capacity", dims.n_text_state // dims.n_text_head]
+        batch = "W" if kind else "B"
+        shape: list[int | str] = [batch, dims.n_text_head, f"{kind}_capacity", dims.n_text_state // dims.n_text_head]
         names = [f"{kind}_{part}_{layer}".removeprefix("_") for part in ("key", "value")]
         caches = [self.graph.input(name, self.graph.float, shape) for name in names]
         presents = [self.graph.output(f"present_{name}", self.graph.float, shape) for name in names]
@@ -314,7 +347,7 @@ class _Whisper:
             last,
             most,
             outputs=[f"attended_{cache}", *presents],
-            num_heads=dims.n_text_head,
+            num_heads=n_beams * dims.n_text_head,
             kv_num_heads=dims.n_text_head,
         )
 

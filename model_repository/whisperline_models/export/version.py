@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import hashlib
 import json
 import py_compile
 import shutil
@@ -11,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
+import onnx.external_data_helper
 
 from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import ExportError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _WINDOWS_S = (*(half / 2 for half in range(6, 57)), 30.0)
 _WINDOWS_ON_GPU_S = (3.0, 6.0, 10.0, 15.0, 20.0, 30.0)
 _PACKAGE = Path(__file__).parents[1]
+_LEAST_WEIGHT_BYTES = 1024  # smaller tensors, such as the shapes of operators, stay in the graph
+_PAGE_BYTES = 4096  # a mapped file is read by pages
 _TOOLS = ("onnx", "onnxruntime", "numpy", "tokenizers")
 
 
@@ -67,9 +70,26 @@ def export_version(checkpoint: Checkpoint, folder: Path, precision: Precision) -
 
 
 def _write_graphs(checkpoint: Checkpoint, folder: Path, precision: Precision) -> None:
+    """Write each graph, with its weights in a file of their own: protobuf holds at most 2 GB, and a file can be mapped.
+
+    Weights that an earlier graph has stay in that graph's file, so that the disk and the memory hold them once.
+    """
     tokenizer = Tokenizer.from_json(checkpoint.tokenizer_json, checkpoint.dimensions.n_vocab)
+    written: dict[bytes, tuple[str, int]] = {}  # by its hash, the file and the offset of each weight
     for name, graph in graphs.build(checkpoint, tokenizer, precision):
-        # The weights go into a separate file: protobuf holds at most 2 GB, and a separate file is mapped, not read.
-        onnx.save(graph, folder / f"{name}.onnx", save_as_external_data=True, location=f"{name}.weights")
-        # onnx lets only the owner read the file, but other users serve the version
-        (folder / f"{name}.weights").chmod(0o644)
+        location = f"{name}.weights"
+        with (folder / location).open("wb") as weights:
+            for tensor in graph.graph.initializer:
+                n_bytes = len(tensor.raw_data)
+                if n_bytes < _LEAST_WEIGHT_BYTES:
+                    continue
+                digest = hashlib.sha256(tensor.raw_data).digest()
+                if digest not in written:
+                    weights.write(bytes(-weights.tell() % _PAGE_BYTES))
+                    written[digest] = location, weights.tell()
+                    weights.write(tensor.raw_data)
+                onnx.external_data_helper.set_external_data(tensor, *written[digest], n_bytes)
+                tensor.ClearField("raw_data")
+        (folder / f"{name}.onnx").write_bytes(graph.SerializeToString())
+        if not (folder / location).stat().st_size:
+            (folder / location).unlink()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from whisperline_models.engine.tokenizer import Tokenizer
 from whisperline_models.errors import RolloutError, VersionError
 from whisperline_models.files import UNFINISHED, atomic_folder, fsync, write_atomically
 from whisperline_models.manifest import Manifest
@@ -112,7 +113,8 @@ class Repository:
     def add(self, source: Path, manifest: Manifest, number: int | None = None) -> int:
         """Copy a version to the repository, under `number` or else the next one, and return the number.
 
-        The copy gets the given manifest. `source` may be read-only. Raises `VersionError` if its interface differs from
+        The parameter `languages.<number>` of the model's configuration gets the languages that the version knows. The
+        copy gets the given manifest. `source` may be read-only. Raises `VersionError` if its interface differs from
         the repository's, or if the checksums of the copy differ from the manifest.
         """
         served = self.model / CONFIG
@@ -132,6 +134,10 @@ class Repository:
                 shutil.copyfile(source / name, written / name)
             manifest.write(written)
             Manifest.read_checked(written)  # a disk or a network may have corrupted the copy
+            languages = ",".join(_languages(written, manifest))
+        # Triton shows this to clients, which can then refuse a language before any audio comes.
+        parameter = f'parameters {{ key: "languages.{number}" value: {{ string_value: "{languages}" }} }}\n'
+        write_atomically(served, served.read_text() + parameter)
         return number
 
     def add_first(self, source: Path, manifest: Manifest) -> int:
@@ -199,6 +205,11 @@ def routing_errors() -> Iterator[None]:
         yield
     except state.RolloutError as error:
         raise RolloutError(str(error)) from error
+
+
+def _languages(version: Path, manifest: Manifest) -> list[str]:
+    tokenizer_json = (version / "tokenizer.json").read_bytes()
+    return sorted(Tokenizer.from_json(tokenizer_json, manifest.dimensions["n_vocab"]).languages)
 
 
 def _interface(config: Path) -> tuple[list[str], list[str], bool]:

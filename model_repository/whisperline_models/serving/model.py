@@ -52,6 +52,7 @@ class TritonPythonModel:
             max_batch=settings.slots,
             threads=settings.threads,
             gpu=int(args["model_instance_device_id"]),
+            beam_sizes=settings.beam_sizes,
             observer=Metrics(version, args["model_instance_name"]),
         )
         self._languages = engine.tokenizer.languages
