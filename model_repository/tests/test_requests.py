@@ -36,8 +36,13 @@ def test_options_are_read() -> None:
     assert (request.language, request.task, request.lane) == ("fr", "translate", "file")
     assert (request.timestamps, request.words) == (True, True)
     request = parse({"prompt": " Dr. Ott. ", "hotwords": ["Ott ", "Whisperline"], "temperature": 0.4})
-    assert (request.prompt, request.hotwords, request.temperatures) == ("Dr. Ott.", "Ott, Whisperline", (0.4,))
+    assert (request.prompt, request.hotwords, request.temperatures) == (
+        "Dr. Ott.",
+        "Glossary: Ott, Whisperline.",
+        (0.4,),
+    )
     assert parse({"hotwords": "Ott", "temperature": [0, 0.5]}).temperatures == (0.0, 0.5)
+    assert (parse({"hotwords": "Ott"}).hotwords, parse({"hotwords": ["", " "]}).hotwords) == ("Ott", "")
     request = parse({"prefix": "So far", "prefix_ms": 700, "words": "rough"})
     assert (request.prefix, request.prefix_ms, request.words) == ("So far", 700, "rough")
     request = parse({"beam_size": 5, "patience": 2, "length_penalty": 0})
