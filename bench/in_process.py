@@ -52,7 +52,7 @@ class InProcess:
             export_version(load_checkpoint(model, CACHE), folder, "int8")
         self._engine = Engine(folder, max_batch=BATCH, threads=threads)
         self.tokenizer = self._engine.tokenizer
-        self._known = sqlite3.connect(folder.with_suffix(".sqlite"), timeout=60, isolation_level=None)
+        self._known = sqlite3.connect(folder.with_name(f"{folder.name}.sqlite"), timeout=60, isolation_level=None)
         self._known.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT)")
 
     def run(self, tasks: Iterable[Task[T]]) -> list[T]:
