@@ -59,6 +59,16 @@ def test_serving_a_version_does_not_change_its_folder(small: Checkpoint, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in (folder, *folder.rglob("*"))} == before
 
 
+def test_graphs_store_their_common_weights_once(exported: Path) -> None:
+    """The decoder for beam search reads all its weights from the greedy decoder's file."""
+    greedy, beams = (onnx.load(exported / f"{name}.onnx") for name in ("decoder", "beam_decoder"))
+    stored = {tensor.name: tensor for tensor in greedy.graph.initializer}
+    large = [tensor for tensor in beams.graph.initializer if len(tensor.raw_data) >= 1024]
+    assert large
+    assert all(tensor.raw_data == stored[tensor.name].raw_data for tensor in large)
+    assert not (exported / "beam_decoder.weights").exists()
+
+
 def test_an_export_that_fails_leaves_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """Weights that lack a layer break the export: no version and no scratch folder are left."""
     broken = replace(checkpoint, tensors={k: v for k, v in checkpoint.tensors.items() if "blocks.2" not in k})

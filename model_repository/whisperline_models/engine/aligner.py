@@ -31,13 +31,24 @@ class Aligner:
         self._names = [f"{part}_{layer}" for layer in range(spec.n_text_layer) for part in ("key", "value")]
         self._dtype = dtype_of(graphs.decoder, "key_0")
 
-    def read(self, window: Window, tokens: Sequence[int]) -> Kept:
-        """Return the keys and values that a row has in its caches once it has been fed these tokens from position 0."""
-        spec = self._spec
-        shape = (len(self._names), 1, spec.n_text_head, len(tokens), spec.n_text_state // spec.n_text_head)
+    @property
+    def reads_together(self) -> bool:
+        """True on a GPU. On a CPU prompts are read apart, because a text must not depend on those beside it."""
+        return self._device.on_gpu
+
+    def read(self, windows: Sequence[Window], prompts: Sequence[Sequence[int]]) -> list[Kept]:
+        """Return the keys and values that a row has in its caches once it has been fed its prompt from position 0.
+
+        The windows have the same length, the prompts may differ in theirs.
+        """
+        spec, n_tokens = self._spec, max(map(len, prompts))
+        head = spec.n_text_state // spec.n_text_head
+        shape = (len(self._names), len(prompts), spec.n_text_head, n_tokens, head)
         kept = self._device.arrays.empty(shape, self._dtype)
-        self._run(window, tokens, dict(zip(self._names, kept, strict=True)))
-        return kept
+        # What pads a shorter prompt comes after it, so no token of the prompt attends to it.
+        padded = [[*prompt, *[self._tokenizer.eot] * (n_tokens - len(prompt))] for prompt in prompts]
+        self._run(windows, padded, dict(zip(self._names, kept, strict=True)))
+        return [kept[:, row : row + 1, :, : len(prompt)] for row, prompt in enumerate(prompts)]
 
     def token_starts(
         self,
@@ -54,17 +65,21 @@ class Aligner:
         """
         tokenizer = self._tokenizer
         sot_sequence = tokenizer.sot_sequence(language, task)
-        binding = self._run(window, [*sot_sequence, tokenizer.no_timestamps, *tokens, tokenizer.eot], {"weights": None})
+        text = [*sot_sequence, tokenizer.no_timestamps, *tokens, tokenizer.eot]
+        binding = self._run([window], [text], {"weights": None})
         (weights,) = binding.copy_outputs_to_cpu()
         n_frames = max(1, n_samples // N_SAMPLES_PER_TOKEN)
         return find_alignment(weights[0, :, :, :n_frames], len(sot_sequence))
 
-    def _run(self, window: Window, tokens: Sequence[int], outputs: dict[str, Any]) -> onnxruntime.IOBinding:
+    def _run(
+        self, windows: Sequence[Window], tokens: Sequence[Sequence[int]], outputs: dict[str, Any]
+    ) -> onnxruntime.IOBinding:
         """Run the graph, and write these outputs to arrays on the device; None lets ONNX Runtime allocate them."""
         device, graph = self._device, self._graph
-        inputs = {"tokens": device.mirror(np.array([tokens], np.int64))}
-        for name, part in zip(self._names, self._slots.with_silence(window), strict=True):
-            inputs[f"cross_{name}"] = part[None]
+        inputs = {"tokens": device.mirror(np.array(tokens, np.int64))}
+        silenced = [self._slots.with_silence(window) for window in windows]
+        joined = silenced[0][:, None] if len(silenced) == 1 else device.arrays.stack(silenced, axis=1)
+        inputs |= {f"cross_{name}": part for name, part in zip(self._names, joined, strict=True)}
         binding = graph.io_binding()
         for value in graph.get_inputs():  # the last layer takes no values
             device.bind_input(binding, value.name, inputs[value.name])

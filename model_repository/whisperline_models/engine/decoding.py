@@ -14,7 +14,7 @@ import numpy as np
 from .logit_filters import apply_filter, filter_masks, log_sum_exp, next_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
@@ -228,16 +228,27 @@ class Decoder:
             self._slots.load(slot, row.task.window, row.kept)
             row.kept = None
         running = self._close_gaps()
+        self._read_prompts(running)
         for slot, row in enumerate(running):
-            if row.unread:
-                self._slots.write(slot, self._aligner.read(row.task.window, row.unread))
-                row.read()
             row.set_input(self._slots, slot)
         self._slots.step(len(running))
         for slot, row in enumerate(running):
             row.take_output(self._slots, slot, self._masks)
         self._running = [None if row.finished else row for row in running]
         return [row for row in running if row.finished]
+
+    def _read_prompts(self, running: Sequence[Row]) -> None:
+        groups: dict[Hashable, list[int]] = {}
+        for slot, row in enumerate(running):
+            if row.unread:
+                key = row.task.window.shape if self._aligner.reads_together else slot
+                groups.setdefault(key, []).append(slot)
+        for slots in groups.values():
+            rows = [running[slot] for slot in slots]
+            prompts = self._aligner.read([row.task.window for row in rows], [row.unread for row in rows])
+            for slot, row, kept in zip(slots, rows, prompts, strict=True):
+                self._slots.write(slot, kept)
+                row.read()
 
     def _close_gaps(self) -> list[Row]:
         """Move rows from the end into gaps that no new row filled, because a step runs over the first slots only."""

@@ -1,8 +1,10 @@
 """Temperature fallback: decide whether to keep a decoded text, decode again, or report silence.
 
 Source: `decode_with_fallback` of openai-whisper's `transcribe.py`, which raises the temperature while a text repeats
-itself or is improbable, and keeps the last attempt if none is good. Three things differ here.
+itself or is improbable, and keeps the last attempt if none is good. Four things differ here.
 
+- The first attempt uses prompt, prefix and beams, if the request has them. If its text repeats itself or is improbable
+  (with beams, also if it is doubtful), decoding begins anew without them.
 - The first attempt uses a window cut to the audio, which costs less; the others use 30 s.
 - An improbable text is decoded once more over 30 s. If it is still improbable, the audio counts as silent, unless the
   model is sure that somebody speaks: then the most probable text is kept, because indistinct speech is not silence.
@@ -50,6 +52,11 @@ DOUBTFUL_LOGPROB_THRESHOLD = -0.9  # for texts that are not sparse, above NO_SPE
 # Any text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD. Digital silence has 0.88 to 0.95, by processor.
 VERY_DOUBTFUL_NO_SPEECH_THRESHOLD = 0.85
 VERY_DOUBTFUL_LOGPROB_THRESHOLD = -0.3
+
+# Beam search finds more probable texts, on noise and music, too, which the thresholds would let pass. If a text of beam
+# search has a lower average and a higher probability of no speech than these, the greedy text is judged instead.
+BEAM_LOGPROB_THRESHOLD = -0.6
+BEAM_NO_SPEECH_THRESHOLD = 0.3
 
 # A window extends at least this far past the audio: with a timestamp at its very edge, the decoder may start over.
 MARGIN_S = 0.3
@@ -148,6 +155,11 @@ def is_silent(result: DecodingResult, s_per_token: float) -> bool:
     if sparse:
         return result.avg_logprob < SPARSE_LOGPROB_THRESHOLD
     return no_speech_prob > NO_SPEECH_THRESHOLD and result.avg_logprob < DOUBTFUL_LOGPROB_THRESHOLD
+
+
+def is_doubtful(result: DecodingResult) -> bool:
+    """Return True if beam search may have found a text where nobody speaks."""
+    return result.avg_logprob < BEAM_LOGPROB_THRESHOLD and result.no_speech_prob > BEAM_NO_SPEECH_THRESHOLD
 
 
 def is_believable_repetition(result: DecodingResult) -> bool:

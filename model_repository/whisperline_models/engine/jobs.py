@@ -67,14 +67,14 @@ class Job:
         self.fallback = Fallback(self.audio.size, self._windows_s, self.request.temperatures)
         self.attempt = self.fallback.next_attempt()
 
-    def drop_context(self, language: str) -> None:
-        """Begin the part anew without prompt, hotwords and prefix, because they may be why its first attempt failed.
+    def begin_plainly(self, language: str) -> None:
+        """Begin the part anew, greedily and without prompt, hotwords and prefix, to which its failure may be due.
 
         The text of a prefix is decided, so only the audio after it is decoded again, in the `language` of the whole.
         Without a prefix, the window stays as it is, and the job stays in stage DECODE.
         """
         n_decided = self.prefix_samples
-        self.request = replace(self.request, prompt="", hotwords="", prefix="", prefix_ms=0)
+        self.request = replace(self.request, prompt="", hotwords="", prefix="", prefix_ms=0, beam_size=1)
         if n_decided:
             self.request = replace(self.request, language=language)
             self.begin_part(self.seek + n_decided)
@@ -96,9 +96,10 @@ class Job:
         return self.attempt.window_s, self.pieces_done
 
     @property
-    def has_context(self) -> bool:
-        """True if the decoder's prompt holds any text."""
-        return bool(self.request.prompt or self.request.hotwords or self.request.prefix)
+    def is_plain(self) -> bool:
+        """True if the text is decoded greedily, and the decoder's prompt holds no text."""
+        request = self.request
+        return not (request.prompt or request.hotwords or request.prefix) and (request.beam_size or 1) == 1
 
     @property
     def prefix_samples(self) -> int:

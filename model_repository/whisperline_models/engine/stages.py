@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 from .audio import SAMPLE_RATE
 from .beams import BeamRow
 from .decoding import Row
-from .fallback import Verdict, judge
+from .fallback import Verdict, is_doubtful, judge
 from .jobs import find_cut
-from .prompts import build_prompt
 from .result import Part, align_words, estimate_words
 from .schedule import Stage
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .aligner import Aligner
-    from .decoding import Decoder, DecodingResult
+    from .decoding import Decoder
     from .encoder import Encoder
     from .jobs import Job
     from .tokenizer import Tokenizer
@@ -84,7 +83,7 @@ class Stages:
             decoder = self._open_beam_decoder()
             finished += decoder.step(beams[: decoder.n_slots])
         for row in finished:
-            self._take_result(by_row[id(row)], row.result())
+            self._take_result(by_row[id(row)], row)
 
     def align(self, jobs: Sequence[Job]) -> None:
         """Time the words of all parts of these jobs."""
@@ -98,14 +97,15 @@ class Stages:
         job.row = BeamRow(task, self._tokenizer) if task.beam_size > 1 else Row(task, self._tokenizer)
         job.stage = Stage.DECODE
 
-    def _take_result(self, job: Job, result: DecodingResult) -> None:
+    def _take_result(self, job: Job, row: Row) -> None:
         """Judge a row's result and move its job on: to another attempt, to its next part, or towards its end."""
-        tokenizer, attempt = self._tokenizer, job.attempt
+        tokenizer, attempt, result = self._tokenizer, job.attempt, row.result()
         text_tokens = [token for token in result.tokens if token < tokenizer.eot]
         audio_s = (job.audio.size - job.prefix_samples) / SAMPLE_RATE
         verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, audio_s)
-        if job.has_context and verdict in {Verdict.REPEATED, Verdict.IMPROBABLE}:
-            job.drop_context(result.language)
+        doubted = verdict is Verdict.GOOD and isinstance(row, BeamRow) and is_doubtful(result)
+        if not job.is_plain and (verdict in {Verdict.REPEATED, Verdict.IMPROBABLE} or doubted):
+            job.begin_plainly(result.language)
             if job.stage is Stage.DECODE:
                 self._begin_decoding(job)
             return
@@ -122,7 +122,6 @@ class Stages:
         cut = None if settled.silent else find_cut(kept, job.audio.size, tokenizer)
         if cut:
             kept = cut.apply(kept)
-        prompt = build_prompt(job.request, tokenizer)
         part = Part(
             seek=job.seek,
             n_samples=job.audio.size,
@@ -130,7 +129,7 @@ class Stages:
             window_s=attempt.window_s,
             result=kept,
             silent=settled.silent,
-            prefix=prompt.tokens[prompt.text_index :],
+            prefix=row.prompt.tokens[row.prompt.text_index :],
             prefix_samples=job.prefix_samples,
         )
         if job.request.words == "rough" and not part.silent:
