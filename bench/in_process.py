@@ -18,6 +18,7 @@ from clips import Pcm
 from ours import CACHE
 from whisperline_models.engine.requests import Request
 from whisperline_models.engine.result import Result
+from whisperline_models.engine.settings import ServingSettings
 from whisperline_models.engine.transcription import Engine
 from whisperline_models.export import export_version
 from whisperline_models.weights import load_checkpoint
@@ -50,7 +51,8 @@ class InProcess:
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
             export_version(load_checkpoint(model, CACHE), folder, "int8")
-        self._engine = Engine(folder, max_batch=BATCH, threads=threads)
+        beam_sizes = ServingSettings().beam_sizes
+        self._engine = Engine(folder, max_batch=BATCH, threads=threads, beam_sizes=beam_sizes)
         self.tokenizer = self._engine.tokenizer
         self._known = sqlite3.connect(folder.with_name(f"{folder.name}.sqlite"), timeout=60, isolation_level=None)
         self._known.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT)")

@@ -4,7 +4,7 @@ Source: `transcribe` of openai-whisper. A window's text counts up to its last pa
 begins there; without such a pair it counts whole. The text before is the prompt. The engine does the same within 30 s.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 from clips import SAMPLE_RATE, Pcm
 from in_process import Answer, Ask
@@ -17,7 +17,7 @@ PROMPT_CHARACTERS = 1_000  # of the text before: more than the 223 tokens that a
 
 
 def whole_text(
-    audio: Pcm, tokenizer: Tokenizer, language: str, options: dict[str, object] | None = None
+    audio: Pcm, tokenizer: Tokenizer, language: str, options: Mapping[str, object] | None = None
 ) -> Generator[Ask, Answer, tuple[str, list[Word]]]:
     """Return the text of samples at 16 kHz and its words, as a task of `InProcess`.
 
