@@ -46,6 +46,9 @@ BROKEN_S = 5.0  # a system whose 95th percentile is later, or that loses a conne
 TARGET_STREAMS, CLOSING_TO_FINAL_S, PARTIALS_PER_S = 24, 1.0, 0.5
 
 
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]  # of metrics, by name and labels
+
+
 @dataclass(frozen=True)
 class Programme:
     """What a stream plays: recordings one after the other, with the end of each one's speech, in seconds."""
@@ -84,6 +87,7 @@ class Round:
     cpu: dict[str, float] = field(default_factory=dict)  # cores, by process
     memory_mb: float = 0.0
     closing_to_final_s: tuple[float, float] | None = None  # p50, p95
+    requests: list[str] = field(default_factory=list)  # cells of a table, see `requests`
 
     @property
     def p50_s(self) -> float:
@@ -135,11 +139,16 @@ async def ours(programmes: Sequence[Programme], counts: Sequence[int]) -> list[R
             await stream(programmes[0])  # warm-up
             for count in counts:
                 metrics_url = f"http://127.0.0.1:{stack.settings.ports.transcriber_metrics}/metrics"
-                before = await final_seconds(metrics_url)
+                before = await scrape(metrics_url)
                 figures = await measure("ours", programmes, count, stream, running.processes())
-                after = await final_seconds(metrics_url)
-                grown = {bound: after[bound] - before.get(bound, 0.0) for bound in after}
-                figures.closing_to_final_s = quantile(grown, 0.5), quantile(grown, 0.95)
+                grown = {key: value - before.get(key, 0.0) for key, value in (await scrape(metrics_url)).items()}
+                buckets = {
+                    float(dict(labels)["le"]): value
+                    for (name, labels), value in grown.items()
+                    if name == "final_seconds_bucket" and ("priority", "live") in labels
+                }
+                figures.closing_to_final_s = quantile(buckets, 0.5), quantile(buckets, 0.95)
+                figures.requests = requests(grown)
                 rounds.append(figures)
                 if figures.is_broken:
                     break
@@ -257,16 +266,29 @@ def make_programmes(seconds: float) -> list[Programme]:
     return programmes
 
 
-async def final_seconds(metrics_url: str) -> dict[float, float]:
-    """Return the transcriber's histogram of the time from a segment's close to its final: counts by upper bound."""
+async def scrape(metrics_url: str) -> Samples:
+    """Return a process's metrics by name and labels."""
     async with httpx.AsyncClient() as client:
         text = (await client.get(metrics_url)).text
     return {
-        float(sample.labels["le"]): sample.value
+        (sample.name.removeprefix("whisperline_transcriber_"), frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name == "whisperline_transcriber_final_seconds_bucket" and sample.labels["priority"] == "live"
     }
+
+
+def requests(grown: Samples) -> list[str]:
+    """Return cells on the requests of a round: their number and mean time by lane, and what speculations came to."""
+
+    def value(name: str, **labels: str) -> float:
+        return grown.get((name, frozenset(labels.items())), 0.0)
+
+    cells = []
+    for lane in ("final", "partial"):
+        count = value("decode_seconds_count", lane=lane)
+        cells += [f"{count:.0f}", f"{value('decode_seconds_sum', lane=lane) / count:.2f}" if count else "-"]
+    outcomes = ("used", "discarded", "failed")
+    return [*cells, *(f"{value('speculations_total', outcome=outcome):.0f}" for outcome in outcomes)]
 
 
 def quantile(counts: Mapping[float, float], share: float) -> float:
@@ -355,6 +377,13 @@ def report(rounds: Sequence[Round], programmes: Sequence[Programme], seconds: fl
         *table(columns, rows),
         *targets,
         "",
+        "Requests to Triton in the lane of finals (speculations among them) and of partials, with the mean time of an "
+        "answer in s, and what became of speculations:",
+        "",
+        *table(
+            ("streams", "finals", "s", "partials", "s", "used", "discarded", "failed"),
+            [[each.streams, *each.requests] for each in rounds if each.requests],
+        ),
         "Cores by process, ours:",
         "",
         *table(("streams", *parts), cpu_rows),
