@@ -294,7 +294,8 @@ class Session:
     def take_due_partial(self, is_due: Callable[[int], bool]) -> Window | None:
         """Return the window of the open segment so far if a partial is due, else None.
 
-        `is_due` decides, given the number of samples since the last window that was taken.
+        `is_due` decides, given the number of samples since the last window that was taken. The window holds nothing
+        before the segment, because partials are many and a longer window costs more.
         """
         segmenter = self._segmenter
         if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
@@ -302,7 +303,8 @@ class Session:
         if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._heard_end)):
             return None
         self._heard_end = self._cursor
-        return self.window(segmenter.start, self._cursor)
+        language = language_of(self.options, self.memory.languages, self._cursor - segmenter.start)
+        return Window(segmenter.start, segmenter.start, self._cursor, language=language)
 
     def hear(self, window: Window, transcript: Transcript) -> Hypothesis | None:
         """Take the transcript of a window of the open segment; return what is known of the segment's text.
