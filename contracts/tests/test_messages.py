@@ -104,7 +104,7 @@ progresses = st.builds(
     attached_at=naturals,
     base=naturals,
     next_segment_index=naturals,
-    speech_end_ms=st.none() | milliseconds,
+    last_word_end_ms=st.none() | milliseconds,
     final=st.none() | finals,
     end=st.none() | session_ends,
 )
