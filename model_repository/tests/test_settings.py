@@ -14,8 +14,8 @@ def args(**parameters: str) -> dict[str, str]:
 def test_parameters_are_read_and_those_left_out_have_their_defaults() -> None:
     """Parameters that the configuration leaves out have the package's defaults."""
     assert ServingSettings.from_triton(args(slots="4")) == ServingSettings(slots=4)
-    sizes = {"final": 1, "partial": 1, "file": 5}
-    assert ServingSettings.from_triton(args(beam_size_file="5")).beam_sizes == sizes
+    sizes = {"final": 4, "partial": 1, "file": 5}
+    assert ServingSettings.from_triton(args(beam_size_final="4")).beam_sizes == sizes
     assert ServingSettings.from_triton(args(threads="0", max_requests="8")) == ServingSettings(max_requests=8)
 
 

@@ -24,7 +24,7 @@ class ServingSettings:
     # Hypotheses of beam search in each lane, where a request does not say; 1 decodes greedily.
     beam_size_final: int = 1
     beam_size_partial: int = 1
-    beam_size_file: int = 1
+    beam_size_file: int = 5
 
     @classmethod
     def from_triton(cls, args: Mapping[str, str]) -> ServingSettings:
