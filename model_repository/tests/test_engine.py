@@ -179,7 +179,7 @@ def test_a_text_that_fails_in_its_context_is_decoded_without_it(
         return verdicts.pop(0)
 
     monkeypatch.setattr("whisperline_models.engine.stages.judge", judge_context)
-    verdicts = [Verdict.REPEATED, Verdict.GOOD]
+    verdicts = [Verdict.SILENT, Verdict.GOOD]
     asked = replace(request, prompt="the the the", hotwords="the")
     assert served.transcribe([asked]) == [alone]
     verdicts = [Verdict.REPEATED, Verdict.GOOD]

@@ -15,6 +15,7 @@ from whisperline_models.engine.fallback import (
     Verdict,
     has_loop,
     is_believable_repetition,
+    is_settled,
     judge,
     plan_attempts,
 )
@@ -47,6 +48,31 @@ def test_a_word_in_much_audio_must_be_surer() -> None:
     result = replace(RESULT, avg_logprob=-0.7, no_speech_prob=0.7)
     assert judge(result, "Thank you.", range(3), audio_s=28.0) is Verdict.SILENT
     assert judge(result, "Thank you.", range(3), audio_s=1.0) is Verdict.GOOD
+
+
+@pytest.mark.parametrize(
+    ("verdict", "plain", "with_context", "with_beams"),
+    [
+        (Verdict.GOOD, True, True, True),
+        (Verdict.SILENT, True, False, True),
+        (Verdict.IMPROBABLE, True, False, False),
+        (Verdict.REPEATED, True, False, False),
+    ],
+)
+def test_what_fails_with_context_or_beams_is_judged_without_them(
+    verdict: Verdict, plain: bool, with_context: bool, with_beams: bool
+) -> None:
+    """Only a good text is settled with a prompt or prefix; with beams, a silence, too."""
+    assert is_settled(RESULT, verdict, has_context=False, has_beams=False) is plain
+    assert is_settled(RESULT, verdict, has_context=True, has_beams=False) is with_context
+    assert is_settled(RESULT, verdict, has_context=False, has_beams=True) is with_beams
+
+
+def test_beams_do_not_decide_alone_that_somebody_speaks() -> None:
+    """A text of beam search that is hardly probable, where speech is doubtful, is not settled; a greedy one is."""
+    noise = replace(RESULT, avg_logprob=-0.8, no_speech_prob=0.5)
+    assert not is_settled(noise, Verdict.GOOD, has_context=False, has_beams=True)
+    assert is_settled(noise, Verdict.GOOD, has_context=False, has_beams=False)
 
 
 def test_a_repetition_is_believed_only_when_it_ended_and_is_probable() -> None:

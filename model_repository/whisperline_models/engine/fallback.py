@@ -3,8 +3,8 @@
 Source: `decode_with_fallback` of openai-whisper's `transcribe.py`, which raises the temperature while a text repeats
 itself or is improbable, and keeps the last attempt if none is good. Four things differ here.
 
-- The first attempt uses prompt, prefix and beams, if the request has them. If its text repeats itself or is improbable
-  (with beams, also if it is doubtful), decoding begins anew without them.
+- The first attempt uses prompt, prefix and beams, if the request has them. If its result is not to be trusted
+  (`is_settled`), decoding begins anew without them.
 - The first attempt uses a window cut to the audio, which costs less; the others use 30 s.
 - An improbable text is decoded once more over 30 s. If it is still improbable, the audio counts as silent, unless the
   model is sure that somebody speaks: then the most probable text is kept, because indistinct speech is not silence.
@@ -157,9 +157,16 @@ def is_silent(result: DecodingResult, s_per_token: float) -> bool:
     return no_speech_prob > NO_SPEECH_THRESHOLD and result.avg_logprob < DOUBTFUL_LOGPROB_THRESHOLD
 
 
-def is_doubtful(result: DecodingResult) -> bool:
-    """Return True if beam search may have found a text where nobody speaks."""
-    return result.avg_logprob < BEAM_LOGPROB_THRESHOLD and result.no_speech_prob > BEAM_NO_SPEECH_THRESHOLD
+def is_settled(result: DecodingResult, verdict: Verdict, *, has_context: bool, has_beams: bool) -> bool:
+    """Return True if a result needs no other one, decoded greedily and without prompt and prefix, to be judged by.
+
+    Behind a prefix, the decoder often ends the text at once, and sometimes with a prompt, too. So silence is believed
+    only if it is found without them.
+    """
+    if verdict is Verdict.GOOD:
+        doubtful = result.avg_logprob < BEAM_LOGPROB_THRESHOLD and result.no_speech_prob > BEAM_NO_SPEECH_THRESHOLD
+        return not (has_beams and doubtful)
+    return not has_context and (verdict is Verdict.SILENT or not has_beams)
 
 
 def is_believable_repetition(result: DecodingResult) -> bool:

@@ -96,10 +96,9 @@ class Job:
         return self.attempt.window_s, self.pieces_done
 
     @property
-    def is_plain(self) -> bool:
-        """True if the text is decoded greedily, and the decoder's prompt holds no text."""
-        request = self.request
-        return not (request.prompt or request.hotwords or request.prefix) and (request.beam_size or 1) == 1
+    def has_context(self) -> bool:
+        """True if the decoder's prompt holds any text."""
+        return bool(self.request.prompt or self.request.hotwords or self.request.prefix)
 
     @property
     def prefix_samples(self) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .audio import SAMPLE_RATE
 from .beams import BeamRow
 from .decoding import Row
-from .fallback import Verdict, is_doubtful, judge
+from .fallback import is_settled, judge
 from .jobs import find_cut
 from .result import Part, align_words, estimate_words
 from .schedule import Stage
@@ -103,8 +103,7 @@ class Stages:
         text_tokens = [token for token in result.tokens if token < tokenizer.eot]
         audio_s = (job.audio.size - job.prefix_samples) / SAMPLE_RATE
         verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, audio_s)
-        doubted = verdict is Verdict.GOOD and isinstance(row, BeamRow) and is_doubtful(result)
-        if not job.is_plain and (verdict in {Verdict.REPEATED, Verdict.IMPROBABLE} or doubted):
+        if not is_settled(result, verdict, has_context=job.has_context, has_beams=isinstance(row, BeamRow)):
             job.begin_plainly(result.language)
             if job.stage is Stage.DECODE:
                 self._begin_decoding(job)
