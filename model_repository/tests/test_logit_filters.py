@@ -82,7 +82,7 @@ def test_rules_are_the_references(
 @pytest.fixture(scope="module")
 def choose(tokenizer: Tokenizer) -> onnxruntime.InferenceSession:
     graph = GraphBuilder("choose")
-    graphs.add_greedy_choice(graph, graph.input("logits", FLOAT, ["B", tokenizer.n_vocab]), tokenizer)
+    graphs.add_choice(graph, graph.input("logits", FLOAT, ["B", tokenizer.n_vocab]), tokenizer, n_best=1)
     return onnxruntime.InferenceSession(graph.model().SerializeToString(), providers=["CPUExecutionProvider"])
 
 

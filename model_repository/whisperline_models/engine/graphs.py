@@ -28,7 +28,7 @@ _DTYPES: dict[str, type[np.generic]] = {
 }
 _CUDA = "CUDAExecutionProvider"
 
-SPIN_US = 50  # how long a thread of ONNX Runtime's pool waits awake for the next operator (docs/adr/0007)
+SPIN_US = 50  # how long a thread of ONNX Runtime's pool waits awake for the next operator (docs/adr/0009)
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Engine:
     """A loaded version. Any thread may `submit`, and up to `n_threads` threads may `work` or `serve` at once.
 
     Each unit of work runs in the thread that takes it. On a CPU, the graphs also share a pool of threads, which helps
-    the units in progress: a lone unit then uses all cores, and several hardly slow each other down (docs/adr/0007).
+    the units in progress: a lone unit then uses all cores, and several hardly slow each other down (docs/adr/0009).
 
     `graphs`, `encoder`, `decoder`, `slots` and `aligner` are public for the tools that compare them with the reference.
     The tools may use them only while the engine has no requests.
