@@ -185,12 +185,13 @@ def test_a_text_that_fails_in_its_context_is_decoded_without_it(
     verdicts = [Verdict.REPEATED, Verdict.GOOD]
     assert served.transcribe([replace(request, beam_size=5)]) == [alone]
     half_ms = 20 * (request.audio.size // 640)
-    verdicts = [Verdict.IMPROBABLE, Verdict.GOOD]
-    (late,) = served.transcribe([replace(request, prefix="the the the", prefix_ms=half_ms)])
     verdicts = [Verdict.GOOD]
     (rest,) = served.transcribe([replace(request, audio=request.audio[half_ms * 16 :])])
-    assert late.text == rest.text
-    assert late.words[0].start_ms == rest.words[0].start_ms + half_ms
+    for failure in (Verdict.IMPROBABLE, Verdict.SILENT):
+        verdicts = [failure, Verdict.GOOD]
+        (late,) = served.transcribe([replace(request, prefix="the the the", prefix_ms=half_ms)])
+        assert late.text == rest.text
+        assert late.words[0].start_ms == rest.words[0].start_ms + half_ms
 
 
 def test_the_end_of_a_text_has_its_probability(rows: list[tuple[Request, Result]]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from whisperline_models.engine.result import Word, separate_words
+from whisperline_models.engine.result import Word, separate_words, without_marks
 from whisperline_models.engine.timing import dtw, estimate_token_starts, find_alignment, median_filter, time_words
 
 
@@ -122,3 +122,11 @@ def test_words_that_are_separate_stay_as_they_are() -> None:
     assert separate_words(words, 0, 500) == words
     squeezed = separate_words([Word("a", 100, 100, 0.5), Word("b", 100, 300, 0.5)], 0, 300)
     assert [(word.start_ms, word.end_ms) for word in squeezed] == [(100, 120), (120, 300)]
+
+
+def test_a_text_behind_a_prefix_begins_with_a_word() -> None:
+    """The mark that the prefix lacked is no part of the text behind it, and no word."""
+    words = (Word(".", 0, 20, 0.5), Word("-So,", 20, 300, 0.9), Word("that", 300, 500, 0.9))
+    assert without_marks(". -So, that", words) == ("-So, that", words[1:])
+    assert without_marks(", so", (Word(",so", 0, 300, 0.9),)) == ("so", (Word("so", 0, 300, 0.9),))
+    assert without_marks("So", ()) == ("So", ())

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
 SHORTEST_WORD_MS = 20  # one frame of the encoder
+_MARKS = " .,?!:;…。，、？！"  # noqa: RUF001 - those of Chinese and Japanese
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ def build_result(parts: Sequence[Part], tokenizer: Tokenizer, model: str, versio
     """
     first, spoken = parts[0], [part for part in parts if not part.silent]
     text = "".join(tokenizer.decode(part.result.tokens) for part in spoken).strip()
+    words = separate_words([word for part in spoken for word in part.words], *_new_audio_ms(parts))
+    if first.prefix:
+        text, words = without_marks(text, words)
     # A part's timestamps count from the start of the part, the answer's from the start of the request's audio.
     begin, last = tokenizer.timestamp_begin, tokenizer.n_vocab - 1
     tokens: list[int] = []
@@ -97,7 +101,7 @@ def build_result(parts: Sequence[Part], tokenizer: Tokenizer, model: str, versio
         text=text,
         language=first.result.language,
         tokens=tuple(tokens),
-        words=separate_words([word for part in spoken for word in part.words], *_new_audio_ms(parts)),
+        words=words,
         avg_logprob=float(np.average([r.avg_logprob for r in averaged], weights=[len(r.tokens) + 1 for r in averaged])),
         last_logprob=_last_logprob(spoken, tokenizer),
         no_speech_prob=first.result.no_speech_prob,
@@ -115,6 +119,15 @@ def _last_logprob(spoken: Sequence[Part], tokenizer: Tokenizer) -> float:
             if token < tokenizer.eot:
                 return logprob
     return 0.0
+
+
+def without_marks(text: str, words: tuple[Word, ...]) -> tuple[str, tuple[Word, ...]]:
+    """Return a text and its words without the punctuation at their beginning, which belongs to the text before them."""
+    while words and not words[0].word.lstrip(_MARKS):
+        words = words[1:]
+    if words:
+        words = (replace(words[0], word=words[0].word.lstrip(_MARKS)), *words[1:])
+    return text.lstrip(_MARKS), words
 
 
 def align_words(part: Part, task: Task, aligner: Aligner, tokenizer: Tokenizer) -> tuple[Word, ...]:

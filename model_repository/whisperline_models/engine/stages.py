@@ -104,7 +104,9 @@ class Stages:
         audio_s = (job.audio.size - job.prefix_samples) / SAMPLE_RATE
         verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, audio_s)
         doubted = verdict is Verdict.GOOD and isinstance(row, BeamRow) and is_doubtful(result)
-        if not job.is_plain and (verdict in {Verdict.REPEATED, Verdict.IMPROBABLE} or doubted):
+        # Behind a full stop at the end of a prefix, a small model may end the text although somebody speaks on.
+        ended_early = verdict is Verdict.SILENT and job.prefix_samples > 0
+        if not job.is_plain and (verdict in {Verdict.REPEATED, Verdict.IMPROBABLE} or doubted or ended_early):
             job.begin_plainly(result.language)
             if job.stage is Stage.DECODE:
                 self._begin_decoding(job)
