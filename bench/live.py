@@ -17,6 +17,7 @@ import statistics
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import httpx
@@ -79,7 +80,7 @@ class Round:
     streams: int
     delays_s: list[float] = field(default_factory=list)
     lost: int = 0  # streams whose connection broke
-    never_final: int = 0  # recordings some of whose words never became final
+    never_final: int = 0  # recordings none of whose words became final
     partials_per_s: list[float] = field(default_factory=list)  # of each stream
     errors: int = 0
     words_said: int = 0
@@ -219,22 +220,24 @@ def judge(figures: Round, number: int, programme: Programme, heard: Heard) -> No
     figures.errors += words.substitutions + words.deletions + words.insertions
     grown = [(at_s, len(normal(each))) for at_s, each in heard.grown]
     for end_s, needed in zip(programme.ends_s, words_needed(words, said), strict=True):
-        final_s = next((at_s for at_s, length in grown if length >= needed), None)
-        if final_s is None:
+        if needed is None:
             figures.never_final += 1
         else:
-            figures.delays_s.append(final_s - end_s)
+            figures.delays_s.append(next(at_s for at_s, length in grown if length >= needed) - end_s)
 
 
-def words_needed(aligned: jiwer.WordOutput, said: Sequence[Sequence[str]]) -> list[int]:
-    """Return for each recording how many words of the whole text reach to the end of it."""
-    # By position in what was said: the position in the text behind the word that is aligned with it.
-    behind: dict[int, int] = {}
+def words_needed(aligned: jiwer.WordOutput, said: Sequence[Sequence[str]]) -> list[int | None]:
+    """Return for each recording how many words of the whole text reach to the end of it; None if it has no word there.
+
+    Words that were not heard are left out: a recording whose last word is missing ends with the one before.
+    """
+    heard = [0] * sum(map(len, said))  # by word that was said: the number of words of the text up to the one for it
     for chunk in aligned.alignments[0]:
-        for offset in range(chunk.ref_end_idx - chunk.ref_start_idx):
-            behind[chunk.ref_start_idx + offset] = min(chunk.hyp_start_idx + offset + 1, chunk.hyp_end_idx)
-    lasts = np.cumsum([len(words) for words in said]) - 1
-    return [behind[int(last)] for last in lasts]
+        if chunk.type in {"equal", "substitute"}:
+            for offset in range(chunk.ref_end_idx - chunk.ref_start_idx):
+                heard[chunk.ref_start_idx + offset] = chunk.hyp_start_idx + offset + 1
+    ends = list(accumulate(map(len, said)))
+    return [max(heard[end - len(words) : end]) or None for words, end in zip(said, ends, strict=True)]
 
 
 def normal(text: str) -> list[str]:
@@ -310,7 +313,7 @@ def report(rounds: Sequence[Round], programmes: Sequence[Programme], seconds: fl
         "for each row.",
         "`speech to final`: from the true end of a recording's speech until its words are in the text that does not "
         "change any more, closing silence included. `close to final`: from the closing of a segment to its final, by "
-        "the transcriber's histogram. CPU in cores. `not final`: recordings some of whose words never became final.",
+        "the transcriber's histogram. CPU in cores. `not final`: recordings none of whose words became final.",
         "",
         "![p95 of the delay, and partials, by streams](live.svg)",
     ]
