@@ -43,9 +43,12 @@ FIXED_MS = (300, 400, 500, 600, 700, 800, 1_000, 1_200, 1_500)
 SURE_MS = (300, 400, 500, 600, 700)
 RULES: dict[str, TurnRule] = {
     **{f"a mark: {ms} ms": replace(PLAIN, sure_ms=ms, doubt_ms=0) for ms in (400, 500, 600, 700)},
-    **{f"a mark: {ms} ms + 800 a nat": replace(PLAIN, sure_ms=ms) for ms in (300, 400, 500, 600)},
-    **{f"a mark: {ms} ms + 1200 a nat": replace(PLAIN, sure_ms=ms, doubt_ms=1_200) for ms in (300, 400, 500)},
-    **{f"a mark: {ms} ms + 800 a nat + 200 a habit": replace(RULE, sure_ms=ms) for ms in (300, 500)},
+    **{
+        f"a mark: {ms} ms + {doubt_ms} a nat": replace(PLAIN, sure_ms=ms, doubt_ms=doubt_ms)
+        for doubt_ms in (800, 1_000, 1_200)
+        for ms in (300, 400, 500)
+    },
+    **{f"the default with {ms} ms": replace(RULE, sure_ms=ms) for ms in (300, 500)},
     **{f"the default, at most {ms} ms": replace(RULE, longest_ms=ms) for ms in (1_000, 1_200, 2_000)},
     "**the default**": RULE,
 }
@@ -53,7 +56,7 @@ RULES: dict[str, TurnRule] = {
 
 LIVE = {
     "default": StreamOptions(),
-    **{f"endpointing={ms}": StreamOptions(endpointing_ms=ms) for ms in (300, 500, 1_500)},
+    **{f"endpointing={ms}": StreamOptions(endpointing_ms=ms) for ms in (300, 500)},
 }
 
 
