@@ -41,7 +41,8 @@ STREAMS = (1, 2, 4, 8, 12, 16, 24, 32)
 SPEECH_S = 60.0
 PROGRAMMES = 8  # different ones; more streams share them, each beginning at another moment
 PER_KIND = 24  # utterances of each kind, of which the programmes are made
-GAP_S = 0.9  # silence between two recordings
+GAP_S = 2.0  # silence between two recordings, so that each ends a turn: longer than the longest closing silence
+SPREAD_S = 6.0  # within which the streams of a round begin
 CHUNK_MS = 100
 BROKEN_S = 5.0  # a system whose 95th percentile is later, or that loses a connection, gets no further streams
 TARGET_STREAMS, CLOSING_TO_FINAL_S, PARTIALS_PER_S = 24, 1.0, 0.5
@@ -190,7 +191,7 @@ async def measure(
 
     async def play_later(number: int) -> Heard:
         # Evenly spread, so that streams with the same programme do not need the same thing at the same moment.
-        await asyncio.sleep(GAP_S * number * 7 / count)
+        await asyncio.sleep(SPREAD_S * number / count)
         return await stream(programmes[number % len(programmes)])
 
     heard = await asyncio.gather(*(play_later(number) for number in range(count)))
@@ -307,10 +308,12 @@ def quantile(counts: Mapping[float, float], share: float) -> float:
 def report(rounds: Sequence[Round], programmes: Sequence[Programme], seconds: float) -> list[str]:
     """Return the tables and the verdicts."""
     recordings = sum(len(programme.texts) for programme in programmes)
+    share = 1 - recordings * GAP_S / (len(programmes) * seconds)
     notes = [
         f"tiny.en on the CPU; {seconds:.0f} s of speech on each stream in real time, {len(programmes)} programmes of "
         f"{recordings} recordings in all; WhisperLive {VERSION} with the same weights and its defaults, a new server "
         "for each row.",
+        f"Speech and the pauses within it are {100 * share:.0f} % of the audio, the rest is the silence between turns. "
         "`speech to final`: from the true end of a recording's speech until its words are in the text that does not "
         "change any more, closing silence included. `close to final`: from the closing of a segment to its final, by "
         "the transcriber's histogram. CPU in cores. `not final`: recordings none of whose words became final.",

@@ -126,7 +126,7 @@ def test_parameters_of_serving_are_set(exported: Path, models: Path) -> None:
     assert result.exit_code == 0, result.output
     config = text_format.Parse((models / "whisper/config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     found = {name: value.string_value for name, value in config.parameters.items()}
-    assert found == {"slots": "48", "max_requests": "99", "threads": "0", "languages.3": "en"}
+    assert {"slots": "48", "max_requests": "99", "threads": "0", "languages.3": "en"}.items() <= found.items()
     assert config.model_transaction_policy.decoupled
 
 
