@@ -12,7 +12,7 @@ from whisperline_transcriber.stream.audio import SAMPLE_RATE
 PROMPT_GAP = 5 * SAMPLE_RATE // 2  # text is a prompt for speech that begins at most this long after it
 PROMPT_CHARACTERS = 200  # the last of them are the prompt
 PREFIX_GAP = 2 * SAMPLE_RATE  # audio belongs to the window of a segment that begins at most this long after it
-PREFIX_LENGTH = 5 * SAMPLE_RATE  # the most audio before a segment that its window holds
+PREFIX_LENGTH = 8 * SAMPLE_RATE  # the most audio before a segment that its window holds
 WINDOW_LENGTH = 28 * SAMPLE_RATE  # Whisper's 30 s less a margin
 MIN_SAID, MAX_SAID = 3, 32  # finals that are remembered
 
