@@ -23,6 +23,7 @@ class Recording:
     language: str
     text: str
     duration_s: float
+    sha256: str  # of the file
     tags: frozenset[str]
 
     def read(self) -> tuple[Pcm, int]:
@@ -61,6 +62,7 @@ def read_recordings() -> list[Recording]:
                     language=row["language"],
                     text=text,
                     duration_s=row["duration_s"],
+                    sha256=row["sha256"],
                     tags=frozenset(row["tags"]),
                 )
             )
