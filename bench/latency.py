@@ -119,8 +119,7 @@ def line(spoken: Sequence[Utterance], silence_s: float) -> Line:
 def note_turns(delays: Delays, line: Line, played: Played) -> None:
     """Note since when each utterance's words were on screen, and when its `speech_final` came."""
     for start_s, end_s, next_s in spans(line):
-        # A final belongs to the utterance in whose part of the stream its segment begins.
-        own = [(at, final) for at, final in played.finals if start_s <= final.start_ms / 1000 < next_s and final.text]
+        own = [(at, final) for at, final in played.finals if final.text and start_s <= middle_s(final) < next_s]
         if not own:
             delays.missing += 1
             continue
@@ -153,10 +152,15 @@ def note_finalized(delays: Delays, line: Line, played: Played) -> None:
         if isinstance(event, Finalized) or (isinstance(event, Final) and event.from_finalize)
     ]
     for finalized_s, (start_s, _, next_s) in zip(played.finalized_s, spans(line), strict=True):
-        if not any(start_s <= final.start_ms / 1000 < next_s and final.text for _, final in played.finals):
+        if not any(final.text and start_s <= middle_s(final) < next_s for _, final in played.finals):
             delays.missing += 1
             continue
         delays.seconds["finalize"].append(min(at for at, _ in answers if at >= finalized_s) - finalized_s)
+
+
+def middle_s(final: Final) -> float:
+    """Return the middle of a final's segment: it lies in its utterance, whereas the segment begins before it."""
+    return (final.start_ms + final.end_ms) / 2000
 
 
 def spans(line: Line) -> Iterator[tuple[float, float, float]]:

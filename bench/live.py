@@ -308,7 +308,8 @@ def quantile(counts: Mapping[float, float], share: float) -> float:
 def report(rounds: Sequence[Round], programmes: Sequence[Programme], seconds: float) -> list[str]:
     """Return the tables and the verdicts."""
     recordings = sum(len(programme.texts) for programme in programmes)
-    share = 1 - recordings * GAP_S / (len(programmes) * seconds)
+    spoken_s = sum(programme.ends_s[-1] - GAP_S * (len(programme.ends_s) - 1) for programme in programmes)
+    share = spoken_s / (len(programmes) * seconds)
     notes = [
         f"tiny.en on the CPU; {seconds:.0f} s of speech on each stream in real time, {len(programmes)} programmes of "
         f"{recordings} recordings in all; WhisperLive {VERSION} with the same weights and its defaults, a new server "
