@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jiwer import wer
 from numpy.typing import NDArray
-from whisperline_models.engine.decoding import DecodingResult
 from whisperline_models.engine.errors import RequestError
 from whisperline_models.engine.fallback import Verdict
 from whisperline_models.engine.requests import Request
@@ -175,7 +174,7 @@ def test_a_text_that_fails_in_its_context_is_decoded_without_it(
     """After a failure, prompt and hotwords are dropped; after a prefix, only the audio behind it is decoded again."""
     request, alone = rows[-1]
 
-    def judge_context(result: DecodingResult, text: str, tokens: list[int], audio_s: float) -> Verdict:
+    def judge_context(*_: object, **__: object) -> Verdict:
         return verdicts.pop(0)
 
     monkeypatch.setattr("whisperline_models.engine.stages.judge", judge_context)

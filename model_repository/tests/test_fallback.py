@@ -68,6 +68,24 @@ def test_what_fails_with_context_or_beams_is_judged_without_them(
     assert is_settled(RESULT, verdict, has_context=False, has_beams=True) is with_beams
 
 
+@pytest.mark.parametrize(
+    ("text", "n_tokens", "alone", "in_context"),
+    [
+        ("I see, I see.", 4, Verdict.GOOD, Verdict.REPEATED),
+        ("But she said,", 5, Verdict.GOOD, Verdict.SILENT),  # in six seconds
+        (TEXT, 10, Verdict.GOOD, Verdict.GOOD),
+    ],
+)
+def test_a_text_in_context_must_be_full_and_say_nothing_twice(
+    text: str, n_tokens: int, alone: Verdict, in_context: Verdict
+) -> None:
+    """Otherwise it is decoded again without prompt and prefix."""
+    tokens = list(range(n_tokens))
+    audio_s = 6.0 if n_tokens == 5 else 3.0
+    assert judge(RESULT, text, tokens, audio_s) is alone
+    assert judge(RESULT, text, tokens, audio_s, has_context=True) is in_context
+
+
 def test_beams_do_not_decide_alone_that_somebody_speaks() -> None:
     """A text of beam search that is hardly probable, where speech is doubtful, is not settled; a greedy one is."""
     noise = replace(RESULT, avg_logprob=-0.8, no_speech_prob=0.5)

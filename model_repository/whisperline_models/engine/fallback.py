@@ -16,6 +16,7 @@ itself or is improbable, and keeps the last attempt if none is good. Four things
 
 from __future__ import annotations
 
+import string
 import zlib
 from dataclasses import dataclass
 from enum import Enum
@@ -37,6 +38,7 @@ NO_SPEECH_THRESHOLD = 0.6
 # text around it keeps the compression ratio low.
 MAX_REPEATS = 8
 MAX_REPEATED_TOKENS = 8
+MAX_REPEATED_WORDS = 8  # that a text behind a prompt or a prefix may not say twice in a row
 
 MAX_IMPROBABLE = 2  # stop after this many improbable results over 30 s
 REPEATED_LOGPROB_THRESHOLD = -0.5  # a repetition with a higher average is kept
@@ -47,6 +49,7 @@ INDISTINCT_NO_SPEECH_THRESHOLD = 0.2  # there is speech if the probability of no
 # tokens a text has for its length, and the higher the probability of no speech, the more probable the text must be.
 SPARSE_S_PER_TOKEN = 1.5  # a text with more seconds of audio per token is sparse
 SPARSE_NO_SPEECH_THRESHOLD = 0.5  # a sparse text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD
+CONTEXT_S_PER_TOKEN = 0.8  # a text behind a prompt or a prefix with more seconds of audio per token may lack words
 SPARSE_LOGPROB_THRESHOLD = -0.7  # every other sparse text must pass this one
 DOUBTFUL_LOGPROB_THRESHOLD = -0.9  # for texts that are not sparse, above NO_SPEECH_THRESHOLD
 # Any text above it must pass VERY_DOUBTFUL_LOGPROB_THRESHOLD. Digital silence has 0.88 to 0.95, by processor.
@@ -134,9 +137,17 @@ def plan_attempts(n_samples: int, windows_s: Sequence[float], temperatures: Sequ
     return first + [Attempt(CHUNK_LENGTH_S, temperature) for temperature in temperatures]
 
 
-def judge(result: DecodingResult, text: str, text_tokens: Sequence[int], audio_s: float) -> Verdict:
-    """Judge a result by its probabilities, its text (as a string and as tokens) and the length of the audio."""
+def judge(
+    result: DecodingResult, text: str, text_tokens: Sequence[int], audio_s: float, *, has_context: bool = False
+) -> Verdict:
+    """Judge a result by its probabilities, its text (as a string and as tokens) and the length of the audio.
+
+    With `has_context`, behind a prompt or a prefix, a small model says things twice or ends too early more often, so a
+    text must be fuller, and may repeat nothing.
+    """
     s_per_token = audio_s / max(1, len(text_tokens))
+    if has_context and (s_per_token > CONTEXT_S_PER_TOKEN or says_twice(text)):
+        return Verdict.REPEATED if says_twice(text) else Verdict.SILENT
     if is_silent(result, s_per_token) or not any(character.isalnum() for character in text):
         return Verdict.SILENT
     if result.avg_logprob < LOGPROB_THRESHOLD:
@@ -184,6 +195,20 @@ def compression_ratio(text: str) -> float:
     """Return the ratio of the text's size to its size after zlib; 0 for empty text."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def says_twice(text: str) -> bool:
+    """Return True if a sequence of up to `MAX_REPEATED_WORDS` words comes twice in a row.
+
+    >>> says_twice("On the notes, on the notes."), says_twice("on and on")
+    (True, False)
+    """
+    words = [word.strip(string.punctuation).casefold() for word in text.split()]
+    return any(
+        words[at : at + n] == words[at + n : at + 2 * n]
+        for n in range(1, MAX_REPEATED_WORDS + 1)
+        for at in range(len(words) - 2 * n + 1)
+    )
 
 
 def has_loop(tokens: Sequence[int]) -> bool:

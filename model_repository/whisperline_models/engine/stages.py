@@ -102,8 +102,9 @@ class Stages:
         tokenizer, attempt, result = self._tokenizer, job.attempt, row.result()
         text_tokens = [token for token in result.tokens if token < tokenizer.eot]
         audio_s = (job.audio.size - job.prefix_samples) / SAMPLE_RATE
-        verdict = judge(result, tokenizer.decode(text_tokens), text_tokens, audio_s)
-        if not is_settled(result, verdict, has_context=job.has_context, has_beams=isinstance(row, BeamRow)):
+        text, has_context = tokenizer.decode(text_tokens), job.has_context
+        verdict = judge(result, text, text_tokens, audio_s, has_context=has_context)
+        if not is_settled(result, verdict, has_context=has_context, has_beams=isinstance(row, BeamRow)):
             job.begin_plainly(result.language)
             if job.stage is Stage.DECODE:
                 self._begin_decoding(job)
