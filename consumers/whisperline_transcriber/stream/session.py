@@ -173,6 +173,7 @@ class Session:
         self.last_word_end_ms = last_word_end_ms
         self._utterance_end_ms = -1
         self._speculation: Window | None = None  # the last that `take_due_speculation` returned
+        self._failed: Window | None = None  # the last that was not decoded although it was returned
         self._heard_end = 0  # end of the last window that was taken for a partial or a speculation
         self._hypothesis = Hypothesis()
         self._segmenter = Segmenter(replay_start, segmentation)
@@ -225,6 +226,7 @@ class Session:
     def refuse(self, offset: int, message: str) -> None:
         """End the session, which began with the record at `offset`, because its options cannot be honoured."""
         self.is_over = self.has_read_end = True
+        self._controls.clear()
         self.steps.replace_waiting(EndSession(offset, "refused", message))
 
     def next_frames(self, most: int) -> list[Samples]:
@@ -274,22 +276,26 @@ class Session:
     def take_due_speculation(self, *, eagerly: bool) -> Window | None:
         """Return the window of the segment that the pause that lasts would close, if `hear` needs its transcript now.
 
-        Without `eagerly` that is the case once no frame can be taken without it. Returns each window once.
+        Without `eagerly` that is the case once no frame can be taken without it. Returns each window once, unless
+        `forget_speculation` follows.
         """
         pause = self._segmenter.pause
         if pause is None or self.steps.undecided_segments or not (eagerly or self._segmenter.awaits_answer):
             return None
         window = self.window(pause.start, pause.end)
-        if window == self._speculation:
+        if window == self._speculation or (window == self._failed and not self._segmenter.awaits_answer):
             return None
         self._speculation = window
         self._heard_end = pause.end
         return window
 
     def forget_speculation(self, window: Window) -> None:
-        """Note that a window that `take_due_speculation` returned was not decoded: it returns it again."""
+        """Note that a window that `take_due_speculation` returned was not decoded.
+
+        It returns the window again once no frame can be taken without it.
+        """
         if self._speculation == window:
-            self._speculation = None
+            self._speculation, self._failed = None, window
 
     def take_due_partial(self, is_due: Callable[[int], bool]) -> Window | None:
         """Return the window of the open segment so far if a partial is due, else None.
@@ -451,7 +457,8 @@ class Session:
         wanted_ms, last_ms = self.options.utterance_end_ms, self.last_word_end_ms
         if wanted_ms is None or last_ms is None or self.steps.undecided_segments:
             return
-        is_quiet = self._segmenter.pause is not None or not self._segmenter.may_be_speech
+        # At a pause, the words before it are known once its transcript was heard.
+        is_quiet = self._segmenter.has_answer or not self._segmenter.may_be_speech
         if is_quiet and milliseconds(self._cursor) - last_ms >= wanted_ms:
             self.steps.append(SendUtteranceEnd(last_ms))
             self._utterance_end_ms, self.last_word_end_ms = last_ms, None
