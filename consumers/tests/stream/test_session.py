@@ -464,6 +464,16 @@ def test_no_utterance_ends_before_the_words_at_a_pause_are_known(
     assert ends == [offline.finals[-1].words[-1].end_ms]
 
 
+def test_a_refused_session_ends_once() -> None:
+    """A FINALIZE or END that was read before the refusal has no effect."""
+    session = opened().session
+    session.append_record(_chunk(AudioKind.FINALIZE), 1)
+    session.append_record(_end(0), 2)
+    session.refuse(0, "no")
+    assert session.next_frames(1) == []
+    assert list(session.steps)[1:] == [EndSession(0, "refused", "no")]
+
+
 def hear_frames(session: Session) -> int:
     """Push every frame that can be taken without an answer; return the end of the last one that was."""
     heard = 0

@@ -76,8 +76,8 @@ class Admission:
     def admits_partial(self, session_id: str, new_samples: int) -> bool:
         """Return True if it is this session's turn to get a partial.
 
-        `new_samples` is the speech since the text that was shown last, at 16 kHz. Ask with every frame of new speech: a
-        free slots go to the sessions that have the most of it, among those that have asked within `WAITING_S`.
+        `new_samples` is the speech since the text that was shown last, at 16 kHz. Ask with every frame of new speech: free
+        slots go to the sessions that have the most of it, among those that have asked within `WAITING_S`.
         """
         if new_samples < self._partial_cadence_samples:
             return False
@@ -94,7 +94,7 @@ class Admission:
     async def refusal(self, session_id: str, options: StreamOptions) -> str:
         """Return why the session's version of the model cannot serve its options; "" if it can.
 
-        "" also if that cannot be known now: no session has to wait for Triton to begin.
+        "" also if Triton does not answer within seconds: a session may begin without it.
         """
         try:
             known = await self._triton.languages(session_id)
@@ -133,7 +133,7 @@ class Admission:
         return NO_TEXT
 
     async def speculate(self, audio: Samples, request: Request) -> Transcript | None:
-        """Return what `decode_final` would return for a segment that has not closed yet, or None if Triton fails.
+        """Return what `decode_final` would return for a live segment that has not closed yet; None if Triton fails.
 
         Ask only if `admits_speculation`. Let it finish even if speech goes on, because Triton may leak the memory of a
         cancelled request.

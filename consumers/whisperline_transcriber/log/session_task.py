@@ -138,7 +138,9 @@ class SessionTask:
         if self.progress is None:
             return
         admission = self._services.admission
-        speculation = session.take_due_speculation(eagerly=admission.admits_speculation)
+        # A file's text is never urgent, and its lane may decode otherwise (the model's settings have a beam for each).
+        is_live = session.options.priority == "live"
+        speculation = session.take_due_speculation(eagerly=is_live and admission.admits_speculation)
         if speculation is not None:
             if self._speculation is not None and self._speculation[0] != speculation:
                 metrics.SPECULATIONS.labels("discarded").inc()
