@@ -81,7 +81,7 @@ class Partial(_Event):
 
 
 class Final(_Event):
-    """The text of a closed segment. An empty `text` means that the segment held no words."""
+    """The text of a closed segment. A segment without words has no final."""
 
     type: Literal["final"] = "final"
     segment_index: int
