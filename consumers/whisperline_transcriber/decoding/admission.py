@@ -76,8 +76,8 @@ class Admission:
     def admits_partial(self, session_id: str, new_samples: int) -> bool:
         """Return True if it is this session's turn to get a partial.
 
-        `new_samples` is the speech since the text that was shown last, at 16 kHz. Ask with every frame of new speech: free
-        slots go to the sessions that have the most of it, among those that have asked within `WAITING_S`.
+        `new_samples` is the speech since the text that was shown last, at 16 kHz. Ask with every frame of new speech:
+        free slots go to the sessions that have the most of it, among those that have asked within `WAITING_S`.
         """
         if new_samples < self._partial_cadence_samples:
             return False

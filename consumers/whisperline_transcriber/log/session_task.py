@@ -281,9 +281,7 @@ class SessionTask:
         self._origins.drop_before(position)
         return counted
 
-    async def _speculate(
-        self, window: Window, result: "asyncio.Future[Transcript | None]", *, must_answer: bool
-    ) -> None:
+    async def _speculate(self, window: Window, result: asyncio.Future[Transcript | None], *, must_answer: bool) -> None:
         """Decode a window as that of the final, and let the session hear it."""
         session, admission = self.session, self._services.admission
         transcript: Transcript | None = None
