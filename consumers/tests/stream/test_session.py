@@ -302,6 +302,22 @@ def test_speech_that_goes_on_makes_a_speculation_worthless() -> None:
     assert second.end > first.end
 
 
+def test_a_late_partial_does_not_replace_the_text_of_a_pause() -> None:
+    """Partials are less urgent, so one that was requested before the pause may be answered behind it."""
+    session = opened(StreamOptions(interim_results=True)).session
+    samples = np.concatenate([tone(32_000), np.zeros(4_000, np.int16)])
+    session.append_record(_chunk(data=samples[:32_000].tobytes()), 1)
+    hear_frames(session)
+    partial = session.take_due_partial(lambda _: True)
+    session.append_record(_chunk(position=32_000, data=samples[32_000:].tobytes()), 2)
+    hear_frames(session)
+    pause = session.take_due_speculation(eagerly=True)
+    assert partial is not None
+    assert pause is not None
+    assert session.hear(pause, say(samples, pause)) is not None
+    assert session.hear(partial, say(samples, partial)) is None
+
+
 def test_a_segment_without_words_is_silence() -> None:
     """Noise that opened a segment moves the replay start, and makes no final."""
 

@@ -174,7 +174,8 @@ class Session:
         self._utterance_end_ms = -1
         self._speculation: Window | None = None  # the last that `take_due_speculation` returned
         self._failed: Window | None = None  # the last that was not decoded although it was returned
-        self._heard_end = 0  # end of the last window that was taken for a partial or a speculation
+        self._taken_end = 0  # end of the last window that was taken for a partial or a speculation
+        self._heard_end = 0  # end of the last window whose transcript was heard
         self._hypothesis = Hypothesis()
         self._segmenter = Segmenter(replay_start, segmentation)
         self._cursor = replay_start  # the first sample that voice activity has not heard
@@ -286,7 +287,7 @@ class Session:
         if window == self._speculation or (window == self._failed and not self._segmenter.awaits_answer):
             return None
         self._speculation = window
-        self._heard_end = pause.end
+        self._taken_end = pause.end
         return window
 
     def forget_speculation(self, window: Window) -> None:
@@ -306,20 +307,21 @@ class Session:
         segmenter = self._segmenter
         if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
             return None
-        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._heard_end)):
+        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._taken_end)):
             return None
-        self._heard_end = self._cursor
+        self._taken_end = self._cursor
         language = language_of(self.options, self.memory.languages, self._cursor - segmenter.start)
         return Window(segmenter.start, segmenter.start, self._cursor, language=language)
 
     def hear(self, window: Window, transcript: Transcript) -> Hypothesis | None:
         """Take the transcript of a window of the open segment; return what is known of the segment's text.
 
-        Returns None if the segment has closed, or closes now.
+        Returns None if the segment has closed, or closes now, or if the transcript of more of it was heard already.
         """
         segmenter = self._segmenter
-        if segmenter.start != window.segment_start or self.steps.undecided_segments:
+        if segmenter.start != window.segment_start or self.steps.undecided_segments or window.end < self._heard_end:
             return None
+        self._heard_end = window.end
         heard = transcript.shifted(milliseconds(window.start))
         pause = segmenter.pause
         if pause is None or pause.end != window.end:
@@ -470,5 +472,5 @@ class Session:
         self.voice = fresh_state()
         self._cursor = replay_start
         self._speculation = None
-        self._heard_end = replay_start
+        self._taken_end = self._heard_end = replay_start
         self._hypothesis = Hypothesis()
