@@ -480,6 +480,20 @@ def test_no_utterance_ends_before_the_words_at_a_pause_are_known(
     assert ends == [offline.finals[-1].words[-1].end_ms]
 
 
+def test_a_resumption_does_not_end_an_utterance_again() -> None:
+    """The progress that names the new connection does not bring back a word whose UtteranceEnd was sent."""
+    start = _chunk(AudioKind.START, options=StreamOptions(utterance_end_ms=1_000, endpointing_ms=500))
+    offline = Offline(Session.started(start, Segmentation(closing_ms=500)), voice)
+    offline.session.append_record(start, 0)
+    samples = np.concatenate([tone(24_000), np.zeros(4 * 16_000, np.int16)])
+    offline.session.append_record(_audio(samples, 0, 64_000), 1)
+    offline.run(say)
+    offline.session.append_record(_chunk(AudioKind.RESUME, connection_id="d"), 2)
+    offline.session.append_record(_audio(samples, 64_000, 24_000), 3)
+    offline.run(say)
+    assert sum(isinstance(step, SendUtteranceEnd) for step in offline.steps) == 1
+
+
 def test_a_refused_session_ends_once() -> None:
     """A FINALIZE or END that was read before the refusal has no effect."""
     session = opened().session

@@ -354,7 +354,8 @@ class Session:
         """
         self.memory = progress.memory
         self._base = progress.base
-        self.last_word_end_ms = progress.last_word_end_ms
+        if progress.final is not None:  # others only carry what the session knew before
+            self.last_word_end_ms = progress.last_word_end_ms
         needed = needed_from(self.memory, self._base)
         if self._buffer is not None:
             self._buffer.drop(needed)
