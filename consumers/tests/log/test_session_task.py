@@ -288,6 +288,22 @@ async def test_noise_tells_nobody_of_a_turn(world: World, chunk: Callable[..., A
     assert world.log.counted["s"].next_segment_index == 0
 
 
+async def test_words_of_partials_that_the_final_does_not_have_are_taken_back(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """If a segment turns out to be noise, an empty partial replaces what was shown."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.write(AudioKind.AUDIO, loud(1))
+        await world.log.wait_for(Partial)
+        world.decoding.said = ""
+        await s.write(AudioKind.FINALIZE)
+        await world.log.wait_for(Finalized)
+    assert [(each.text, each.segment_index) for each in world.log.all(Partial)] == [("so it goes", 0), ("", 0)]
+    assert world.log.all(Final) == []
+
+
 async def test_connections_that_resume_behind_the_end_are_told_so(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:

@@ -253,11 +253,23 @@ class SessionTask:
                 except LostRaceError as error:
                     span.set_status(Status(StatusCode.ERROR, str(error)))
                     raise
+            ids = events.ids_of(progress, _now_ms())
             if final is not None:
                 await services.publisher.send(final, progress.reply_partition)
-            elif segment.reason is SegmentEnd.FINALIZE:
-                ids, position_ms = events.ids_of(progress, _now_ms()), milliseconds(segment.replay_start)
-                await services.publisher.send(Finalized(**ids, position_ms=position_ms), progress.reply_partition)
+            elif self._started_segment == segment.start and session.options.interim_results:
+                # Its partials had words, which no final replaces.
+                nothing = Partial(
+                    **ids,
+                    segment_index=progress.next_segment_index,
+                    start_ms=milliseconds(segment.start),
+                    end_ms=milliseconds(segment.end),
+                    text="",
+                    stable_text="",
+                )
+                await services.publisher.send_best_effort(nothing, progress.reply_partition)
+            if final is None and segment.reason is SegmentEnd.FINALIZE:
+                finalized = Finalized(**ids, position_ms=milliseconds(segment.replay_start))
+                await services.publisher.send(finalized, progress.reply_partition)
 
         if final is not None:
             priority, link = session.options.priority, exemplar(trace.span)
