@@ -145,3 +145,6 @@ def test_a_partial_follows_its_turn() -> None:
     """While a turn goes on, a partial stands behind the finals of the turn."""
     text = terminal.partial_text(events.Partial(1, 63_000, 64_000, "what your", "what"), [final(0, "Ask not")])
     assert text.plain == "01:01.2  Ask not what your"
+    empty = events.Partial(1, 63_000, 64_000, "", "")
+    assert terminal.partial_text(empty, [final(0, "Ask not")]).plain == "01:01.2  Ask not"
+    assert terminal.partial_text(empty).plain == ""

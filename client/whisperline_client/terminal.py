@@ -60,6 +60,8 @@ async def write_json(stream: AsyncIterable[events.Event], write: Callable[[str],
 
 def partial_text(partial: events.Partial, turn: Sequence[events.Final] = ()) -> Text:
     """Return the line that shows a partial, behind the finals of the same turn."""
+    if not partial.text:  # the words that were shown were none
+        return turn_text(turn, delays=False) if turn else Text()
     unstable = partial.text.removeprefix(partial.stable_text)
     new = Text.assemble((partial.stable_text, STABLE), (unstable, UNSTABLE))
     if turn:

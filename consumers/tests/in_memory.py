@@ -118,6 +118,7 @@ class Decoding:
         self.finals.set()
         self.partials.set()
         self.asked: list[int] = []  # samples of each final and speculation
+        self.priorities: list[str] = []  # of each of them
         self.said = "so it goes"
         self.partial_every = SECOND // 2  # samples
         self.admits_speculation = True
@@ -130,8 +131,9 @@ class Decoding:
     async def refusal(self, _: str, __: StreamOptions) -> str:
         return self.refuses
 
-    async def decode_final(self, audio: Samples, _: Request, __: str) -> Transcript:
+    async def decode_final(self, audio: Samples, _: Request, priority: str) -> Transcript:
         self.asked.append(len(audio))
+        self.priorities.append(priority)
         await self.finals.wait()
         return Transcript(text=self.said, language="en", words=[], avg_logprob=0, model="whisper", version="1")
 

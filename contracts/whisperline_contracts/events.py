@@ -67,7 +67,7 @@ class Partial(_Event):
     """The text of an open segment so far. It begins with `stable_text`.
 
     Later partials keep the stable text. Only the text at a pause, which is the final's if the speaker is done, may
-    correct it.
+    correct it. An empty `text` takes back what was shown: the segment has no words, and no final follows.
     """
 
     type: Literal["partial"] = "partial"
@@ -81,7 +81,7 @@ class Partial(_Event):
 
 
 class Final(_Event):
-    """The text of a closed segment. An empty `text` means that the segment held no words."""
+    """The text of a closed segment. A segment without words has no final."""
 
     type: Literal["final"] = "final"
     segment_index: int

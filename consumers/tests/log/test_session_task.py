@@ -226,6 +226,21 @@ async def test_a_pause_is_decoded_once(world: World, chunk: Callable[..., AudioC
     assert len(world.decoding.asked) == 1
 
 
+async def test_a_file_is_decoded_with_the_priority_of_files(world: World, chunk: Callable[..., AudioChunk]) -> None:
+    """Whatever room Triton has, a file's pauses are decoded only when they must be, and never as live speech."""
+    async with session(world, chunk) as s:
+        s.task.session.options = StreamOptions(priority="file", interim_results=False)
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.write(AudioKind.AUDIO, loud(1) + silent(0.25) + loud(1) + silent(0.25))
+        assert world.decoding.priorities == []
+        await s.write(AudioKind.AUDIO, silent(1.6))
+        await world.log.wait_for(SpeechStarted)
+        await world.vad.run()
+        await world.log.wait_for(Final)
+    assert world.decoding.priorities == ["file"]
+
+
 async def test_a_speculation_that_fails_is_decoded_when_it_is_needed(
     world: World, chunk: Callable[..., AudioChunk]
 ) -> None:
@@ -271,6 +286,22 @@ async def test_noise_tells_nobody_of_a_turn(world: World, chunk: Callable[..., A
         await world.log.wait_for(Finalized)
     assert [type(each) for each in world.log.happened] == [Progress, SessionStart, Progress, Finalized]
     assert world.log.counted["s"].next_segment_index == 0
+
+
+async def test_words_of_partials_that_the_final_does_not_have_are_taken_back(
+    world: World, chunk: Callable[..., AudioChunk]
+) -> None:
+    """If a segment turns out to be noise, an empty partial replaces what was shown."""
+    async with session(world, chunk) as s:
+        await s.write(AudioKind.START)
+        await world.log.wait_for(SessionStart)
+        await s.write(AudioKind.AUDIO, loud(1))
+        await world.log.wait_for(Partial)
+        world.decoding.said = ""
+        await s.write(AudioKind.FINALIZE)
+        await world.log.wait_for(Finalized)
+    assert [(each.text, each.segment_index) for each in world.log.all(Partial)] == [("so it goes", 0), ("", 0)]
+    assert world.log.all(Final) == []
 
 
 async def test_connections_that_resume_behind_the_end_are_told_so(

@@ -147,7 +147,7 @@ async def test_a_control_without_audio_takes_effect(chunk: Callable[..., AudioCh
 
 
 async def test_a_session_that_was_removed_is_left_alone(chunk: Callable[..., AudioChunk]) -> None:
-    """A removed session is not touched any more, because its partition has another owner."""
+    """A removed session is not touched again, because its partition has another owner."""
     model, session = Model(), session_with(chunk, 3)
     batcher = VadBatcher(model)
     batcher.add(session, lambda: None)

@@ -47,7 +47,7 @@ def test_older_text_is_the_prompt() -> None:
 
 
 def test_after_a_silence_a_segment_is_alone() -> None:
-    """Nothing is carried into another turn."""
+    """What was said long before it is no part of its window or its prompt."""
     memory = memory_of(("Goodbye.", 0, 2))
     late_s = 2 + (PROMPT_GAP + SECOND) / SECOND
     assert window(memory, late_s, late_s + 1) == Window(
@@ -71,6 +71,12 @@ def test_a_prompt_is_short_and_begins_with_a_whole_word() -> None:
     assert len(prompt) <= PROMPT_CHARACTERS
 
 
+def test_many_short_segments_do_not_make_the_memory_long() -> None:
+    """A client that sends FINALIZE with every word does not make the session's progress grow."""
+    memory = memory_of(*((f"word{n}", 0.1 * n, 0.1 * n + 0.05) for n in range(60)))
+    assert [said.text for said in memory.said] == [f"word{n}" for n in range(60 - MAX_SAID, 60)]
+
+
 segments = st.lists(
     st.tuples(st.integers(1, 28 * SECOND), st.integers(0, 6 * SECOND), st.text("ab ", max_size=80)), max_size=60
 )
@@ -80,7 +86,7 @@ segments = st.lists(
 def test_the_memory_is_bounded_and_never_needs_audio_that_was_dropped(made: list[tuple[int, int, str]]) -> None:
     """What a later segment needs begins no earlier than what an earlier one needed."""
     memory, end, needed = Memory(), 0, 0
-    for length, gap, text in made:
+    for n_before, (length, gap, text) in enumerate(made):
         start = end + gap
         found = window_of(memory, start, start + length, None)
         assert needed <= found.start <= start
@@ -88,7 +94,7 @@ def test_the_memory_is_bounded_and_never_needs_audio_that_was_dropped(made: list
         assert start - found.start <= PREFIX_LENGTH
         end = start + length
         memory = remember(memory, text, start, end)
-        assert len(memory.said) <= max(MAX_SAID, MIN_SAID)
+        assert min(n_before + 1, MIN_SAID) <= len(memory.said) <= MAX_SAID
         assert memory.said[-1] == Said(text=text, start=start, end=end)
         assert needed_from(memory, end) >= needed
         needed = needed_from(memory, end)

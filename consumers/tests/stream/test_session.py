@@ -268,6 +268,22 @@ def test_frames_wait_for_the_answer_to_a_pause() -> None:
     assert not session.awaits_answer
 
 
+def test_a_speculation_that_failed_is_asked_for_again_when_it_is_needed() -> None:
+    """While frames can be taken without it, a window that was not decoded is not requested again and again."""
+    session = opened().session
+    samples = np.concatenate([tone(32_000), np.zeros(4_000, np.int16)])
+    session.append_record(_chunk(data=samples.tobytes()), 1)
+    hear_frames(session)
+    window = session.take_due_speculation(eagerly=True)
+    assert window is not None
+    session.forget_speculation(window)
+    assert session.take_due_speculation(eagerly=True) is None
+    session.append_record(_chunk(position=36_000, data=bytes(2 * 16_000)), 2)
+    hear_frames(session)
+    assert session.awaits_answer
+    assert session.take_due_speculation(eagerly=True) == window
+
+
 def test_speech_that_goes_on_makes_a_speculation_worthless() -> None:
     """What is heard of a pause that is over neither closes the segment nor answers the next pause."""
     session = opened().session
@@ -284,6 +300,22 @@ def test_speech_that_goes_on_makes_a_speculation_worthless() -> None:
     second = session.take_due_speculation(eagerly=False)
     assert second is not None
     assert second.end > first.end
+
+
+def test_a_late_partial_does_not_replace_the_text_of_a_pause() -> None:
+    """Partials are less urgent, so one that was requested before the pause may be answered behind it."""
+    session = opened(StreamOptions(interim_results=True)).session
+    samples = np.concatenate([tone(32_000), np.zeros(4_000, np.int16)])
+    session.append_record(_chunk(data=samples[:32_000].tobytes()), 1)
+    hear_frames(session)
+    partial = session.take_due_partial(lambda _: True)
+    session.append_record(_chunk(position=32_000, data=samples[32_000:].tobytes()), 2)
+    hear_frames(session)
+    pause = session.take_due_speculation(eagerly=True)
+    assert partial is not None
+    assert pause is not None
+    assert session.hear(pause, say(samples, pause)) is not None
+    assert session.hear(partial, say(samples, partial)) is None
 
 
 def test_a_segment_without_words_is_silence() -> None:
@@ -426,6 +458,50 @@ def test_an_utterance_ends_once_after_its_last_word(endpointing_ms: int | None) 
     (end,) = [step for step in offline.steps if isinstance(step, SendUtteranceEnd)]
     assert end.last_word_end_ms == offline.finals[-1].words[-1].end_ms
     assert came_at[0] // 16 - end.last_word_end_ms == pytest.approx(1_000, abs=64)
+
+
+@pytest.mark.parametrize("endpointing_ms", [None, 500])
+@pytest.mark.parametrize("gap_ms", [300, 700])
+@pytest.mark.parametrize("eagerly", [True, False])
+def test_no_utterance_ends_before_the_words_at_a_pause_are_known(
+    endpointing_ms: int | None, gap_ms: int, eagerly: bool
+) -> None:
+    """The last word that was told is not the last word of an utterance that went on behind it."""
+    options = StreamOptions(utterance_end_ms=1_000, endpointing_ms=endpointing_ms)
+    start = _chunk(AudioKind.START, options=options)
+    offline = Offline(Session.started(start, Segmentation(closing_ms=endpointing_ms)), voice, eagerly=eagerly)
+    offline.session.append_record(start, 0)
+    gap, rest = np.zeros(gap_ms * 16, np.int16), np.zeros(8 * 16_000, np.int16)
+    samples = np.concatenate([tone(24_064), gap, tone(32_000), rest])
+    for at in range(0, len(samples), FRAME_SAMPLES):
+        offline.session.append_record(_audio(samples, at, FRAME_SAMPLES), 1 + at)
+        offline.run(say)
+    ends = [step.last_word_end_ms for step in offline.steps if isinstance(step, SendUtteranceEnd)]
+    assert ends == [offline.finals[-1].words[-1].end_ms]
+
+
+def test_a_resumption_does_not_end_an_utterance_again() -> None:
+    """The progress that names the new connection does not bring back a word whose UtteranceEnd was sent."""
+    start = _chunk(AudioKind.START, options=StreamOptions(utterance_end_ms=1_000, endpointing_ms=500))
+    offline = Offline(Session.started(start, Segmentation(closing_ms=500)), voice)
+    offline.session.append_record(start, 0)
+    samples = np.concatenate([tone(24_000), np.zeros(4 * 16_000, np.int16)])
+    offline.session.append_record(_audio(samples, 0, 64_000), 1)
+    offline.run(say)
+    offline.session.append_record(_chunk(AudioKind.RESUME, connection_id="d"), 2)
+    offline.session.append_record(_audio(samples, 64_000, 24_000), 3)
+    offline.run(say)
+    assert sum(isinstance(step, SendUtteranceEnd) for step in offline.steps) == 1
+
+
+def test_a_refused_session_ends_once() -> None:
+    """A FINALIZE or END that was read before the refusal has no effect."""
+    session = opened().session
+    session.append_record(_chunk(AudioKind.FINALIZE), 1)
+    session.append_record(_end(0), 2)
+    session.refuse(0, "no")
+    assert session.next_frames(1) == []
+    assert list(session.steps)[1:] == [EndSession(0, "refused", "no")]
 
 
 def hear_frames(session: Session) -> int:

@@ -1,8 +1,8 @@
 """Admit requests to Triton. Finals are always admitted and retried until answered; everything else while there is room.
 
 A *speculation* is a final that is decoded before it is needed, at a silence that may or may not close the segment. It
-is as urgent as a final, but there are never more than a few finals and speculations together because of speculations:
-under load they are asked later or not at all. Partials are shown while people speak. Their cadence follows Triton's
+is as urgent as a final, but it is admitted only while few finals and speculations are in flight, so under load it is
+asked later or not at all. Partials are shown while people speak. Their cadence follows Triton's
 recent response times for live speech, so they become rarer when Triton is slow, and the sessions with the most speech
 that nobody has seen yet go first. Files have slots of their own, so that live speech does not wait for them.
 """
@@ -35,7 +35,7 @@ QUICK_S = 0.15  # Triton has room for more requests while its answers to live sp
 STALE_S = 5.0  # after this long without an answer to live speech, Triton is assumed to be fast again
 SMOOTHING = 0.3  # weight of the newest response time in the moving average
 CADENCE_PER_ANSWER = 2.0  # new speech per partial, in response times: decoding takes at most half of a session's time
-WAITING_S = 0.3  # a session that has not asked for a partial for this long does not wait for one any more
+WAITING_S = 0.3  # a session that has not asked for a partial for this long does not wait for one
 
 # An exception's text could hold words that were spoken, so spans record none by themselves.
 _decode_span = partial(
@@ -76,7 +76,7 @@ class Admission:
     def admits_partial(self, session_id: str, new_samples: int) -> bool:
         """Return True if it is this session's turn to get a partial.
 
-        `new_samples` is the speech since the text that was shown last, at 16 kHz. Ask with every frame of new speech: a
+        `new_samples` is the speech since the text that was shown last, at 16 kHz. Ask with every frame of new speech:
         free slots go to the sessions that have the most of it, among those that have asked within `WAITING_S`.
         """
         if new_samples < self._partial_cadence_samples:
@@ -94,7 +94,7 @@ class Admission:
     async def refusal(self, session_id: str, options: StreamOptions) -> str:
         """Return why the session's version of the model cannot serve its options; "" if it can.
 
-        "" also if that cannot be known now: no session has to wait for Triton to begin.
+        "" also if Triton does not answer within seconds: a session may begin without it.
         """
         try:
             known = await self._triton.languages(session_id)
@@ -133,7 +133,7 @@ class Admission:
         return NO_TEXT
 
     async def speculate(self, audio: Samples, request: Request) -> Transcript | None:
-        """Return what `decode_final` would return for a segment that has not closed yet, or None if Triton fails.
+        """Return what `decode_final` would return for a live segment that has not closed yet; None if Triton fails.
 
         Ask only if `admits_speculation`. Let it finish even if speech goes on, because Triton may leak the memory of a
         cancelled request.

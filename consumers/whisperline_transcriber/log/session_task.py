@@ -138,7 +138,9 @@ class SessionTask:
         if self.progress is None:
             return
         admission = self._services.admission
-        speculation = session.take_due_speculation(eagerly=admission.admits_speculation)
+        # A file's text is never urgent, and its lane may decode otherwise (the model's settings have a beam for each).
+        is_live = session.options.priority == "live"
+        speculation = session.take_due_speculation(eagerly=is_live and admission.admits_speculation)
         if speculation is not None:
             if self._speculation is not None and self._speculation[0] != speculation:
                 metrics.SPECULATIONS.labels("discarded").inc()
@@ -251,11 +253,23 @@ class SessionTask:
                 except LostRaceError as error:
                     span.set_status(Status(StatusCode.ERROR, str(error)))
                     raise
+            ids = events.ids_of(progress, _now_ms())
             if final is not None:
                 await services.publisher.send(final, progress.reply_partition)
-            elif segment.reason is SegmentEnd.FINALIZE:
-                ids, position_ms = events.ids_of(progress, _now_ms()), milliseconds(segment.replay_start)
-                await services.publisher.send(Finalized(**ids, position_ms=position_ms), progress.reply_partition)
+            elif self._started_segment == segment.start and session.options.interim_results:
+                # Its partials had words, which no final replaces.
+                nothing = Partial(
+                    **ids,
+                    segment_index=progress.next_segment_index,
+                    start_ms=milliseconds(segment.start),
+                    end_ms=milliseconds(segment.end),
+                    text="",
+                    stable_text="",
+                )
+                await services.publisher.send_best_effort(nothing, progress.reply_partition)
+            if final is None and segment.reason is SegmentEnd.FINALIZE:
+                finalized = Finalized(**ids, position_ms=milliseconds(segment.replay_start))
+                await services.publisher.send(finalized, progress.reply_partition)
 
         if final is not None:
             priority, link = session.options.priority, exemplar(trace.span)
@@ -279,9 +293,7 @@ class SessionTask:
         self._origins.drop_before(position)
         return counted
 
-    async def _speculate(
-        self, window: Window, result: "asyncio.Future[Transcript | None]", *, must_answer: bool
-    ) -> None:
+    async def _speculate(self, window: Window, result: asyncio.Future[Transcript | None], *, must_answer: bool) -> None:
         """Decode a window as that of the final, and let the session hear it."""
         session, admission = self.session, self._services.admission
         transcript: Transcript | None = None

@@ -14,7 +14,7 @@ PROMPT_CHARACTERS = 200  # the last of them are the prompt
 PREFIX_GAP = 2 * SAMPLE_RATE  # audio belongs to the window of a segment that begins at most this long after it
 PREFIX_LENGTH = 8 * SAMPLE_RATE  # the most audio before a segment that its window holds
 WINDOW_LENGTH = 28 * SAMPLE_RATE  # Whisper's 30 s less a margin
-MIN_SAID, MAX_SAID = 3, 32  # finals that are remembered
+MIN_SAID, MAX_SAID = 3, 32  # finals that are remembered, at the least (if there are any) and at the most
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def remember(memory: Memory, text: str, start: int, end: int) -> Memory:
         first -= 1
         characters += len(said[first].text) + 1
     needed = _prefix_of(memory.model_copy(update={"said": said}), end, end)
-    return memory.model_copy(update={"said": said[min(first, len(said) - len(needed)) :]})
+    first = max(min(first, len(said) - len(needed)), len(said) - MAX_SAID)
+    return memory.model_copy(update={"said": said[first:]})
 
 
 def _prefix_of(memory: Memory, start: int, end: int) -> tuple[Said, ...]:

@@ -131,7 +131,7 @@ class Hypothesis:
     def correct(self, transcript: Transcript) -> "Hypothesis":
         """Return the hypothesis that follows when `transcript` will be the final's if the speaker is done.
 
-        It is the same as `extend`, except that stable words which the transcript contradicts are no longer stable:
+        It is the same as `extend`, except that stable words which the transcript contradicts become part of the tail:
         people then read at a pause what the final will say.
         """
         kept = _common_beginning(self._stable, _pieces(transcript))

@@ -109,6 +109,11 @@ class Segmenter:
         return Pause(self.start, end, self._silent_since) if end <= self.now else None
 
     @property
+    def has_answer(self) -> bool:
+        """True if the answer to the pause that lasts is known."""
+        return self._answer_ms is not None
+
+    @property
     def awaits_answer(self) -> bool:
         """True if no frame may be pushed before the answer to the pause is known."""
         if self.settings.closing_ms is not None or self._silent_since is None or self._answer_ms is not None:

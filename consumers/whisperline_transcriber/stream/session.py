@@ -173,7 +173,9 @@ class Session:
         self.last_word_end_ms = last_word_end_ms
         self._utterance_end_ms = -1
         self._speculation: Window | None = None  # the last that `take_due_speculation` returned
-        self._heard_end = 0  # end of the last window that was taken for a partial or a speculation
+        self._failed: Window | None = None  # the last that was not decoded although it was returned
+        self._taken_end = 0  # end of the last window that was taken for a partial or a speculation
+        self._heard_end = 0  # end of the last window whose transcript was heard
         self._hypothesis = Hypothesis()
         self._segmenter = Segmenter(replay_start, segmentation)
         self._cursor = replay_start  # the first sample that voice activity has not heard
@@ -225,6 +227,7 @@ class Session:
     def refuse(self, offset: int, message: str) -> None:
         """End the session, which began with the record at `offset`, because its options cannot be honoured."""
         self.is_over = self.has_read_end = True
+        self._controls.clear()
         self.steps.replace_waiting(EndSession(offset, "refused", message))
 
     def next_frames(self, most: int) -> list[Samples]:
@@ -274,22 +277,26 @@ class Session:
     def take_due_speculation(self, *, eagerly: bool) -> Window | None:
         """Return the window of the segment that the pause that lasts would close, if `hear` needs its transcript now.
 
-        Without `eagerly` that is the case once no frame can be taken without it. Returns each window once.
+        Without `eagerly` that is the case once no frame can be taken without it. Returns each window once, unless
+        `forget_speculation` follows.
         """
         pause = self._segmenter.pause
         if pause is None or self.steps.undecided_segments or not (eagerly or self._segmenter.awaits_answer):
             return None
         window = self.window(pause.start, pause.end)
-        if window == self._speculation:
+        if window == self._speculation or (window == self._failed and not self._segmenter.awaits_answer):
             return None
         self._speculation = window
-        self._heard_end = pause.end
+        self._taken_end = pause.end
         return window
 
     def forget_speculation(self, window: Window) -> None:
-        """Note that a window that `take_due_speculation` returned was not decoded: it returns it again."""
+        """Note that a window that `take_due_speculation` returned was not decoded.
+
+        It returns the window again once no frame can be taken without it.
+        """
         if self._speculation == window:
-            self._speculation = None
+            self._speculation, self._failed = None, window
 
     def take_due_partial(self, is_due: Callable[[int], bool]) -> Window | None:
         """Return the window of the open segment so far if a partial is due, else None.
@@ -300,20 +307,21 @@ class Session:
         segmenter = self._segmenter
         if segmenter.start is None or not segmenter.is_speaking or not self.options.interim_results:
             return None
-        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._heard_end)):
+        if self.steps.undecided_segments or not is_due(self._cursor - max(segmenter.start, self._taken_end)):
             return None
-        self._heard_end = self._cursor
+        self._taken_end = self._cursor
         language = language_of(self.options, self.memory.languages, self._cursor - segmenter.start)
         return Window(segmenter.start, segmenter.start, self._cursor, language=language)
 
     def hear(self, window: Window, transcript: Transcript) -> Hypothesis | None:
         """Take the transcript of a window of the open segment; return what is known of the segment's text.
 
-        Returns None if the segment has closed, or closes now.
+        Returns None if the segment has closed, or closes now, or if the transcript of more of it was heard already.
         """
         segmenter = self._segmenter
-        if segmenter.start != window.segment_start or self.steps.undecided_segments:
+        if segmenter.start != window.segment_start or self.steps.undecided_segments or window.end < self._heard_end:
             return None
+        self._heard_end = window.end
         heard = transcript.shifted(milliseconds(window.start))
         pause = segmenter.pause
         if pause is None or pause.end != window.end:
@@ -346,7 +354,8 @@ class Session:
         """
         self.memory = progress.memory
         self._base = progress.base
-        self.last_word_end_ms = progress.last_word_end_ms
+        if progress.final is not None:  # others only carry what the session knew before
+            self.last_word_end_ms = progress.last_word_end_ms
         needed = needed_from(self.memory, self._base)
         if self._buffer is not None:
             self._buffer.drop(needed)
@@ -451,7 +460,8 @@ class Session:
         wanted_ms, last_ms = self.options.utterance_end_ms, self.last_word_end_ms
         if wanted_ms is None or last_ms is None or self.steps.undecided_segments:
             return
-        is_quiet = self._segmenter.pause is not None or not self._segmenter.may_be_speech
+        # At a pause, the words before it are known once its transcript was heard.
+        is_quiet = self._segmenter.has_answer or not self._segmenter.may_be_speech
         if is_quiet and milliseconds(self._cursor) - last_ms >= wanted_ms:
             self.steps.append(SendUtteranceEnd(last_ms))
             self._utterance_end_ms, self.last_word_end_ms = last_ms, None
@@ -463,5 +473,5 @@ class Session:
         self.voice = fresh_state()
         self._cursor = replay_start
         self._speculation = None
-        self._heard_end = replay_start
+        self._taken_end = self._heard_end = replay_start
         self._hypothesis = Hypothesis()

@@ -1,4 +1,4 @@
-"""Whether a segment is the last one of its speaker's turn. Segments from before count as turns of their own."""
+"""Store of each segment whether it ends its speaker's turn. Rows that exist count as turns of their own."""
 
 from alembic import op
 
