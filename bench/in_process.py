@@ -7,7 +7,7 @@ asks again still fills the engine's batch together with others. An answer depend
 import hashlib
 import json
 import sqlite3
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,8 +46,8 @@ class InProcess:
     engine's source, so that a change of either makes them anew.
     """
 
-    def __init__(self, model: str, digest: str, threads: int) -> None:
-        folder = CACHE / "bench-text" / f"{model}-{digest}"
+    def __init__(self, model: str, threads: int) -> None:
+        folder = CACHE / "bench-text" / f"{model}-{_source_digest()}"
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.exists():
             export_version(load_checkpoint(model, CACHE), folder, "int8")
@@ -65,7 +65,7 @@ class InProcess:
         errors: list[Exception] = []
 
         def advance(index: int, task: Task[T], answer: Answer | None) -> bool:
-            """Send answers to a task until it needs the engine. Return False if it is over."""
+            """Send known answers to a task until it needs the engine. Return False if it is over."""
             try:
                 ask = next(task) if answer is None else task.send(answer)
                 while (answer := self._recall(ask)) is not None:
@@ -94,7 +94,7 @@ class InProcess:
                 break
         return [results[index] for index in sorted(results)]
 
-    def _submit(self, ask: Ask, finish: Any) -> None:
+    def _submit(self, ask: Ask, finish: Callable[[Result | Exception], None]) -> None:
         request = Request.parse(ask.audio, json.dumps(ask.options).encode(), self.tokenizer.languages)
         self._engine.submit(request, finish)
 
@@ -106,7 +106,7 @@ class InProcess:
         self._known.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (_key(ask), json.dumps(answer)))
 
 
-def source_digest() -> str:
+def _source_digest() -> str:
     """Return a digest of the exporter's and the engine's source."""
     digest = hashlib.sha256()
     for path in sorted(Path(whisperline_models.__file__).parent.rglob("*.py")):

@@ -146,16 +146,18 @@ def shown_since_s(played: Played, finals: Sequence[tuple[float, Final]]) -> floa
 
 def note_finalized(delays: Delays, line: Line, played: Played) -> None:
     """Note the time from each `Finalize` to the final of the utterance, or to the answer that it has gone out."""
-    answers = [
-        (at, event)
+    answers_s = [
+        at
         for at, event in played.messages
         if isinstance(event, Finalized) or (isinstance(event, Final) and event.from_finalize)
     ]
     for finalized_s, (start_s, _, next_s) in zip(played.finalized_s, spans(line), strict=True):
-        if not any(final.text and start_s <= middle_s(final) < next_s for _, final in played.finals):
+        has_text = any(final.text and start_s <= middle_s(final) < next_s for _, final in played.finals)
+        answered_s = next((at for at in answers_s if at >= finalized_s), None)
+        if not has_text or answered_s is None:
             delays.missing += 1
-            continue
-        delays.seconds["finalize"].append(min(at for at, _ in answers if at >= finalized_s) - finalized_s)
+        else:
+            delays.seconds["finalize"].append(answered_s - finalized_s)
 
 
 def middle_s(final: Final) -> float:

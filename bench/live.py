@@ -317,7 +317,9 @@ def report(rounds: Sequence[Round], programmes: Sequence[Programme], seconds: fl
         f"Speech and the pauses within it are {100 * share:.0f} % of the audio, the rest is the silence between turns. "
         "`speech to final`: from the true end of a recording's speech until its words are in the text that does not "
         "change any more, closing silence included. `close to final`: from the closing of a segment to its final, by "
-        "the transcriber's histogram. CPU in cores. `not final`: recordings none of whose words became final.",
+        "the transcriber's histogram. CPU in cores: processor time by the length of a stream. `not final`: "
+        "recordings none of whose words became final. `streams with fewer words`: than the first stream that played "
+        "the same programme, which had the fewest beside it.",
         "",
         "![p95 of the delay, and partials, by streams](live.svg)",
     ]
@@ -333,16 +335,16 @@ def report(rounds: Sequence[Round], programmes: Sequence[Programme], seconds: fl
         "word errors, %",
         "not final",
         "lost connections",
-        "streams with fewer words than alone",
+        "streams with fewer words",
         "CPU",
         "memory (PSS), MB",
     )
-    alone: dict[tuple[str, int], int] = {}
+    first: dict[tuple[str, int], int] = {}
     rows = []
     for each in rounds:
         fewer = 0
         for number, words in each.words_heard:
-            fewer += words < alone.setdefault((each.system, number), words)
+            fewer += words < first.setdefault((each.system, number), words)
         closing = each.closing_to_final_s
         rows.append(
             [

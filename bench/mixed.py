@@ -15,7 +15,8 @@ SENTENCE_S, EVERY_S, RUN_S = 3.0, 0.5, 30.0
 N_SENTENCES = 16  # different ones, in turn
 N_FILES = 4
 FILES_AT_A_TIME = (0, 1, 4)
-LIVE = {"timestamps": True, "words": True, "lane": "final"}  # the transcriber's options for a final
+# The transcriber asks without timestamps, which take a few more steps.
+LIVE = {"timestamps": True, "words": True, "lane": "final"}
 FILE = {"timestamps": True, "words": True, "lane": "file"}
 
 

@@ -35,10 +35,6 @@ class Played:
     def partials(self) -> list[tuple[float, Partial]]:
         return [(at_s, event) for at_s, event in self.messages if isinstance(event, Partial)]
 
-    @property
-    def text(self) -> str:
-        return " ".join(final.text for _, final in self.finals if final.text)
-
 
 async def play(
     urls: Sequence[str],

@@ -10,12 +10,13 @@ All answers are kept in the cache by what they depend on. A second run asks only
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jiwer
 from borders import Borders, is_punctuated, judge_borders, lost_at_onsets
-from in_process import InProcess, source_digest
+from in_process import InProcess
 from live_text import Change, live_text
 from ours import CACHE
 from peer import MODEL, Mode, peer
@@ -83,10 +84,10 @@ class Results:
         self.texts: dict[str, Texts] = {}
         self.finals: dict[str, dict[str, list[Final]]] = {}
         self.words: dict[str, list[Word]] = {}
-        self._engine = InProcess(model, source_digest(), THREADS)
+        self._engine = InProcess(model, THREADS)
 
     def ask_whole(self) -> None:
-        """Decode all recordings as whole files, greedily and with a beam."""
+        """Decode all recordings as whole files, with a beam and greedily. The words are those of the greedy text."""
         tokenizer = self._engine.tokenizer
         for column, beam_size in ((WINDOWS_BEAM, 5), (WINDOWS, 1)):
             say(column)
@@ -153,7 +154,8 @@ async def main() -> None:
         "The file lane is that session with the priority of files. Windows of 30 s follow openai-whisper.",
         "Peers: int8, and their own defaults but for the beam.",
     )
-    write("text", [*heading("The text that people read", "make bench-text", *notes), *lines])
+    command = "make bench-text" + (f' ARGS="{" ".join(sys.argv[1:])}"' if sys.argv[1:] else "")
+    write("text", [*heading("The text that people read", command, *notes), *lines])
 
 
 async def english_tables(english: list[Recording], silent: list[Recording], whisper_live_s: float) -> list[str]:

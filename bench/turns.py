@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from clips import Pcm
-from in_process import InProcess, Task, source_digest
+from in_process import InProcess, Task
 from live_text import live_text
 from peer import MODEL
 from recordings import Recording, read_recordings
@@ -53,7 +53,6 @@ RULES: dict[str, TurnRule] = {
     "**the default**": RULE,
 }
 
-
 LIVE = {
     "default": StreamOptions(),
     **{f"endpointing={ms}": StreamOptions(endpointing_ms=ms) for ms in (300, 500)},
@@ -85,7 +84,7 @@ def main() -> None:
     """Decode at all pauses, judge the rules, and write the table."""
     labels: dict[str, list[tuple[int, int | None, str]]] = json.loads(LABELS.read_text())
     recordings = [WithSilence(**vars(recording)) for recording in read_recordings() if recording.id in labels]
-    engine = InProcess(MODEL, source_digest(), THREADS)
+    engine = InProcess(MODEL, THREADS)
     heard = engine.run(_pauses(recording, labels[recording.id]) for recording in recordings)
     speech_min = sum(recording.duration_s for recording in recordings) / 60
     n_by_kind = Counter(pause.kind for pauses in heard for pause in pauses)

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ours import CACHE
 from recordings import Recording, read_recordings
 from whisperline_local.assets import SILERO
-from whisperline_transcriber.stream.audio import AudioBuffer
 from whisperline_transcriber.stream.segmentation import Segmentation
 from whisperline_transcriber.stream.vad import FRAME_SAMPLES, VoiceActivity, fresh_state
 
@@ -91,7 +90,7 @@ def utterances(per_kind: int) -> list[Utterance]:
         found = []
         for each in recordings:
             if each.language == "en" and each.text and SHORTEST_S < each.duration_s <= LONGEST_S:
-                samples = at_16k(*each.read())
+                samples = each.read_16_khz()
                 speaker = str(rows[each.id].get("speaker") or each.id)
                 found.append(Utterance(each.id, speaker, each.text, samples, end_of_speech_s(samples)))
         return found
@@ -109,7 +108,7 @@ def utterances(per_kind: int) -> list[Utterance]:
 def _turns(channel: Recording, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Utterance]:
     """Yield the turns on one channel of a call; what a speaker says after a short pause belongs to the same turn."""
     id_, _, index = channel.id.rpartition("/")
-    samples = at_16k(*channel.read())
+    samples = channel.read_16_khz()
     own = [turn for turn in rows[id_]["turns"] if turn[3] and turn[3] in channel.text]
     groups: list[list[list[Any]]] = []
     for turn in own:
@@ -149,11 +148,3 @@ def _last_voice_s(utterance: Utterance) -> float:
 @cache
 def _voice_activity() -> VoiceActivity:
     return VoiceActivity(CACHE / SILERO.folder / SILERO.members[0])
-
-
-def at_16k(samples: Pcm, rate: int) -> Pcm:
-    """Return mono samples of any rate at 16 kHz, converted as the transcriber converts them."""
-    buffer = AudioBuffer(rate, 0)
-    buffer.append(samples)
-    buffer.flush()
-    return buffer.read(0, buffer.end).copy()

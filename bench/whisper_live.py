@@ -48,7 +48,7 @@ class Shown:
 
 @dataclass
 class Transcript:
-    """The segments that a client has seen. A complete segment stays, even if later messages no longer have it."""
+    """The segments that a client has seen. A complete segment stays, even if later messages lack it."""
 
     complete: list[dict[str, Any]] = field(default_factory=list)
     last: str = ""  # the segment that may still change
@@ -107,22 +107,21 @@ class WhisperLive:
 
 
 @asynccontextmanager
-async def whisper_live(threads: int, log: Path | None = None) -> AsyncIterator[WhisperLive]:
-    """Run the server during the block, with `threads` for its arithmetic. Its log goes to `log`, or nowhere."""
+async def whisper_live(threads: int) -> AsyncIterator[WhisperLive]:
+    """Run the server during the block, with `threads` for its arithmetic."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = Path(__file__).with_name("whisper_live_server.py")
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
-    output = asyncio.subprocess.DEVNULL if log is None else log.open("wb")
     process = await asyncio.create_subprocess_exec(
         PYTHON,
         "-P",  # else the script's own folder, where this module is, would hide the package `whisper_live`
         script,
         str(weights()),
         str(port),
-        stdout=output,
-        stderr=asyncio.subprocess.STDOUT,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
         env=environment,
     )
     try:

@@ -21,7 +21,7 @@ from whisperline_models.engine.fallback import (
 )
 from whisperline_models.engine.requests import TEMPERATURES
 
-RESULT = DecodingResult((1, 2), (-0.1, -0.1), avg_logprob=-0.2, no_speech_prob=0.01, language="en", end_logprob=-0.1)
+RESULT = DecodingResult((1, 2), (-0.1, -0.1), avg_logprob=-0.2, no_speech_prob=0.01, language="en", ended=True)
 TEXT = "Ask not what your country can do for you."
 
 
@@ -96,7 +96,7 @@ def test_beams_do_not_decide_alone_that_somebody_speaks() -> None:
 def test_a_repetition_is_believed_only_when_it_ended_and_is_probable() -> None:
     """A repetition is believed only if it is probable and ended before the maximum length."""
     assert is_believable_repetition(RESULT)
-    assert not is_believable_repetition(replace(RESULT, end_logprob=None))
+    assert not is_believable_repetition(replace(RESULT, ended=False))
     assert not is_believable_repetition(replace(RESULT, avg_logprob=-0.8))
 
 
@@ -126,7 +126,7 @@ def test_temperatures_rise_over_the_full_window() -> None:
 
 GOOD = (RESULT, Verdict.GOOD)
 LOOPS = (replace(RESULT, tokens=(1, 2) * 20), Verdict.REPEATED)
-CUT_LOOPS = (replace(LOOPS[0], end_logprob=None), Verdict.REPEATED)
+CUT_LOOPS = (replace(LOOPS[0], ended=False), Verdict.REPEATED)
 SILENT = (replace(RESULT, avg_logprob=-2.0, no_speech_prob=0.95), Verdict.SILENT)
 IMPROBABLE = (replace(RESULT, avg_logprob=-1.2), Verdict.IMPROBABLE)
 LESS_PROBABLE = (replace(RESULT, avg_logprob=-1.4), Verdict.IMPROBABLE)

@@ -39,7 +39,7 @@ def test_where_a_text_that_breaks_off_goes_on(
     tokens: tuple[int, ...], ended: bool, goes_on_s: float | None, n_kept: int
 ) -> None:
     """A text is cut after its last two timestamps in a row, so that only the next part has the words after them."""
-    result = DecodingResult(tokens, (-0.2,) * len(tokens), -0.2, 0.05, "en", -0.2 if ended else None)
+    result = DecodingResult(tokens, (-0.2,) * len(tokens), -0.2, 0.05, "en", ended=ended)
     cut = find_cut(result, AUDIO_S * SAMPLE_RATE, Timestamps())  # type: ignore[arg-type]
     if goes_on_s is None:
         assert cut is None

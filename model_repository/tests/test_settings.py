@@ -22,11 +22,9 @@ def test_parameters_are_read_and_those_left_out_have_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        *[
-            ("slots", "0", "slots is 0"),
-            ("max_requests", "many", "max_requests is 'many'"),
-            ("threads", "-1", "threads is"),
-        ],
+        ("slots", "0", "slots is 0"),
+        ("max_requests", "many", "max_requests is 'many'"),
+        ("threads", "-1", "threads is"),
         ("beam_size_file", "6", "beam_size_file is 6, want at most 5"),
     ],
 )

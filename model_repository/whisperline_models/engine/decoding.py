@@ -53,8 +53,8 @@ class DecodingTask:
 class DecodingResult:
     """The result of a task: `tokens` without the prompt and <|endoftext|>, and the log probability of each.
 
-    `avg_logprob` includes that of <|endoftext|>, which is `end_logprob`, or None if the text reached the maximum length
-    instead. `language_probs` are the most probable of the languages that were allowed, if the language was detected.
+    `avg_logprob` includes that of <|endoftext|>, if the decoder `ended` the text by itself before the maximum length.
+    `language_probs` are the most probable of the languages that were allowed, if the language was detected.
     """
 
     tokens: tuple[int, ...]
@@ -62,13 +62,8 @@ class DecodingResult:
     avg_logprob: float
     no_speech_prob: float
     language: str
-    end_logprob: float | None
+    ended: bool
     language_probs: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def ended(self) -> bool:
-        """True if the decoder ended the text by itself."""
-        return self.end_logprob is not None
 
 
 class Row:
@@ -157,18 +152,13 @@ class Row:
         """Return the result of a finished row."""
         # As in the reference, the average counts one more than the tokens: `logprobs` includes <|endoftext|>.
         average = sum(self.logprobs) / (len(self.tokens) + 1)
-        *logprobs, last = self.logprobs
-        if len(self.tokens) == len(self.logprobs):
-            logprobs, end_logprob = self.logprobs, None
-        else:
-            end_logprob = last
         return DecodingResult(
             tokens=tuple(self.tokens),
-            logprobs=tuple(logprobs),
+            logprobs=tuple(self.logprobs[: len(self.tokens)]),
             avg_logprob=average,
             no_speech_prob=self.no_speech_prob,
             language=self.language,
-            end_logprob=end_logprob,
+            ended=len(self.logprobs) > len(self.tokens),
             language_probs=self.language_probs,
         )
 

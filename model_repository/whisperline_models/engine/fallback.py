@@ -169,7 +169,7 @@ def is_silent(result: DecodingResult, s_per_token: float) -> bool:
 
 
 def is_settled(result: DecodingResult, verdict: Verdict, *, has_context: bool, has_beams: bool) -> bool:
-    """Return True if a result needs no other one, decoded greedily and without prompt and prefix, to be judged by.
+    """Return True if a result counts; otherwise decode again, greedily and without prompt, hotwords and prefix.
 
     Behind a prefix, the decoder often ends the text at once, and sometimes with a prompt, too. So silence is believed
     only if it is found without them.

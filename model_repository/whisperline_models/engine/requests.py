@@ -169,8 +169,8 @@ def read_text(value: object) -> str:
 def read_hotwords(value: object) -> str:
     """Accept text or a list of words.
 
-    A list is written as OpenAI's guide to Whisper's prompts writes one. Without the full stop Whisper leaves out those
-    of its own text, and without "Glossary" it says the words more often where nobody did.
+    A list is written as in OpenAI's guide to Whisper's prompts. Without the full stop, Whisper leaves out full stops in
+    its own text, too. Without "Glossary", it writes the words more often where nobody said them.
     """
     if isinstance(value, list) and all(isinstance(word, str) for word in value):
         words = ", ".join(word.strip() for word in value if word.strip())

@@ -57,9 +57,8 @@ class Part:
 class Result:
     """The answer to one request, with the fields of the interface. `text` is "" if there is no speech.
 
-    `last_logprob` is the log probability of the last token of the text: how sure the model is of the full stop there.
-    It is 0 if there is no text.
-    `language_probs` has the most probable languages, if the language was detected.
+    `last_logprob` is the log probability of the last token of the text, often a full stop: how sure the model is of it.
+    It is 0 if there is no text. `language_probs` has the most probable languages, if the language was detected.
     """
 
     text: str

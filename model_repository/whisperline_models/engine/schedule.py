@@ -2,9 +2,9 @@
 
 A unit is never interrupted. It is one piece of an encoding, one step of the decoder over the running rows, or one
 alignment. Lanes have ranks (0 live finals, 1 live partials, 2 files), and the lane with the lowest rank that has work
-goes first. So a new request of that lane waits until one unit in progress ends, and no longer. Several units may be in
-progress at once. They have no job in common, and no more than one of them is a step, because there is one decoder.
-Time comes in as an argument.
+goes first. Several units may be in progress at once. They have no job in common, and no more than one of them is a
+step, because there is one decoder. So a new request of that lane waits until one unit in progress ends, and before its
+first step perhaps until a step in progress ends. Time comes in as an argument.
 """
 
 from __future__ import annotations

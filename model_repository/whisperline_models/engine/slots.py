@@ -28,7 +28,7 @@ SILENCE_FRAMES = 100
 
 # An encoded window: the keys and values of the cross-attention, an array (2L, H, T, D) on the device.
 Window = Any
-# Self-attention keys and values of rows that are in no slot: an array (2L, rows, H, tokens, D) on the device.
+# Self-attention keys and values outside the slots: an array (2L, rows, H, tokens, D) on the device.
 Kept = Any
 
 # The inputs of a step for each row (`n_frames`: for each window), except its caches, under the names of the graph.

@@ -2,7 +2,7 @@
 
     ENCODE ──window──▶ DECODE ──settled, with words───▶ ALIGN ──▶ DONE
       ▲                 │  ▲└───settled, no words───────────────────▲
-      │                 └──┘ another temperature
+      │                 └──┘ another temperature, or neither context nor beams
       └─────────────────┘    a window of another length, or the audio after a cut
 
 A job begins in stage ENCODE. Every later change of its stage is made here, or in a method of `Job` called from here.

@@ -74,8 +74,8 @@ class Engine:
     Each unit of work runs in the thread that takes it. On a CPU, the graphs also share a pool of threads, which helps
     the units in progress: a lone unit then uses all cores, and several hardly slow each other down (docs/adr/0009).
 
-    `graphs`, `encoder`, `decoder`, `slots` and `aligner` are public for the tools that compare them with the reference.
-    The tools may use them only while the engine has no requests.
+    `graphs`, `encoder`, `decoder`, `open_beam_decoder`, `slots` and `aligner` are public for the tools that compare
+    them with the reference. The tools may use them only while the engine has no requests.
 
     `beam_sizes` are the hypotheses of beam search in each lane, for requests that do not say; 1 if a lane is missing.
     """
@@ -183,8 +183,8 @@ class Engine:
             while task is not None:
                 self._run(task)
                 with self._changed:
-                    # Choose the next unit in the same breath: no other thread may use the moment between two units of
-                    # an urgent request to begin a step of a less urgent one.
+                    # Choose the next unit before the lock is released: between two units of an urgent request, no other
+                    # thread may begin a step of a less urgent one.
                     self._end(task)
                     ended, task = task, self._begin()
                 self._report(ended)

@@ -33,7 +33,8 @@ class Worker:
     def __init__(self, engine: Engine, max_requests: int) -> None:
         self._engine, self._max_requests = engine, max_requests
         self._held: Counter[str] = Counter()  # requests by lane, from submission to answer
-        # Guards `_held`, and nothing is submitted after `_closing` is set. An answer may come during `submit`.
+        # Guards `_held`, and lets nothing be submitted after `_closing` is set. Reentrant, because the engine may
+        # answer a request while it is being submitted.
         self._lock = threading.RLock()
         self._closing = threading.Event()
         warm: Future[None] = Future()
@@ -72,8 +73,9 @@ class Worker:
 
         with self._lock:
             if self._closing.is_set() or self._held[lane] >= self._max_requests:
-                is_closing, held = self._closing.is_set(), f"holds {self._max_requests} requests of lane {lane}"
-                raise OverloadedError(f"this server {'is closing' if is_closing else held}: ask again later")
+                full = f"holds {self._max_requests} requests of lane {lane}"
+                reason = "is closing" if self._closing.is_set() else full
+                raise OverloadedError(f"this server {reason}: ask again later")
             self._held[lane] += 1
             self._engine.submit(request, answer, is_cancelled, arrived_s=arrived_s, timeline=timeline)
 

@@ -134,10 +134,11 @@ class Repository:
                 shutil.copyfile(source / name, written / name)
             manifest.write(written)
             Manifest.read_checked(written)  # a disk or a network may have corrupted the copy
+            # Triton shows this to clients, which can then refuse a language before any audio comes. It is written
+            # before the version appears, so that no version is ever without it.
             languages = ",".join(_languages(written, manifest))
-        # Triton shows this to clients, which can then refuse a language before any audio comes.
-        parameter = f'parameters {{ key: "languages.{number}" value: {{ string_value: "{languages}" }} }}\n'
-        write_atomically(served, served.read_text() + parameter)
+            parameter = f'parameters {{ key: "languages.{number}" value: {{ string_value: "{languages}" }} }}\n'
+            write_atomically(served, served.read_text() + parameter)
         return number
 
     def add_first(self, source: Path, manifest: Manifest) -> int:

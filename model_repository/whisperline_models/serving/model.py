@@ -39,7 +39,7 @@ TRACES_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_EN
 
 
 class TritonPythonModel:
-    """One model instance: an engine, and the thread that runs it."""
+    """One model instance: an engine, and the threads that run it."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the version that Triton names in `args`."""
@@ -112,7 +112,7 @@ def answer(sender: Any, span: RequestSpan | None, timeline: Any, outcome: Any) -
 
 
 def end_process(args: threading.ExceptHookArgs) -> None:
-    """End the process after the engine's thread has died: it would accept requests and never answer them."""
+    """End the process after a thread of the engine has died: some requests would never be answered."""
     threading.__excepthook__(args)
     os._exit(1)
 
