@@ -42,7 +42,7 @@ class Level(BaseModel):
 
 
 class Memory(BaseModel):
-    """What a session remembers of its decided audio. It is in the log, so that a replay decodes with the same."""
+    """The texts and languages of a session so far. They are in the log, so that a replay decodes with the same."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

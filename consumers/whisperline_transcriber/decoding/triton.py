@@ -33,7 +33,7 @@ class Lane(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """How to transcribe a piece of a session's audio, whatever it is needed for.
+    """The options with which a piece of a session's audio is transcribed, in any lane.
 
     The session id determines which version of the model serves it. `prompt` is the text before the audio. `prefix` is
     the text of the first `prefix_ms` of the audio itself, which the answer leaves out.

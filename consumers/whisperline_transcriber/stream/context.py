@@ -19,7 +19,7 @@ MIN_SAID, MAX_SAID = 3, 32  # finals that are remembered, at the least (if there
 
 @dataclass(frozen=True)
 class Window:
-    """What is decoded for a segment: the samples [start, end), of which those before `segment_start` are decided.
+    """The audio of one decoding, samples [start, end); its segment begins at `segment_start`, after decided audio.
 
     `prefix` is the text of the decided samples, `prompt` the text before the window. If `language` is None, it is
     detected.
